@@ -1,0 +1,1 @@
+"""Peaks to lattices: q vectors, the known-cell indexer, prediction, CrystFEL streams."""

@@ -1,0 +1,1 @@
+"""Frames to peaks with the network: engine, decoding, the producer-consumer stream."""

@@ -1,0 +1,1 @@
+"""Teaching material: label maps, their storage, the split by run, curation."""

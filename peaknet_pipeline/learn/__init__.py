@@ -1,0 +1,1 @@
+"""The network: architecture, normalisation, losses, training, distillation, checkpoints, registry."""

@@ -1,0 +1,1 @@
+"""The only rooms that know Dagster: assets, checks, partitions, resources, sensors, jobs."""

@@ -1,0 +1,120 @@
+"""Parameters declared once: default, unit, meaning and range, for Python, the command line and Dagster alike."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types as pytypes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+from peaknet_pipeline.errors import ParameterError
+
+
+def parameter(
+    default: Any,
+    *,
+    meaning: str,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one field of a :class:`Parameters` dataclass: default, meaning, unit and allowed range."""
+    metadata = {"meaning": meaning, "unit": unit, "ge": ge, "gt": gt, "le": le, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Base of all parameter sets; every instance is within its declared ranges."""
+
+    def __post_init__(self) -> None:
+        """Check every field against its declaration.
+
+        Raises
+        ------
+        ParameterError
+            Naming the first field out of range.
+
+        """
+        for item in dataclasses.fields(self):
+            _check(type(self).__name__, item, getattr(self, item.name))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from names and values; unknown names are refused, strings converted to the declared type."""
+        hints = get_type_hints(cls)
+        known = {item.name for item in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ParameterError(
+                    f"unknown parameter {name!r}",
+                    where=cls.__name__,
+                    expected=f"one of {', '.join(sorted(known))}",
+                )
+        return cls(**{name: _convert(cls.__name__, name, hints[name], v) for name, v in values.items()})
+
+    @classmethod
+    def from_settings(cls, settings: Iterable[str]) -> Self:
+        """Build from ``NAME=VALUE`` strings, as given by ``--set`` on the command line."""
+        pairs: dict[str, str] = {}
+        for setting in settings:
+            name, separator, value = setting.partition("=")
+            if not separator:
+                raise ParameterError("not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting)
+            pairs[name.strip().replace("-", "_")] = value.strip()
+        return cls.from_mapping(pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """Return a short hash of all values, for provenance columns."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _check(owner: str, item: "dataclasses.Field[Any]", value: Any) -> None:
+    meta = item.metadata
+    where = f"{owner}.{item.name}"
+    choices = meta.get("choices")
+    if choices and value not in choices:
+        raise ParameterError("not an allowed choice", where=where, expected=f"one of {choices}", found=value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise ParameterError("not a finite number", where=where, found=value)
+    for name, sign, bad in (
+        ("ge", "≥", lambda low: value < low),
+        ("gt", ">", lambda low: value <= low),
+        ("le", "≤", lambda high: value > high),
+    ):
+        bound = meta.get(name)
+        if bound is not None and bad(bound):
+            raise ParameterError("out of range", where=where, expected=f"{sign} {bound}", found=value)
+
+
+def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
+    where = f"{owner}.{name}"
+    if get_origin(hint) in (Union, pytypes.UnionType):
+        if value is None or value == "none":
+            return None
+        hint = next(arm for arm in get_args(hint) if arm is not type(None))
+    if get_origin(hint) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        arm = get_args(hint)[0]
+        return tuple(_convert(owner, name, arm, part) for part in parts)
+    try:
+        if hint is bool and isinstance(value, str):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        if hint is int and isinstance(value, float) and value != int(value):
+            raise ValueError
+        return hint(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError(
+            "cannot be read", where=where, expected=f"a value of type {hint.__name__}", found=repr(value)
+        ) from error

@@ -1,0 +1,1 @@
+"""Experiments with known truth: crystal, diffraction, background, detector."""

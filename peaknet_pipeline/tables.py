@@ -1,0 +1,161 @@
+"""Tables on disk: Parquet with a declared schema, column meanings and units, written atomically."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.types import Column, Schema
+
+
+@contextlib.contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling of ``path`` to write to; it takes the final name only when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def empty_table(schema: Schema) -> pd.DataFrame:
+    """Return a table without rows that follows the schema."""
+    return pd.DataFrame({c.name: pd.Series(dtype=_pandas_dtype(c)) for c in schema.columns})
+
+
+def make_table(schema: Schema, columns: Mapping[str, object]) -> pd.DataFrame:
+    """Build a table from columns, cast to the declared dtypes; absent nullable columns become NaN.
+
+    Raises
+    ------
+    TableError
+        A column is missing or unknown, or the table breaks its schema.
+
+    """
+    unknown = set(columns) - set(schema.column_names())
+    if unknown:
+        raise TableError("unknown columns", where=schema.name, found=sorted(unknown))
+    table = pd.DataFrame({name: _plain(value) for name, value in columns.items()})
+    for column in schema.columns:
+        if column.name in table:
+            table[column.name] = table[column.name].astype(_pandas_dtype(column))
+        elif column.nullable:
+            table[column.name] = pd.Series(np.nan, index=table.index, dtype=_pandas_dtype(column))
+    table = table.reindex(columns=[n for n in schema.column_names() if n in table])
+    check_table(table, schema)
+    return table
+
+
+def check_table(table: pd.DataFrame, schema: Schema) -> None:
+    """Raise TableError, naming every problem at once, unless the table follows the schema."""
+    problems = table_problems(table, schema)
+    if problems:
+        raise TableError("; ".join(problems), where=f"table {schema.name}")
+
+
+def table_problems(table: pd.DataFrame, schema: Schema) -> list[str]:
+    """List what keeps the table from following the schema: missing or extra columns, dtypes, nulls, infinities."""
+    problems = [f"column {c.name} is missing" for c in schema.columns if c.name not in table]
+    problems += [f"column {n} is not declared" for n in table.columns if n not in schema.column_names()]
+    for column in schema.columns:
+        if column.name in table:
+            problems += _column_problems(table[column.name], column)
+    return problems
+
+
+def write_table(table: pd.DataFrame, path: Path, schema: Schema, *, extra: Mapping[str, str] | None = None) -> None:
+    """Write a table as Parquet with meanings and units in its schema, atomically.
+
+    ``extra`` goes into the file's key-value metadata (provenance: model version, parameters hash).
+    """
+    check_table(table, schema)
+    arrow = pa.Table.from_pandas(table[schema.column_names()], schema=arrow_schema(schema), preserve_index=False)
+    metadata = {**(arrow.schema.metadata or {}), **{k.encode(): v.encode() for k, v in (extra or {}).items()}}
+    with replace_atomically(path) as temporary:
+        pq.write_table(arrow.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: Schema) -> pd.DataFrame:
+    """Read a Parquet table and check it against its schema.
+
+    Raises
+    ------
+    TableError
+        The file is missing, not Parquet, or breaks the schema.
+
+    """
+    if not path.is_file():
+        raise TableError("no such table", where=path, remedy="Make the stage that writes it first.")
+    try:
+        table = pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"not a readable Parquet file ({error})", where=path) from error
+    for column in schema.columns:
+        if column.dtype == "string" and column.name in table:
+            table[column.name] = table[column.name].astype(_pandas_dtype(column))
+    check_table(table, schema)
+    return table
+
+
+def read_table_metadata(path: Path) -> dict[str, str]:
+    """Return the key-value metadata of a Parquet file, without Arrow's and pandas's own."""
+    metadata = pq.read_schema(path).metadata or {}
+    return {k.decode(): v.decode() for k, v in metadata.items() if k not in (b"pandas", b"ARROW:schema")}
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the Arrow schema, with ``unit`` and ``meaning`` in each field's metadata."""
+    fields = [
+        pa.field(
+            c.name,
+            pa.string() if c.dtype == "string" else pa.from_numpy_dtype(np.dtype(c.dtype)),
+            nullable=c.nullable,
+            metadata={"unit": c.unit, "meaning": c.meaning},
+        )
+        for c in schema.columns
+    ]
+    return pa.schema(fields, metadata={"table": schema.name, "meaning": schema.meaning})
+
+
+def _plain(value: object) -> object:
+    return value.to_numpy() if isinstance(value, pd.Series) else value
+
+
+def _pandas_dtype(column: Column) -> str:
+    return "object" if column.dtype == "string" else column.dtype
+
+
+def _column_problems(values: "pd.Series[object]", column: Column) -> list[str]:
+    if column.dtype == "string":
+        bad = sum(not isinstance(v, str) for v in values)
+        return [f"column {column.name} has {bad} values that are not text"] if bad else []
+    if values.dtype != np.dtype(column.dtype):
+        return [f"column {column.name} is {values.dtype}, expected {column.dtype}"]
+    if values.dtype.kind != "f":
+        return []
+    array = values.to_numpy()
+    problems = []
+    if np.isinf(array).any():
+        problems.append(f"column {column.name} has {int(np.isinf(array).sum())} infinite values")
+    if not column.nullable and np.isnan(array).any():
+        problems.append(f"column {column.name} has {int(np.isnan(array).sum())} NaN")
+    return problems

@@ -1,0 +1,396 @@
+"""The vocabulary: the frozen records and table schemas that the stages hand on. Read this first.
+
+Conventions held everywhere:
+
+* A frame is a detector stack ``(n_panels, ss, fs)``: slow scan, fast scan.
+* The centre of pixel (0, 0) of a panel is (0.0, 0.0).
+* The laboratory frame is CrystFEL's: +z along the beam, +y up, right-handed; reciprocal vectors are in Å⁻¹ without 2π,
+  ``q = (s_out - s_in) / λ``.
+* A mask is called ``bad_pixels`` and is True where the pixel is bad.
+* Frames are counted from 0 within a run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+FrameArray: TypeAlias = npt.NDArray[np.generic]
+
+HC_EV_ANGSTROM = 12398.419843320026
+"""Planck constant times speed of light, eV Å: wavelength_angstrom = HC_EV_ANGSTROM / energy_ev."""
+
+LABEL_BACKGROUND, LABEL_PEAK, LABEL_IGNORE = 0, 1, 255
+"""The three values of a label map."""
+
+MAX_CXI_PEAKS = 2048
+"""Peaks per frame that a CXI peak list holds."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One rectangular panel, described as in a CrystFEL geometry file.
+
+    ``min_*`` and ``max_*`` (inclusive, pixels) are its window in the file's slab; ``stack_index`` holds the fixed indices of
+    the data set's other dimensions (a module dimension), without the frame dimension. ``corner_x/y`` (pixels) is the
+    laboratory position of the *corner* of pixel (0, 0); ``fs_vec`` and ``ss_vec`` (pixels) are the steps per pixel.
+    ``clen_m`` is the camera length with ``coffset`` added.
+    """
+
+    name: str
+    min_fs: int
+    max_fs: int
+    min_ss: int
+    max_ss: int
+    corner_x: float
+    corner_y: float
+    fs_vec: tuple[float, float, float]
+    ss_vec: tuple[float, float, float]
+    pixel_size_m: float
+    clen_m: float
+    adu_per_photon: float = 1.0
+    stack_index: tuple[int, ...] = ()
+    coffset_m: float = 0.0
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class BadRegion:
+    """A rectangle of bad pixels: in a panel's (or the slab's) fs/ss, inclusive, or in laboratory x/y (pixels)."""
+
+    name: str
+    panel: str | None
+    is_fsss: bool
+    min_a: float
+    max_a: float
+    min_b: float
+    max_b: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A detector as described by a geometry file.
+
+    Panels of unequal size share a stack as large as the largest; what a panel doesn't fill counts as bad. ``*_path`` are
+    HDF5 paths read per frame or run. ``text`` is the source file's text, for embedding in streams.
+    """
+
+    panels: tuple[Panel, ...]
+    bad_regions: tuple[BadRegion, ...] = ()
+    photon_energy_ev: float | None = None
+    photon_energy_path: str | None = None
+    clen_path: str | None = None
+    data_path: str | None = None
+    mask_path: str | None = None
+    mask_good_bits: int = 0
+    mask_bad_bits: int = 0xFFFF
+    flag_less_than: float | None = None
+    flag_more_than: float | None = None
+    flag_equal: float | None = None
+    text: str = ""
+    source: Path | None = None
+
+    @property
+    def stack_shape(self) -> tuple[int, int, int]:
+        """Shape (n_panels, ss, fs) of a frame in memory."""
+        return (
+            len(self.panels),
+            max(p.max_ss - p.min_ss + 1 for p in self.panels),
+            max(p.max_fs - p.min_fs + 1 for p in self.panels),
+        )
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a raw run is, without its pixels."""
+
+    path: Path
+    data_path: str
+    file_format: str
+    n_frames: int
+    stack_shape: tuple[int, int, int]
+    dtype: str
+    photon_energy_ev: Float64Array
+    geometry_path: Path | None
+    mask_path: str | None
+    checksum: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """Per-pixel statistics over a run's frames, each (n_panels, ss, fs), in the run's own intensity unit."""
+
+    mean: Float32Array
+    std: Float32Array
+    maximum: Float32Array
+    n_frames: int
+
+
+@dataclass(frozen=True)
+class UnitCell:
+    """A unit cell: lengths in Å, angles in degrees, lattice type and centring as in a CrystFEL ``.cell`` file."""
+
+    a: float
+    b: float
+    c: float
+    alpha: float
+    beta: float
+    gamma: float
+    lattice_type: str = "triclinic"
+    centering: str = "P"
+    unique_axis: str = "*"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: name, Arrow-compatible numpy dtype name (or ``string``/``bool``), unit and meaning."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The declared columns of a table, in order."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+
+    def column_names(self) -> list[str]:
+        """Return the column names in order."""
+        return [column.name for column in self.columns]
+
+
+PeakTable: TypeAlias = pd.DataFrame
+IndexTable: TypeAlias = pd.DataFrame
+ReflectionTable: TypeAlias = pd.DataFrame
+MatchTable: TypeAlias = pd.DataFrame
+FrameMatchTable: TypeAlias = pd.DataFrame
+FitTable: TypeAlias = pd.DataFrame
+SplitTable: TypeAlias = pd.DataFrame
+Scores: TypeAlias = pd.DataFrame
+
+_FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
+_PANEL = Column("panel", "int16", "", "panel number in the stack, in the geometry's order")
+_FS = Column("fs", "float32", "px", "fast-scan position in the panel, centre of the first pixel = 0.0")
+_SS = Column("ss", "float32", "px", "slow-scan position in the panel, centre of the first pixel = 0.0")
+_LATTICE = Column("lattice", "int16", "", "lattice number in the frame, from 0")
+_HKL = tuple(Column(n, "int16", "", f"Miller index {n}") for n in ("h", "k", "l"))
+_AXES = tuple(
+    Column(f"{axis}star_{xyz}", "float64", "Å⁻¹", f"reciprocal axis {axis}*, laboratory {xyz}")
+    for axis in "abc"
+    for xyz in "xyz"
+)
+
+PEAKS = Schema(
+    "peaks",
+    "Bragg peaks found in a run, by whichever finder",
+    (
+        _FRAME,
+        _PANEL,
+        _FS,
+        _SS,
+        Column("intensity", "float32", "adu", "sum above the local background"),
+        Column("max_intensity", "float32", "adu", "highest pixel above the local background"),
+        Column("background", "float32", "adu", "local background per pixel"),
+        Column("sigma", "float32", "adu", "standard deviation of the local background's pixels"),
+        Column("snr", "float32", "", "intensity / sigma"),
+        Column("n_pixels", "int32", "px", "pixels that belong to the peak"),
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d; NaN without a geometry", nullable=True),
+        Column("score", "float32", "", "the network's highest peak probability; NaN for classical finders", nullable=True),
+    ),
+)
+
+INDEX = Schema(
+    "lattices",
+    "Crystal lattices found in a run, one row per lattice; frames without a lattice have no row",
+    (
+        _FRAME,
+        _LATTICE,
+        *_AXES,
+        Column("n_peaks", "int32", "", "peaks in the frame that were offered to the indexer"),
+        Column("n_explained", "int32", "", "peaks that this lattice explains"),
+        Column("residual", "float32", "Å⁻¹", "rms distance of the explained peaks from their reciprocal-lattice points"),
+    ),
+)
+
+REFLECTIONS = Schema(
+    "reflections",
+    "Reflections predicted from the lattices",
+    (
+        _FRAME,
+        _LATTICE,
+        *_HKL,
+        _PANEL,
+        _FS,
+        _SS,
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d"),
+        Column("excitation_error", "float32", "Å⁻¹", "distance of the reciprocal-lattice point from the Ewald sphere, + outside"),
+        Column("intensity", "float32", "adu", "background-subtracted sum; NaN before integration", nullable=True),
+        Column("sigma", "float32", "adu", "standard error of the intensity; NaN before integration", nullable=True),
+    ),
+)
+
+MATCHES = Schema(
+    "matches",
+    "One-to-one pairs of found peaks and predicted reflections",
+    (
+        _FRAME,
+        Column("peak", "int64", "", "row of the found peak in the peak table"),
+        Column("reflection", "int64", "", "row of the predicted reflection in the reflection table"),
+        Column("distance", "float32", "px", "distance between the two"),
+    ),
+)
+
+FRAME_MATCHES = Schema(
+    "frame_matches",
+    "How well found and predicted peaks agree, per frame",
+    (
+        _FRAME,
+        Column("n_peaks", "int32", "", "found peaks"),
+        Column("n_reflections", "int32", "", "predicted reflections strong enough to be labelled"),
+        Column("n_matched", "int32", "", "one-to-one pairs within the distance"),
+        Column("precision", "float32", "", "n_matched / n_peaks", nullable=True),
+        Column("recall", "float32", "", "n_matched / n_reflections", nullable=True),
+        Column("selected", "bool", "", "the frame is used for teaching"),
+        Column("reason", "string", "", "why the frame was selected or left out"),
+    ),
+)
+
+_FIT_NAMES = (
+    ("amplitude", "adu", "height of the pseudo-Voigt above the plane"),
+    ("centre_ss", "px", "slow-scan centre in the panel"),
+    ("centre_fs", "px", "fast-scan centre in the panel"),
+    ("sigma_ss", "px", "Gaussian width, slow scan"),
+    ("sigma_fs", "px", "Gaussian width, fast scan"),
+    ("gamma_ss", "px", "Lorentzian half width, slow scan"),
+    ("gamma_fs", "px", "Lorentzian half width, fast scan"),
+    ("eta", "", "Lorentzian fraction"),
+    ("plane_a", "adu/px", "background slope, slow scan"),
+    ("plane_b", "adu/px", "background slope, fast scan"),
+    ("plane_c", "adu", "background at the patch centre"),
+)
+
+FITS = Schema(
+    "fits",
+    "Pseudo-Voigt + plane fits to labelled reflections",
+    (
+        _FRAME,
+        _LATTICE,
+        *_HKL,
+        _PANEL,
+        *(Column(name, "float32", unit, meaning, nullable=True) for name, unit, meaning in _FIT_NAMES),
+        *(
+            Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
+            for name, unit, _ in _FIT_NAMES
+        ),
+        Column("reduced_chi2", "float32", "", "weighted reduced chi square", nullable=True),
+        Column("n_pixels", "int32", "px", "pixels that entered the fit"),
+        Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),
+        Column("accepted", "bool", "", "the fit is good enough to label pixels"),
+    ),
+)
+
+SPLIT = Schema(
+    "training_set",
+    "Which labelled frames train, validate and test",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        _FRAME,
+        Column("subset", "string", "", "train, validate or test; a run is never divided"),
+        Column("n_peaks", "int32", "", "labelled reflections in the frame"),
+    ),
+)
+
+SCORES = Schema(
+    "run_metrics",
+    "Rates of one run with one finder, with all denominators",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("subset", "string", "", "what the run was used for: train, validate, test or unused"),
+        Column("finder", "string", "", "classical or peaknet"),
+        Column("frames", "int32", "", "frames processed"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks"),
+        Column("indexed", "int32", "", "frames with at least one accepted lattice"),
+        Column("hit_rate", "float32", "", "hits / frames"),
+        Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
+        Column("indexing_yield", "float32", "", "indexed / frames"),
+        Column("false_index_rate", "float32", "", "azimuth-scrambled hits that index / scrambled hits", nullable=True),
+        Column("scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"),
+        Column("peaks", "int64", "", "peaks in the run"),
+        Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
+        Column("recall", "float32", "", "true reflections found / true reflections; NaN without truth", nullable=True),
+        Column("frames_per_second", "float32", "1/s", "frames per second of the finder, reading included", nullable=True),
+        Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
+        Column("model", "string", "", "model version; empty for classical"),
+        Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
+        Column("code_version", "string", "", "version of this package"),
+    ),
+)
+
+TRUTH_FRAMES = Schema(
+    "truth_frames",
+    "What was simulated in each frame",
+    (
+        _FRAME,
+        Column("kind", "string", "", "blank, hit or multi"),
+        Column("n_lattices", "int16", "", "crystals in the beam"),
+        Column("background_scale", "float32", "", "factor on the run's background in this shot"),
+        Column("photon_energy_ev", "float64", "eV", "photon energy of the shot"),
+    ),
+)
+
+TRUTH_LATTICES = Schema(
+    "truth_lattices", "Orientation of every simulated crystal", (_FRAME, _LATTICE, *_AXES)
+)
+
+TRUTH_REFLECTIONS = Schema(
+    "truth_reflections",
+    "Every simulated reflection on the detector",
+    (
+        _FRAME,
+        _LATTICE,
+        *_HKL,
+        _PANEL,
+        _FS,
+        _SS,
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d"),
+        Column("photons", "float32", "photons", "expected photons in the spot"),
+        Column("background", "float32", "photons", "expected background per pixel under the spot"),
+        Column("snr", "float32", "", "expected photons / expected noise of the spot's pixels"),
+        Column("usable", "bool", "", "the spot lies on good, unsaturated pixels"),
+    ),
+)
+
+SCHEMAS = {
+    schema.name: schema
+    for schema in (
+        PEAKS,
+        INDEX,
+        REFLECTIONS,
+        MATCHES,
+        FRAME_MATCHES,
+        FITS,
+        SPLIT,
+        SCORES,
+        TRUTH_FRAMES,
+        TRUTH_LATTICES,
+        TRUTH_REFLECTIONS,
+    )
+}
+"""Every declared table by name."""

@@ -1,0 +1,1 @@
+"""Tests, mirroring the package; reference/ holds answers made by independent programs."""
