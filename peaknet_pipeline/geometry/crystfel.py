@@ -6,10 +6,10 @@ adds what it leaves out. Written back by ``crystfel_write``.
 
 import io
 import math
+import re
+import warnings
 from pathlib import Path
 from typing import Any
-
-from cfelpyutils.geometry.crystfel_utils import load_crystfel_geometry
 
 from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.crystfel_text import GeometryExtras, normalise_text
@@ -65,6 +65,9 @@ def _read_text(path: Path) -> str:
 
 
 def _load(plain: str) -> dict[str, Any]:
+    with warnings.catch_warnings():  # importing it warns about its own deprecated TypedDict
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from cfelpyutils.geometry.crystfel_utils import load_crystfel_geometry
     try:
         detector: dict[str, Any] = load_crystfel_geometry(io.StringIO(plain)).detector
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
@@ -73,7 +76,7 @@ def _load(plain: str) -> dict[str, Any]:
 
 
 def _shorten(error: Exception) -> str:
-    text = " ".join(str(part) for part in error.args)
+    text = re.sub(r"\{.*\}", "…", " ".join(str(part) for part in error.args))
     return text if len(text) < 300 else f"{text[:300]}…"
 
 

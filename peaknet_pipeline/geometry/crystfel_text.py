@@ -150,8 +150,14 @@ def _normalise_panel(key: str, value: str, extras: GeometryExtras) -> str:
     if key == "coffset":
         return f"{key} = {parse_length_m(value)!r}"
     if key in ("corner_x", "corner_y", "res", "adu_per_eV", "adu_per_photon", "max_adu"):
-        _split_number(value, "a number")
+        _check_number(key, value)
     return f"{key} = {value}"
+
+
+def _check_number(key: str, value: str) -> None:
+    number, _ = _split_number(value, "a number")
+    if key == "res" and not number > 0:
+        raise GeometryError("no usable res", expected="pixels per metre > 0", found=repr(value))
 
 
 def _read_clen(value: str, extras: GeometryExtras) -> str:
@@ -268,5 +274,6 @@ def _bits(value: str) -> int:
 
 
 def _positional(value: str) -> str:
-    """Write exponents out: the library splits vectors at every sign, also at an exponent's."""
-    return _EXPONENT.sub(lambda m: np.format_float_positional(float(m.group(0))), value.replace(" ", ""))
+    """Make a vector safe for the library, which splits at an exponent's sign and keeps defaults for absent axes."""
+    plain = _EXPONENT.sub(lambda m: np.format_float_positional(float(m.group(0))), value.replace(" ", ""))
+    return plain + "".join(f"+0{axis}" for axis in "xyz" if axis not in plain)
