@@ -7,7 +7,7 @@ gain or the value of a bad pixel.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ def normalise(images: Tensor, good: Tensor, params: NormaliseParameters | None =
 
 def significance(pixels: Tensor, good: Tensor, background: Background, params: NormaliseParameters) -> Tensor:
     """Apply a background: (n, ss, fs) float32 pixels to (n, 1, ss, fs) compressed significance."""
-    mean, noise = (expand_blocks(grid, pixels.shape[-2:], params) for grid in background)
+    mean = expand_blocks(background.mean, pixels.shape[-2:], params, outwards="linear")
+    noise = expand_blocks(background.noise, pixels.shape[-2:], params)
     z = (pixels - mean) / noise
     z = z / (1.0 + z.abs() / params.compression)
     return torch.where(good, z, 0.0).unsqueeze(1)
@@ -108,13 +109,31 @@ def estimate_background(
     return Background(mean, torch.maximum(noise, floor))
 
 
-def expand_blocks(grid: Tensor, shape: torch.Size | tuple[int, int], params: NormaliseParameters) -> Tensor:
-    """Interpolate a block grid (n, blocks_ss, blocks_fs) bilinearly between block centres to (n, ss, fs)."""
+def expand_blocks(
+    grid: Tensor,
+    shape: torch.Size | tuple[int, int],
+    params: NormaliseParameters,
+    *,
+    outwards: Literal["constant", "linear"] = "constant",
+) -> Tensor:
+    """Interpolate a block grid (n, blocks_ss, blocks_fs) bilinearly between block centres to (n, ss, fs).
+
+    Beyond the outermost centres it stays constant, or goes on linearly.
+    """
     side = params.cell * params.block_cells
-    full = functional.interpolate(
-        grid.unsqueeze(1), scale_factor=float(side), mode="bilinear", align_corners=False
-    )
-    return full[:, 0, : shape[0], : shape[1]]
+    ring = functional.pad(grid.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    if outwards == "linear":
+        ring = _slope_outwards(_slope_outwards(ring).mT).mT
+    full = functional.interpolate(ring, scale_factor=float(side), mode="bilinear", align_corners=False)
+    return full[:, 0, side : side + shape[0], side : side + shape[1]]
+
+
+def _slope_outwards(ring: Tensor) -> Tensor:
+    """Replace the outermost columns by a linear continuation of the two next to them."""
+    if ring.shape[-1] < 4:
+        return ring
+    left, right = 2 * ring[..., 1:2] - ring[..., 2:3], 2 * ring[..., -2:-1] - ring[..., -3:-2]
+    return torch.cat([left, ring[..., 1:-1], right], dim=-1)
 
 
 def _finite(images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
