@@ -67,7 +67,7 @@ def _panel_lines(panel: Panel) -> list[str]:
 
 
 def _vector_text(vector: tuple[float, float, float]) -> str:
-    return " ".join(f"{value:+}{axis}" for value, axis in zip(vector, "xyz", strict=True) if value)
+    return " ".join(f"{value:+}{axis}" for value, axis in zip(vector, "xyz", strict=True))
 
 
 def _region_lines(region: BadRegion) -> list[str]:
