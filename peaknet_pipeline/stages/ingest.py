@@ -104,7 +104,7 @@ def read_bad_pixels(store: Store, key: str) -> BoolArray:
     path = statistics_path(store, key)
     if not path.is_file():
         raise RunError("no statistics", where=path, remedy="Materialize run_statistics for this run first.")
-    return read_mask(path, data_path="bad_pixels")
+    return read_mask(path)[0]
 
 
 def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
