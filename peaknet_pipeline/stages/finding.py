@@ -12,11 +12,10 @@ import pandas as pd
 from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots import plot_peaks
-from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.masks import read_mask
-from peaknet_pipeline.runs.open import flag_bad, open_run
+from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
@@ -66,18 +65,22 @@ def find_in_run(
 ) -> tuple[PeakTable, float]:
     """Find the peaks of all frames with peakfinder8; return them, with resolutions, and the seconds that it took."""
     geometry = geometry_of(run)
-    radius = pixel_radius(geometry)
-    batch = max(1, BATCH_PIXELS // bad_pixels.size)
+    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, valid_range=valid_range(geometry))
     parts: list[PeakTable] = []
+    finder.find(run.read(0, 1))  # compiles on first use, which is no part of the speed
     start = time.perf_counter()
-    for first, frames in run.batches(batch):
-        flagged = flag_bad(frames, geometry)
-        bad = bad_pixels if flagged is None else bad_pixels | flagged
-        parts.append(find_peaks(frames, radius=radius, bad_pixels=bad, params=params, first_frame=first))
+    for first, frames in run.batches(max(1, BATCH_PIXELS // bad_pixels.size)):
+        parts.append(finder.find(frames, first_frame=first))
         if progress is not None:
             progress(first + len(frames), run.n_frames)
     seconds = time.perf_counter() - start
     return add_resolution(join_peaks(parts), geometry, run.photon_energy_ev), seconds
+
+
+def valid_range(geometry: Geometry) -> tuple[float, float]:
+    """Return the lowest and highest value that the geometry's flags allow."""
+    low, high = geometry.flag_less_than, geometry.flag_more_than
+    return (-np.inf if low is None else low, np.inf if high is None else high)
 
 
 def join_peaks(parts: Sequence[PeakTable]) -> PeakTable:
@@ -181,6 +184,8 @@ def find_command(
             metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
         write_table(peaks, out, PEAKS, extra=metadata)
         if cxi is not None:
+            from peaknet_pipeline.runs.cxi import write_cxi_peaks
+
             write_cxi_peaks(cxi, peaks, run)
         n_frames = run.n_frames
     counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
