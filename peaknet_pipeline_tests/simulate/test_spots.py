@@ -40,9 +40,7 @@ def test_a_profile_keeps_its_photons_position_and_widths(fs, ss, sigma_f, sigma_
 def test_pixels_integrate_the_profile_and_do_not_sample_it():
     image = drawn(one_spot(60.3, 50.8, 1.0, 0.25, 0.0, 0.25))[0]
     edges_f, edges_s = np.arange(-0.5, 256, 1), np.arange(-0.5, 176, 1)
-    exact = np.outer(
-        np.diff(stats.norm.cdf(edges_s, 50.8, 0.5)), np.diff(stats.norm.cdf(edges_f, 60.3, 0.5))
-    )
+    exact = np.outer(np.diff(stats.norm.cdf(edges_s, 50.8, 0.5)), np.diff(stats.norm.cdf(edges_f, 60.3, 0.5)))
     assert np.abs(image - exact).max() < 0.003
 
 
