@@ -1,6 +1,6 @@
 """Frames to significance: background and noise from good pixels, so one network serves ADU, keV, photons.
 
-The panel is cut into cells of 8x8 pixels. Each cell gives the mean and the variance of its good pixels; the
+The panel is cut into cells of 8x8 pixels. Each cell gives the mean and the spread of its good pixels; the
 median over the cells of a block is the block's background and noise, untouched by peaks as long as they fill
 fewer than half of the cells. Both are interpolated between block centres. Nothing depends on a threshold, a
 gain or the value of a bad pixel.
@@ -31,6 +31,20 @@ class NormaliseParameters(Parameters):
     compression: float = parameter(
         16.0, meaning="significance c at which the output bends over: z / (1 + |z| / c)", unit="sigma", gt=0
     )
+
+
+ROUNDING = 1e-5
+"""Least noise as a share of the background: below it, single-precision values say nothing."""
+
+
+class CellMoments(NamedTuple):
+    """Of each cell's good pixels, each (n, cells_ss, cells_fs)."""
+
+    mean: Tensor
+    variance: Tensor
+    excess: Tensor
+    """Mean distance from the mean of the pixels above it; 0 if there are none."""
+    n_good: Tensor
 
 
 class Background(NamedTuple):
@@ -100,32 +114,38 @@ def estimate_background(
     """
     params = params or NormaliseParameters()
     pixels, good = _finite(images, good)
-    mean, variance, count = _cell_moments(pixels, good, params)
+    moments = _cell_moments(pixels, good, params)
 
     def panel(index: int) -> Tensor:
         return pixels[index][good[index]]
 
-    return background_from_cells(mean, variance, count, panel, params)
+    return background_from_cells(moments, panel, params)
 
 
 def background_from_cells(
-    mean: Tensor, variance: Tensor, count: Tensor, panel: Callable[[int], Tensor], params: NormaliseParameters
+    moments: CellMoments, panel: Callable[[int], Tensor], params: NormaliseParameters
 ) -> Background:
     """Turn moments per cell into background and noise per block.
 
+    The noise is the deviation, but at least what a typical pixel above the mean has above it: 0.8 deviations
+    of a Gaussian, one photon where photons are rare.
+
     Parameters
     ----------
-    mean, variance, count : Tensor
-        (n, cells_ss, cells_fs), whole blocks: moments and number of each cell's good pixels.
+    moments : CellMoments
+        Of whole blocks of cells.
     panel : callable
         Gives all good pixels of a panel, for panels where blocks don't suffice.
     params : NormaliseParameters
         Cell and block sizes.
 
     """
-    usable = count >= params.min_good
-    centre = _fill(_block_median(mean, usable, params.block_cells))
-    noise = _fill(_block_median(variance, usable, params.block_cells).sqrt())
+    usable = moments.n_good >= params.min_good
+    side = params.block_cells
+    centre = _fill(_block_median(moments.mean, usable, side))
+    noise = _fill(_block_median(moments.variance, usable, side).sqrt())
+    quantum = _fill(_block_median(moments.excess, usable & (moments.excess > 0), side)).nan_to_num(0.0)
+    noise = torch.maximum(torch.maximum(noise, quantum), ROUNDING * centre.abs())
     typical = noise.flatten(1).median(dim=1).values
     noise = torch.maximum(noise, params.noise_floor * typical[:, None, None])
     for index in (~(typical > 0)).nonzero().flatten().tolist():
@@ -153,7 +173,7 @@ def expand_blocks(
 
 
 def ring_blocks(grid: Tensor, *, outwards: Literal["constant", "linear"]) -> Tensor:
-    """Surround a grid (n, blocks_ss, blocks_fs) by extrapolated blocks: (n, 1, blocks_ss + 2, blocks_fs + 2)."""
+    """Surround a grid (n, blocks_ss, blocks_fs) by extrapolated blocks: (n, 1, + 2, + 2)."""
     ring = functional.pad(grid.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
     return _slope_outwards(_slope_outwards(ring).mT).mT if outwards == "linear" else ring
 
@@ -178,7 +198,7 @@ def _finite(images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(good, pixels, 0.0), good
 
 
-def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> tuple[Tensor, Tensor, Tensor]:
+def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> CellMoments:
     side = params.cell * params.block_cells
     pad = (0, -pixels.shape[2] % side, 0, -pixels.shape[1] % side)
     n, height, width = pixels.shape[0], pixels.shape[1] + pad[3], pixels.shape[2] + pad[1]
@@ -189,7 +209,9 @@ def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> 
     mean = values.sum(dim=(2, 4)) / count.clamp(min=1)
     spread = (values - mean[:, :, None, :, None]) * weight
     variance = spread.square().sum(dim=(2, 4)) / (count - 1).clamp(min=1)
-    return mean, variance, count
+    above = spread.clamp(min=0)
+    excess = above.sum(dim=(2, 4)) / (above > 0).sum(dim=(2, 4)).clamp(min=1)
+    return CellMoments(mean, variance, excess, count)
 
 
 def _block_median(values: Tensor, usable: Tensor, side: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The same significance as ``normalise``, for the edge family on a CPU.
 
-One pass over the frame for the statistics, and one that writes space-to-depth cells in the layout and precision that the
-network's first convolution wants.
+One pass over the frame for the statistics, and one that writes space-to-depth cells in the layout and
+precision that the network's first convolution wants.
 """
 
 import numba
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.normalise import (
+    CellMoments,
     NormaliseParameters,
     background_from_cells,
     ring_blocks,
@@ -80,7 +81,7 @@ def _estimate(
     """Return block grids of background and noise with a ring of extrapolated blocks around them."""
     side = params.cell * params.block_cells
     grid = [-(-length // side) * params.block_cells for length in images.shape[1:]]
-    moments = np.zeros((3, len(images), *grid), dtype=np.float32)
+    moments = np.zeros((4, len(images), *grid), dtype=np.float32)
     for panel in range(len(images)):
         _cell_moments(images[panel], good[panel], params.cell, *moments[:, panel])
 
@@ -88,8 +89,7 @@ def _estimate(
         values = images[index][good[index]].astype(np.float32)
         return torch.from_numpy(values[np.isfinite(values)])
 
-    mean, variance, count = torch.from_numpy(moments)
-    background = background_from_cells(mean, variance, count, panel_pixels, params)
+    background = background_from_cells(CellMoments(*torch.from_numpy(moments)), panel_pixels, params)
     return (
         ring_blocks(background.mean, outwards="linear")[:, 0].numpy(),
         ring_blocks(background.noise, outwards="constant")[:, 0].numpy(),
@@ -97,11 +97,11 @@ def _estimate(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _cell_moments(image, good, cell, mean, variance, count):  # type: ignore[no-untyped-def]
-    """Fill mean, variance and number of each cell's good pixels, a strip of cells at a time."""
+def _cell_moments(image, good, cell, mean, variance, excess, count):  # type: ignore[no-untyped-def]
+    """Fill the moments of each cell's good pixels, a strip of cells at a time."""
     height, width = image.shape
     total = np.zeros(width, dtype=np.float32)
-    weight, shift = np.zeros_like(total), np.zeros_like(total)
+    weight, shift, above = np.zeros_like(total), np.zeros_like(total), np.zeros_like(total)
     for row in range(-(-height // cell)):
         first, last = row * cell, min(height, (row + 1) * cell)
         total[:] = 0
@@ -120,15 +120,20 @@ def _cell_moments(image, good, cell, mean, variance, count):  # type: ignore[no-
             count[row, column] = number
             shift[left:right] = centre
         total[:] = 0
+        above[:] = 0
+        weight[:] = 0
         for ss in range(first, last):
             for fs in range(width):
                 value = np.float32(image[ss, fs])
                 apart = value - shift[fs]
                 counts = good[ss, fs] & (abs(value) <= LARGEST)
                 total[fs] += apart * apart if counts else np.float32(0)
+                above[fs] += apart if counts & (apart > 0) else np.float32(0)
+                weight[fs] += np.float32(1) if counts & (apart > 0) else np.float32(0)
         for column in range(-(-width // cell)):
             left, right = column * cell, min(width, (column + 1) * cell)
             variance[row, column] = total[left:right].sum() / max(count[row, column] - 1, np.float32(1))
+            excess[row, column] = above[left:right].sum() / max(weight[left:right].sum(), np.float32(1))
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
