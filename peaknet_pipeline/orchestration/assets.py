@@ -53,7 +53,7 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
 
     def materialize(
         context: dg.AssetExecutionContext, config: Any, store: StoreResource
-    ) -> dg.MaterializeResult[Any]:  # type: ignore[valid-type]
+    ) -> dg.MaterializeResult[Any]:
         scope = _scope(context, spec)
         try:
             result = spec.run(store.open(), *scope, overrides=given(config))
@@ -65,6 +65,7 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
             check_results=check_results(result, spec),
         )
 
+    materialize.__annotations__["config"] = config_class
     return dg.asset(
         name=spec.name,
         deps=[_dependency(spec, name, per_run=per_run) for name in spec.deps],

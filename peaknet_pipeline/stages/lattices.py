@@ -115,3 +115,65 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
     inputs += [context.experiment.cell, *context.settings_files]
     parameters = {"index": params.to_dict(), "prediction": prediction.to_dict()}
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
+
+
+def predict_run(
+    run: Run,
+    lattices: IndexTable,
+    peaks: PeakTable,
+    cell: UnitCell,
+    params: PredictParams,
+    *,
+    bad: BoolArray,
+    progress: Progress | None = None,
+) -> ReflectionTable:
+    """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
+    geometry = geometry_of(run)
+    predicted = predict_reflections(
+        lattices, peaks=peaks, cell=cell, geometry=geometry, photon_energy_ev=run.photon_energy_ev, params=params
+    )
+    parts: list[ReflectionTable] = []
+    numbers = sorted(set(predicted["frame"]))
+    for done, number in enumerate(numbers, start=1):
+        rows = predicted[predicted["frame"] == number]
+        frames = run.read(number, number + 1)
+        parts.append(integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number))
+        if progress is not None:
+            progress(done, len(numbers))
+    return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)
+
+
+def index_command(
+    peaks: Path,
+    *,
+    geometry: Path,
+    cell: Path,
+    engine: str,
+    settings: Sequence[str],
+    out: Path,
+    stream: Path | None,
+) -> dict[str, Any]:
+    """Index a peak table and write its lattices; see ``peaknet index``."""
+    table = read_table(peaks, PEAKS)
+    metadata = read_table_metadata(peaks)
+    detector, target = read_geometry(geometry), read_cell(cell)
+    energy = energies_of(metadata, detector, len(set(table["frame"])) and int(table["frame"].max()) + 1)
+    params = IndexParams.from_settings(settings)
+    start = time.perf_counter()
+    lattices = index_peaks(table, geometry=detector, photon_energy_ev=energy, cell=target, params=params)
+    seconds = time.perf_counter() - start
+    write_table(lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell)})
+    n_frames = int(metadata.get("n_frames", len(energy)))
+    control = false_index_control(table, geometry=detector, photon_energy_ev=energy, cell=target, params=params)
+    indexed = lattices["frame"].nunique()
+    return {
+        "frames": n_frames,
+        "frames_with_peaks": table["frame"].nunique(),
+        "indexed": indexed,
+        "lattices": len(lattices),
+        "indexing_yield": round(indexed / max(n_frames, 1), 4),
+        "false_indexed": control.n_indexed,
+        "scrambled": control.n_scrambled,
+        "frames_per_second": round(table["frame"].nunique() / max(seconds, 1e-9), 2),
+        "out": str(out),
+    }
