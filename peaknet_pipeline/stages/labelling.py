@@ -1,0 +1,256 @@
+"""Peak matching for one run: found peaks and predicted reflections → pairs → fits → label maps."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from peaknet_pipeline.labels.rasterize import Positions, RasterParams, find_saturated, rasterize_labels
+from peaknet_pipeline.labels.store import LabelWriter, write_labels_to
+from peaknet_pipeline.peaks.fit import FitParams, fit_patches, fits_table, profile_values
+from peaknet_pipeline.peaks.fit_lmfit import FitAudit, audit_fits
+from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
+from peaknet_pipeline.peaks.match import MatchParams, is_labelled_reflection, match_peaks
+from peaknet_pipeline.tables import empty_table
+from peaknet_pipeline.types import (
+    FITS,
+    BoolArray,
+    FitTable,
+    FrameArray,
+    FrameMatchTable,
+    MatchTable,
+    PeakTable,
+    ReflectionTable,
+)
+
+FRAMES_AT_ONCE = 16
+"""Frames held in memory while their reflections are fitted together."""
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """What labelling a run produced, besides the label file.
+
+    Attributes
+    ----------
+    fits, matches, frame_matches : DataFrame
+        Tables of those schemas.
+    n_frames, n_peaks, n_ignored : int
+        Labelled frames, labelled reflections, reflections that became ignore.
+    audit : FitAudit or None
+        Agreement of a random sample with lmfit; None when nothing was fitted or no sample was wanted.
+
+    """
+
+    fits: FitTable
+    matches: MatchTable
+    frame_matches: FrameMatchTable
+    n_frames: int
+    n_peaks: int
+    n_ignored: int
+    audit: FitAudit | None
+
+
+@dataclass(frozen=True)
+class _Detector:
+    bad_pixels: BoolArray
+    adu_per_photon: npt.ArrayLike
+    saturation_adu: float | None
+
+
+def label_frames(
+    read_frame: Callable[[int], FrameArray],
+    peaks: PeakTable,
+    reflections: ReflectionTable,
+    path: Path,
+    *,
+    bad_pixels: BoolArray,
+    adu_per_photon: npt.ArrayLike = 1.0,
+    saturation_adu: float | None = None,
+    match: MatchParams | None = None,
+    fit: FitParams | None = None,
+    raster: RasterParams | None = None,
+    provenance: Mapping[str, str] | None = None,
+    audit_sample: int = 50,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> LabelRun:
+    """Label the frames of a run in which found and predicted peaks agree, and write the label file.
+
+    Parameters
+    ----------
+    read_frame : callable
+        Frame number → (n_panels, ss, fs), adu.
+    peaks, reflections : PeakTable, ReflectionTable
+        Found peaks and predicted (best integrated) reflections of the same run.
+    path : Path
+        Label file to write.
+    bad_pixels : bool, (n_panels, ss, fs)
+    adu_per_photon : array_like of float, () or (n_panels,)
+    saturation_adu : float, optional
+        Pixels at or above it become ignore and stay out of the fits.
+    match, fit, raster : parameter sets
+    provenance : mapping of str
+        Written into the label file.
+    audit_sample : int
+        Fits compared with lmfit; 0 leaves the audit out.
+    seed : int
+        Of the audit's sample.
+    progress : callable, optional
+        Called with the number of frames done since the last call.
+
+    Returns
+    -------
+    LabelRun
+        With empty tables and a label file without frames when no frame is good enough: a run may teach
+        nothing, and ``labels.split`` refuses a training set in which no run teaches anything.
+
+    """
+    match, fit, raster = match or MatchParams(), fit or FitParams(), raster or RasterParams()
+    matches, frame_matches = match_peaks(peaks, reflections, params=match)
+    chosen = frame_matches["frame"].to_numpy(np.int64)[frame_matches["selected"].to_numpy(bool)]
+    plan = _plan_reflections(peaks, reflections, matches, chosen, match)
+    detector = _Detector(bad_pixels, adu_per_photon, saturation_adu)
+    fits: list[FitTable] = []
+    kept: list[Patches] = []
+    keep = np.random.default_rng(seed)
+    with write_labels_to(path, _stack_shape(bad_pixels), provenance=provenance or {}) as writer:
+        for block in _blocks(chosen):
+            images = {int(frame): read_frame(int(frame)) for frame in block}
+            table, patches = _fit_block(images, plan, detector, fit)
+            fits.append(table)
+            _keep_sample(kept, patches, share=audit_sample / max(len(plan.labelled), 1), rng=keep)
+            _write_block(writer, images, table, plan, detector, raster)
+            if progress is not None:
+                progress(len(block))
+    return _summarize(fits, matches, frame_matches, len(chosen), kept, fit, audit_sample)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Reflections to fit (where they are expected), weak ones, and peaks that nothing predicts."""
+
+    labelled: pd.DataFrame
+    weak: pd.DataFrame
+    unpredicted: pd.DataFrame
+
+
+def _plan_reflections(
+    peaks: PeakTable,
+    reflections: ReflectionTable,
+    matches: MatchTable,
+    chosen: npt.NDArray[np.int64],
+    match: MatchParams,
+) -> _Plan:
+    """Sort the selected frames' positions; a matched reflection is expected where its peak was found."""
+    strong = is_labelled_reflection(reflections, min_snr=match.min_snr)
+    placed = reflections.reset_index(drop=True)
+    rows, found = matches["reflection"].to_numpy(), matches["peak"].to_numpy()
+    for axis in ("fs", "ss"):
+        values = placed[axis].to_numpy(copy=True)
+        values[rows] = peaks[axis].to_numpy()[found]
+        placed[axis] = values
+    use = placed["frame"].isin(chosen).to_numpy()
+    alone = np.ones(len(peaks), dtype=np.bool_)
+    alone[found] = False
+    alone &= peaks["frame"].isin(chosen).to_numpy()
+    return _Plan(placed[use & strong], placed[use & ~strong], peaks[alone])
+
+
+def _fit_block(
+    images: Mapping[int, FrameArray], plan: _Plan, detector: _Detector, params: FitParams
+) -> tuple[FitTable, Patches | None]:
+    """Fit all labelled reflections of a few frames together."""
+    tables, parts = [], []
+    for frame, image in images.items():
+        rows = plan.labelled[plan.labelled["frame"] == frame]
+        saturated = find_saturated(image, detector.saturation_adu)
+        bad = detector.bad_pixels if saturated is None else detector.bad_pixels | saturated
+        parts.append(
+            cut_patches(
+                image,
+                rows["panel"],
+                rows["fs"],
+                rows["ss"],
+                bad_pixels=bad,
+                half_size=params.half_size,
+                adu_per_photon=detector.adu_per_photon,
+            )
+        )
+        tables.append(rows)
+    patches = concatenate_patches(parts)
+    return fits_table(pd.concat(tables), patches, fit_patches(patches, params)), patches
+
+
+def _write_block(
+    writer: LabelWriter,
+    images: Mapping[int, FrameArray],
+    fits: FitTable,
+    plan: _Plan,
+    detector: _Detector,
+    raster: RasterParams,
+) -> None:
+    expected = plan.labelled[plan.labelled["frame"].isin(list(images))].reset_index(drop=True)
+    for frame, image in images.items():
+        rows = (fits["frame"] == frame).to_numpy()
+        accepted = rows & fits["accepted"].to_numpy()
+        doubtful = (
+            _positions(expected[rows & ~accepted], raster.ignore_radius),
+            _positions(plan.unpredicted[plan.unpredicted["frame"] == frame], raster.ignore_radius),
+            _positions(plan.weak[plan.weak["frame"] == frame], raster.weak_radius),
+        )
+        labels = rasterize_labels(
+            _stack_shape(detector.bad_pixels),
+            fits["panel"].to_numpy()[accepted],
+            profile_values(fits[accepted]),
+            ignore=doubtful,
+            bad_pixels=detector.bad_pixels,
+            saturated=find_saturated(image, detector.saturation_adu),
+        )
+        writer.append(frame, labels, int(accepted.sum()))
+
+
+def _positions(table: pd.DataFrame, radius: float) -> Positions:
+    return Positions(
+        table["panel"].to_numpy(np.int64),
+        table["ss"].to_numpy(np.float64),
+        table["fs"].to_numpy(np.float64),
+        radius,
+    )
+
+
+def _blocks(frames: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        yield frames[start : start + FRAMES_AT_ONCE]
+
+
+def _stack_shape(bad_pixels: BoolArray) -> tuple[int, int, int]:
+    n_panels, n_ss, n_fs = bad_pixels.shape
+    return n_panels, n_ss, n_fs
+
+
+def _keep_sample(
+    kept: list[Patches], patches: Patches | None, *, share: float, rng: np.random.Generator
+) -> None:
+    """Keep a random share of the patches for the audit, so that no run's patches are held in memory."""
+    if patches is not None and share > 0:
+        kept.append(patches.take(np.flatnonzero(rng.random(len(patches)) < 1.2 * share)))
+
+
+def _summarize(
+    fits: list[FitTable],
+    matches: MatchTable,
+    frame_matches: FrameMatchTable,
+    n_frames: int,
+    kept: list[Patches],
+    params: FitParams,
+    audit_sample: int,
+) -> LabelRun:
+    table = pd.concat(fits, ignore_index=True) if fits else empty_table(FITS)
+    n_accepted = int(table["accepted"].sum())
+    sample = concatenate_patches(kept) if kept else None
+    audit = audit_fits(sample, params, n_sample=audit_sample) if sample is not None and len(sample) else None
+    return LabelRun(table, matches, frame_matches, n_frames, n_accepted, len(table) - n_accepted, audit)
