@@ -15,15 +15,21 @@ from scipy import stats
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
-TOLERANCE_STEPS = (0.5, 0.7, 1.0)
-"""Fractions of the final tolerance that are tried; the most significant one counts."""
+MOST = 300.0
+"""Rarities beyond 10⁻³⁰⁰ are not told apart."""
+
+TOLERANCE_STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+"""Fractions of the final tolerance that are tried; the most significant one counts and says what is explained."""
+
+LARGEST_SHARE = 0.3
+"""Largest tolerance as a share of the shortest reciprocal-lattice vector: beyond it indices mean little."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Judgement of lattices, one entry each: ``accepted``, ``significance``, ``n_explained``, ``residual`` (Å⁻¹).
 
-    ``explained`` (n, m) are the spots within the final tolerance.
+    ``explained`` (n, m) are the spots within the tolerance that makes the lattice most significant.
     """
 
     accepted: BoolArray
@@ -39,6 +45,7 @@ def judge(
     reach: Float64Array,
     *,
     volume: float,
+    spacing: float,
     n_rotations: int,
     params: IndexParams,
     first: bool = True,
@@ -53,32 +60,37 @@ def judge(
         Spots that exist and are not explained by an earlier lattice.
     reach : (n,) float, Å⁻¹
         Typical |q| of the spots: what a small rotation moves them by.
+    volume, spacing : float
+        Of the primitive cell, Å³, and its shortest reciprocal-lattice vector, Å⁻¹.
     first : bool
         The least fraction is asked of a frame's first lattice only.
 
     """
-    explained = used & (misfit <= params.final_tolerance)
-    n_used, n_explained = used.sum(axis=1), explained.sum(axis=1)
+    levels = np.minimum(np.array(TOLERANCE_STEPS) * params.final_tolerance, LARGEST_SHARE * spacing)
+    found = np.stack([_significance(misfit, used, reach, t, volume, n_rotations) for t in levels])
+    best = np.argmax(found, axis=0)
+    explained = used & (misfit <= levels[best][:, None])
+    n_explained = explained.sum(axis=1)
     squares = np.where(explained, misfit**2, 0.0).sum(axis=1)
     residual = np.sqrt(squares / np.maximum(n_explained, 1))
-    significance = _significance(misfit, used, reach, volume, n_rotations, params.final_tolerance)
+    significance = found.max(axis=0) - np.log10(len(levels))
     accepted = (significance >= params.min_significance) & (n_explained >= params.min_explained)
     accepted &= residual <= params.max_residual
     if first:
-        accepted &= n_explained >= params.min_fraction * n_used
+        accepted &= n_explained >= params.min_fraction * used.sum(axis=1)
     return Verdict(accepted, significance, n_explained.astype(np.int64), residual, explained)
 
 
 def _significance(
-    misfit: Float64Array, used: BoolArray, reach: Float64Array, volume: float, n_rotations: int, widest: float
+    misfit: Float64Array,
+    used: BoolArray,
+    reach: Float64Array,
+    tolerance: float,
+    volume: float,
+    n_rotations: int,
 ) -> Float64Array:
-    n_used = used.sum(axis=1)
-    levels = []
-    for step in TOLERANCE_STEPS:
-        tolerance = step * widest
-        inside = (used & (misfit <= tolerance)).sum(axis=1)
-        chance = min(4.0 / 3.0 * np.pi * tolerance**3 * volume, 0.999)
-        rarity = -stats.binom.logsf(inside - 1, n_used, chance) / np.log(10.0)
-        trials = 8.0 * np.pi**2 / n_rotations * (np.maximum(reach, tolerance) / tolerance) ** 3
-        levels.append(rarity - np.log10(np.maximum(trials, 1.0) * len(TOLERANCE_STEPS)))
-    return np.asarray(np.max(levels, axis=0), dtype=np.float64)
+    inside = (used & (misfit <= tolerance)).sum(axis=1)
+    chance = min(4.0 / 3.0 * np.pi * tolerance**3 * volume, 0.999)
+    rarity = -stats.binom.logsf(inside - 1, used.sum(axis=1), chance) / np.log(10.0)
+    trials = 8.0 * np.pi**2 / n_rotations * (np.maximum(reach, tolerance) / tolerance) ** 3
+    return np.asarray(np.minimum(rarity, MOST) - np.log10(np.maximum(trials, 1.0)), dtype=np.float64)

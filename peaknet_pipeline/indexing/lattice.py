@@ -8,14 +8,7 @@ import torch
 from peaknet_pipeline.indexing.gate import Verdict, judge
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
-from peaknet_pipeline.indexing.refine import (
-    Lattices,
-    Spots,
-    log_odds,
-    misfit,
-    refine_lattice,
-    refine_rotation,
-)
+from peaknet_pipeline.indexing.refining import refine_on_device, refine_on_processor
 from peaknet_pipeline.indexing.search import find_orientations
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.indexing.target import Target, make_target
@@ -31,7 +24,6 @@ from peaknet_pipeline.types import (
     UnitCell,
 )
 
-N_FINALISTS = 6
 AXIS_COLUMNS = [f"{axis}star_{xyz}" for axis in "abc" for xyz in "xyz"]
 
 
@@ -151,20 +143,22 @@ def _one_pass(
     frame, rotation = find_orientations(part.q, used, target, params, device)
     if not frame.size:
         return _join([], batch.q.shape[1])
-    spots, lattices, owner = _refine(part, used, frame, rotation, target, params, device)
-    distance = torch.linalg.vector_norm(misfit(spots, lattices.axes), dim=2).cpu().numpy()
-    free = spots.used.cpu().numpy()
+    refine = refine_on_processor if device.type == "cpu" else refine_on_device
+    lattices, owner = refine(part, used, frame, rotation, target, params, device)
+    free = used[owner]
+    distance = _distances(part.q[owner], lattices)
     verdict = judge(
         distance,
         free,
-        _reach(spots.q.cpu().numpy(), free),
+        _reach(part.q[owner], free),
         volume=target.volume,
+        spacing=target.spacing,
         n_rotations=target.n_rotations,
         params=params,
         first=number == 0,
     )
     best = _winners(owner, verdict)
-    axes = lattices.axes.cpu().numpy()[best] @ target.to_conventional
+    axes = lattices[best] @ target.to_conventional
     return LatticeSet(
         batch=active[owner[best]],
         lattice=np.full(best.size, number, dtype=np.int64),
@@ -173,56 +167,14 @@ def _one_pass(
         n_explained=verdict.n_explained[best],
         residual=verdict.residual[best],
         significance=verdict.significance[best],
-        explained=verdict.explained[best],
+        explained=verdict.explained[best] | (distance[best] <= params.final_tolerance),
     )
 
 
-def _refine(
-    part: SpotBatch,
-    used: BoolArray,
-    frame: IntArray,
-    rotation: Float64Array,
-    target: Target,
-    params: IndexParams,
-    device: torch.device,
-) -> tuple[Spots, Lattices, IntArray]:
-    """Refine all candidates at fixed cell, then each frame's finalists with the cell."""
-    put = lambda array: torch.as_tensor(array, dtype=torch.float64, device=device)  # noqa: E731
-    beam = None if part.beam is None else put(part.beam)
-    spots = Spots(put(part.q), torch.as_tensor(used, device=device), beam)
-    where = torch.as_tensor(frame, device=device)
-    basis = put(target.primitive)
-    many = spots.take(where)
-    start = (params.spot_tolerance, params.angular_tolerance)
-    end = (params.final_tolerance, 0.05 * params.angular_tolerance)
-    turned, tolerance = refine_rotation(
-        many, put(rotation), basis, start=start, end=end, spacing=target.spacing, n_steps=8
-    )
-    score = log_odds(many, turned @ basis, tolerance, target.volume).cpu().numpy()
-    keep = _finalists(frame, score)
-    chosen = torch.as_tensor(keep, device=device)
-    few = many.take(chosen)
-    lattices = refine_lattice(
-        few,
-        turned[chosen],
-        basis,
-        put(target.strains),
-        tolerance=params.spot_tolerance,
-        cell_sigma=params.cell_sigma,
-        cell_tolerance=params.cell_tolerance,
-    )
-    return few, lattices, frame[keep]
-
-
-def _finalists(frame: IntArray, score: Float64Array) -> IntArray:
-    """Return each frame's best candidates; scores equal to 1e-6 are the same lattice found twice."""
-    order = np.lexsort((np.arange(frame.size), -score, frame))
-    ordered_frame, ordered_score = frame[order], np.round(score[order], 4)
-    new = np.ones(frame.size, dtype=np.bool_)
-    new[1:] = (ordered_frame[1:] != ordered_frame[:-1]) | (ordered_score[1:] != ordered_score[:-1])
-    order = order[new]
-    rank = np.arange(order.size) - np.searchsorted(frame[order], frame[order], side="left")
-    return order[rank < N_FINALISTS]
+def _distances(q: Float64Array, axes: Float64Array) -> Float64Array:
+    """Return each spot's distance from its lattice point, (n, m), Å⁻¹."""
+    index = np.rint(q @ np.swapaxes(np.linalg.inv(axes), 1, 2))
+    return np.asarray(np.linalg.norm(q - index @ np.swapaxes(axes, 1, 2), axis=2), dtype=np.float64)
 
 
 def _winners(owner: IntArray, verdict: Verdict) -> IntArray:

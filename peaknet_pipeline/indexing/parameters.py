@@ -29,7 +29,7 @@ class IndexParams(Parameters):
     )
     final_tolerance: float = parameter(
         0.0015,
-        meaning="distance within which a spot counts as explained (across the ray)",
+        meaning="distance around which the gate looks for explained spots (0.35 … 2 times this)",
         unit="Å⁻¹",
         gt=0.0,
     )
@@ -49,7 +49,7 @@ class IndexParams(Parameters):
         96, meaning="spots, from low angles up, that score the coarse search", ge=6
     )
     min_misorientation_deg: float = parameter(
-        0.5, meaning="a further lattice nearer than this to an earlier one is dropped", unit="deg", ge=0.0
+        2.0, meaning="a further lattice nearer than this to an earlier one is dropped", unit="deg", ge=0.0
     )
     frames_at_once: int = parameter(64, meaning="frames per batch; bounds the memory", ge=1)
     device: str = parameter("auto", meaning="where to compute", choices=("auto", "cpu", "cuda"))

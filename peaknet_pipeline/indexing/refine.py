@@ -109,7 +109,14 @@ def _biweight(squared: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
 
 
 def _rotation_of(vector: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.matrix_exp(cross_matrix(vector))
+    """Return exp([v]×), (n, 3, 3), by Rodrigues' formula."""
+    squared = vector.square().sum(dim=1)[:, None, None]
+    angle = squared.sqrt().clamp_min(1e-4)
+    first = torch.where(squared > 1e-8, torch.sin(angle) / angle, 1.0 - squared / 6.0)
+    second = torch.where(squared > 1e-8, (1.0 - torch.cos(angle)) / angle.square(), 0.5 - squared / 24.0)
+    cross = cross_matrix(vector)
+    eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return eye + first * cross + second * (cross @ cross)
 
 
 def cross_matrix(vector: torch.Tensor) -> torch.Tensor:
