@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.types import FitTable, Float32Array, Float64Array, IndexTable, PeakTable, Scores, UnitCell
+from peaknet_pipeline.types import (
+    FitTable,
+    Float32Array,
+    Float64Array,
+    IndexTable,
+    PeakTable,
+    Scores,
+    UnitCell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -159,7 +159,12 @@ def predict_run(
     """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
     geometry = geometry_of(run)
     predicted = predict_reflections(
-        lattices, peaks=peaks, cell=cell, geometry=geometry, photon_energy_ev=run.photon_energy_ev, params=params
+        lattices,
+        peaks=peaks,
+        cell=cell,
+        geometry=geometry,
+        photon_energy_ev=run.photon_energy_ev,
+        params=params,
     )
     parts: list[ReflectionTable] = []
     numbers = sorted(set(predicted["frame"]))
