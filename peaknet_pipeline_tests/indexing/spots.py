@@ -40,7 +40,7 @@ def lattice_spots(
     h = h[np.any(h != 0, axis=1) & ~forbidden(h)]
     points = h @ axes.T
     points = points[np.linalg.norm(points, axis=1) < max_inv_d]
-    out = points + [0.0, 0.0, WAVE]
+    out = points + np.array([0.0, 0.0, WAVE])
     error = np.linalg.norm(out, axis=1) - WAVE
     near = np.flatnonzero(np.abs(error) < np.abs(generator.normal(0.0, width, len(error))))
     chosen = generator.permutation(near)[:n]

@@ -1,5 +1,6 @@
 """The indexer on real spots: the figures that the indexing issue asks for."""
 
+import itertools
 import json
 
 import h5py
@@ -74,7 +75,7 @@ def test_all_snase_frames_have_their_refined_orientation(realdata):
 def test_snase_turns_by_one_degree_from_still_to_still(realdata):
     table, cell, _ = index_folder(realdata / "snase")
     axes = table_axes(table)
-    steps = [misorientation_deg(a, b, cell) for a, b in zip(axes[:-1], axes[1:], strict=True)]
+    steps = [misorientation_deg(a, b, cell) for a, b in itertools.pairwise(axes)]
 
     assert np.allclose(steps, 1.0, atol=0.08)
 

@@ -47,7 +47,7 @@ def write(path, indexed):
 
 
 def test_streams_round_trip(indexed, tmp_path):
-    geometry, peaks, lattices, reflections = indexed
+    _, peaks, lattices, reflections = indexed
     stream = read_stream(write(tmp_path / "a.stream", indexed))
 
     assert sorted(stream.photon_energy_ev) == [0, 1, 2, 3]
