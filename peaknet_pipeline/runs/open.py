@@ -16,8 +16,15 @@ from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.hdf5_files import LinkedFiles
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks, read_run_mask
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
+from peaknet_pipeline.runs.nexus import read_nexus_geometry
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.runs.sources import FrameSource, find_data_path, open_panel_sources, open_source
+from peaknet_pipeline.runs.sources import (
+    FrameSource,
+    find_data_path,
+    numbered_datasets,
+    open_panel_sources,
+    open_source,
+)
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, RunInfo
 
 T = TypeVar("T")
@@ -81,6 +88,8 @@ def assemble_run(
             problems.append(_located(error, files.path))
             return default
 
+    if geometry is None and file_format(files) == "nxmx":
+        geometry = _nexus_geometry(files, data_path)
     nothing: tuple[str, tuple[FrameSource, ...]] = ("", ())
     path, sources = attempt(lambda: _open_sources(files, geometry, data_path), nothing)
     if not sources:
@@ -127,6 +136,15 @@ def _open_sources(
         data_path = geometry.data_path
     path = data_path or find_data_path(files)
     return path, (open_source(files, path, geometry),)
+
+
+def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | None:
+    """Return the geometry that an NXmx file describes; None: frames are read as they are."""
+    try:
+        dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
+        return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
+    except (RunError, IndexError):
+        return None
 
 
 def _count_frames(sources: tuple[FrameSource, ...]) -> int:

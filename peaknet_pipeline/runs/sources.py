@@ -87,7 +87,7 @@ def open_source(files: LinkedFiles, path: str, geometry: Geometry | None) -> Fra
         The data set is missing, not numeric, empty, absurdly large, or does not fit the geometry.
 
     """
-    datasets = _numbered(files, path)
+    datasets = numbered_datasets(files, path)
     for dataset in datasets:
         check_frames(dataset, files.path)
     shape = datasets[0].shape
@@ -130,7 +130,8 @@ def check_frames(dataset: Any, where: Path) -> None:
         raise RunError(f"{name} was never written", where=where, found=f"shape {shape} without stored data")
 
 
-def _numbered(files: LinkedFiles, path: str) -> tuple[Any, ...]:
+def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
+    """Return the data set at a path, then its numbered successors in a master file (data_000001, …)."""
     if not path.endswith(LINKED_DATA):
         return (files.dataset(path),)
     parent = path.removesuffix(LINKED_DATA)
