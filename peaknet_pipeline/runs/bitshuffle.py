@@ -25,7 +25,9 @@ _DEFAULT_BLOCK = 8192
 _GROUP = 8
 
 
-def decode_bitshuffle_lz4(chunk: bytes, itemsize: int, n_bytes: int, *, compiled: bool = True) -> UInt8Array:
+def decode_bitshuffle_lz4(
+    chunk: bytes, itemsize: int, n_bytes: int, *, out: UInt8Array | None = None, compiled: bool = True
+) -> UInt8Array:
     """Return the decoded bytes of one bitshuffle-LZ4 chunk, (n_bytes,) uint8.
 
     Parameters
@@ -36,6 +38,8 @@ def decode_bitshuffle_lz4(chunk: bytes, itemsize: int, n_bytes: int, *, compiled
         Bytes of an element.
     n_bytes : int
         What the chunk must decode to; never more is allocated, whatever the chunk claims.
+    out : (n_bytes,) uint8, optional
+        Where to decode to, C-contiguous.
     compiled : bool
         Use the C library that hdf5plugin brings, where it is; else this module's own decoder, 2–3 times
         slower.
@@ -52,14 +56,17 @@ def decode_bitshuffle_lz4(chunk: bytes, itemsize: int, n_bytes: int, *, compiled
     block = int.from_bytes(chunk[8:12], "big")
     if block == 0 or block % (_GROUP * itemsize) or block > n_bytes + _DEFAULT_BLOCK:
         raise RunError("a compressed chunk is damaged", expected="a block size", found=block)
-    out = np.empty(n_bytes, dtype=np.uint8)
+    if out is None:
+        out = np.empty(n_bytes, dtype=np.uint8)
     library = _library() if compiled else None
     if not _blocks_fit(data, block, itemsize, n_bytes):
         raise RunError(
             "a compressed chunk is damaged", expected="blocks that fill it", found=f"{data.size} bytes"
         )
     if library is not None:
-        count = library(chunk[_HEADER:], out.ctypes.data, n_bytes // itemsize, itemsize, block // itemsize)
+        count = library(
+            data.ctypes.data + _HEADER, out.ctypes.data, n_bytes // itemsize, itemsize, block // itemsize
+        )
         failed = count != data.size - _HEADER
     else:
         failed = _decode(data, block, itemsize, out) != 0
@@ -77,7 +84,7 @@ def _library() -> Callable[..., int] | None:
     except (OSError, AttributeError):
         return None
     decode.restype = ctypes.c_int64
-    decode.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+    decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
     typed: Callable[..., int] = decode
     return typed
 

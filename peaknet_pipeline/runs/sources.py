@@ -1,6 +1,7 @@
 """Find the frames in a file and read them by range."""
 
 from bisect import bisect_right
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.chunks import read_chunks
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import FrameArray, Geometry
@@ -33,18 +35,19 @@ class FrameSource:
     starts: tuple[int, ...]
     n_frames: int
 
-    def read(self, start: int, stop: int) -> FrameArray:
+    def read(self, start: int, stop: int, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), native byte order."""
         parts, first = [], bisect_right(self.starts, start) - 1
         for offset, dataset in zip(self.starts[first:], self.datasets[first:], strict=True):
             if offset >= stop:
                 break
             n = _n_frames(dataset, self.slab_map)
-            parts.append(self._read_one(dataset, max(start - offset, 0), min(stop - offset, n)))
+            parts.append(self._read_one(dataset, max(start - offset, 0), min(stop - offset, n), pool))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _read_one(self, dataset: Any, start: int, stop: int) -> FrameArray:
-        slab = dataset[self.slab_map.selection(start, stop)]
+    def _read_one(self, dataset: Any, start: int, stop: int, pool: Executor | None) -> FrameArray:
+        selection = self.slab_map.selection(start, stop)
+        slab = dataset[selection] if pool is None else read_chunks(dataset, selection, pool)
         if not slab.dtype.isnative:
             slab = slab.astype(slab.dtype.newbyteorder("="))
         return self.slab_map.to_stack(slab)
