@@ -9,7 +9,7 @@ import numpy as np
 from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
-from peaknet_pipeline.runs.hdf5_files import LinkedFiles
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.open import assemble_run
 from peaknet_pipeline.runs.run import Run, flag_bad
 from peaknet_pipeline.types import Geometry
@@ -71,6 +71,8 @@ def inspect_path(
             _inspect_run(report, files, geometry, data_path)
     except RunError as error:
         report.problems.append(str(error))
+    except DAMAGE as error:
+        report.problems.append(str(damaged(report.path, error)))
     return report
 
 
@@ -92,7 +94,7 @@ def _inspect_run(
     run, problems = assemble_run(files, geometry, data_path)
     report.problems += [str(problem) for problem in problems]
     if run is None:
-        listed = [f"{name} {found.dtype} {found.shape}" for name, found in files.datasets()]
+        listed = [f"{name} {dtype} {shape}" for name, shape, dtype in files.described()]
         report.facts["data sets"] = listed[:MAX_LISTED]
         return
     report.kind = run.info.file_format

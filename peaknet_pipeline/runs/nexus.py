@@ -20,6 +20,7 @@ from peaknet_pipeline.types import Float64Array, Geometry, Panel
 
 DETECTOR = "/entry/instrument/detector"
 MAX_CHAIN = 32
+MAX_VALUES = 1024
 _LENGTHS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "cm": 1e-2, "": 1.0, "metre": 1.0, "meter": 1.0}
 
 
@@ -90,7 +91,7 @@ def _module_panel(files: LinkedFiles, group: Any, number: int, n_dims: int) -> P
     fields = {name: files.find(posixpath.join(group.name, name)) for name in names}
     if any(field is None for name, field in fields.items() if name != "module_offset"):
         return None
-    origin, size = (np.asarray(fields[name][()]).ravel().astype(int) for name in names[:2])
+    origin, size = (_values(fields[name]).astype(int) for name in names[:2])
     if min(origin.size, size.size) < 2:
         return None
     module = tuple(int(i) for i in origin[:-2]) if n_dims == 3 and origin.size == 3 else ()
@@ -139,7 +140,7 @@ def _chain(files: LinkedFiles, depends_on: str, owner: Any) -> Float64Array | No
 def _transformation(axis: Any) -> Float64Array:
     vector, matrix = _vector(axis), np.eye(4)
     if attribute_text(axis, "transformation_type") == "rotation":
-        angle = float(np.asarray(axis[()]).ravel()[0])
+        angle = float(_values(axis)[0])
         if not attribute_text(axis, "units").startswith("rad"):
             angle = np.deg2rad(angle)
         x, y, z = vector
@@ -168,7 +169,15 @@ def _offset_m(axis: Any) -> Float64Array:
 
 
 def _value_m(axis: Any) -> float:
-    return float(np.asarray(axis[()]).ravel()[0]) * _unit_m(axis)
+    return float(_values(axis)[0]) * _unit_m(axis)
+
+
+def _values(dataset: Any) -> Float64Array:
+    """Return the few numbers of a data set."""
+    if dataset.dtype.kind not in "uif" or not 0 < (dataset.size or 0) <= MAX_VALUES:
+        found = f"{dataset.dtype} {dataset.shape}"
+        raise RunError(f"{dataset.name} is not a few numbers", where=dataset.file.filename, found=found)
+    return np.asarray(dataset[()], dtype=np.float64).ravel()
 
 
 def _unit_m(dataset: Any) -> float:

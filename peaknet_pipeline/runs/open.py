@@ -13,11 +13,12 @@ from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.formats import file_format
-from peaknet_pipeline.runs.hdf5_files import LinkedFiles
-from peaknet_pipeline.runs.masks import MaskSource, combine_masks, read_run_mask
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
+from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
 from peaknet_pipeline.runs.nexus import read_nexus_geometry
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.sources import (
     FrameSource,
     find_data_path,
@@ -66,6 +67,9 @@ def open_run(
     files = LinkedFiles(path, Path(root) if root is not None else None)
     try:
         run, problems = assemble_run(files, geometry, data_path)
+    except DAMAGE as error:
+        files.close()
+        raise damaged(path, error) from error
     except BaseException:
         files.close()
         raise
@@ -86,7 +90,9 @@ def assemble_run(
             return step()
         except RunError as error:
             problems.append(_located(error, files.path))
-            return default
+        except DAMAGE as error:
+            problems.append(damaged(files.path, error))
+        return default
 
     if geometry is None and file_format(files) == "nxmx":
         geometry = _nexus_geometry(files, data_path)
@@ -143,7 +149,7 @@ def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | Non
     try:
         dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
         return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
-    except (RunError, IndexError):
+    except (RunError, *DAMAGE):
         return None
 
 
@@ -167,7 +173,7 @@ def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Arra
 
 def _read_mask(files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int]) -> JointMask:
     masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
-    path, bad = read_run_mask(files, geometry)
+    path, bad = read_run_mask(files, geometry, shape)
     if path is not None and bad is not None:
         if bad.shape != shape:
             raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)

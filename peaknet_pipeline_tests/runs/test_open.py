@@ -436,3 +436,13 @@ def test_a_linked_file_that_is_missing_is_named(path: Path) -> None:
         file[CXI_DATA] = h5py.ExternalLink("gone.h5", CXI_DATA)
     with pytest.raises(RunError, match=r"a linked file is missing, found gone.h5"):
         open_run(path, slab_geometry())
+
+
+def test_a_mask_per_frame_counts_where_every_frame_agrees(path: Path) -> None:
+    mask = np.zeros((4, N_PANELS * HEIGHT, WIDTH), np.uint8)
+    mask[:, 1, 2] = 1
+    mask[2, 3, 4] = 1
+    write_slab_run(path, mask=mask)
+    for geometry in (slab_geometry(), None):
+        with open_run(path, geometry) as run:
+            assert np.flatnonzero(run.bad_pixels).tolist() == [1 * WIDTH + 2]
