@@ -12,6 +12,7 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.runs.checksum import checksum_files
+from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
@@ -44,7 +45,7 @@ def open_run(
     Parameters
     ----------
     path : Path
-        The run's file; a master file where data files are linked.
+        The run's file; a master file where data files are linked; a directory for a EuXFEL run.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
     data_path : str, optional
@@ -62,6 +63,8 @@ def open_run(
 
     """
     path = Path(path)
+    if path.is_dir():
+        return open_euxfel_run(path, geometry)
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
     files = LinkedFiles(path, Path(root) if root is not None else None)

@@ -2,17 +2,29 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.runs.hdf5_files import DAMAGE
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo
+
+
+class OpenFiles(Protocol):
+    """What a run keeps open."""
+
+    @property
+    def path(self) -> Path:
+        """The run's file or directory."""
+
+    def close(self) -> None:
+        """Close everything."""
 
 
 class Run:
@@ -35,7 +47,7 @@ class Run:
 
     def __init__(
         self,
-        files: LinkedFiles,
+        files: OpenFiles,
         sources: tuple[FrameSource, ...],
         *,
         info: RunInfo,
