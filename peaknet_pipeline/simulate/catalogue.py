@@ -178,7 +178,7 @@ DETECTORS = {
             (0.11, 0.20),
             (7000.0, 10000.0),
             (0.45, 0.7),
-            adu_per_kev=7.0,
+            adu_per_kev=1.0,
         ),
         Detector(
             "rayonix",

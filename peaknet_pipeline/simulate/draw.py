@@ -17,6 +17,7 @@ from peaknet_pipeline.simulate.experiment import (
     Sample,
     ShotParameters,
 )
+from peaknet_pipeline.simulate.gain_stages import STAGES
 from peaknet_pipeline.types import HC_EV_ANGSTROM
 
 SAMPLES: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -48,7 +49,12 @@ def find_sample(name: str) -> Sample:
 
 
 def draw_experiment(
-    seed: int, *, detector: str | None = None, sample: str | None = None, max_pixels: int | None = None
+    seed: int,
+    *,
+    detector: str | None = None,
+    sample: str | None = None,
+    max_pixels: int | None = None,
+    raw: bool = False,
 ) -> Experiment:
     """Draw a random experiment.
 
@@ -60,6 +66,8 @@ def draw_experiment(
         Names from ``DETECTORS`` and :data:`SAMPLES`; drawn if absent.
     max_pixels : int, optional
         Leave detectors with more pixels out of the draw.
+    raw : bool
+        Let detectors that switch gain write their raw output.
 
     """
     generator = np.random.default_rng([seed, 3])
@@ -79,6 +87,7 @@ def draw_experiment(
         response=detector_response(kind, beam.photon_energy_ev),
         defects=_draw_defects(kind, generator),
         shots=_draw_shots(generator),
+        stages=STAGES.get(kind.name) if raw else None,
     )
 
 

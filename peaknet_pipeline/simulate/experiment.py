@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.simulate.gain_stages import GainStageParameters
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, UnitCell
 
 DTYPES = ("int16", "uint16", "int32", "uint32", "float32")
@@ -147,11 +148,17 @@ class RunConditions(Parameters):
     streak_factor: float = parameter(1.0, meaning="factor on the jet streak", ge=0)
     ring_photons: float = parameter(0.0, meaning="height of an additional ring", unit="photons", ge=0)
     ring_d_angstrom: float = parameter(3.7, meaning="spacing of the additional ring", unit="Å", gt=0)
+    forced_stage: int | None = parameter(
+        None, meaning="gain stage held by all pixels of a raw run; none = they switch", ge=0
+    )
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A complete simulated experiment; ``seed`` fixes its structure factors, pixel gains and bad pixels."""
+    """A complete simulated experiment; ``seed`` fixes its structure factors, pixel gains and bad pixels.
+
+    With ``stages`` the frames are raw: uint16 values and gain codes instead of calibrated numbers.
+    """
 
     name: str
     seed: int
@@ -163,3 +170,4 @@ class Experiment:
     response: ResponseParameters
     defects: DefectParameters
     shots: ShotParameters
+    stages: GainStageParameters | None = None

@@ -15,6 +15,7 @@ from peaknet_pipeline.simulate.crystal import StructureFactors, draw_structure_f
 from peaknet_pipeline.simulate.detection import PixelMaps, detect, make_pixel_maps, to_file_values
 from peaknet_pipeline.simulate.ewald import Spots, diffract, panel_matrices
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
+from peaknet_pipeline.simulate.gain_stages import GainConstants, UInt16Array, draw_gain_constants, encode_raw
 from peaknet_pipeline.simulate.shots import Shot, draw_shot
 from peaknet_pipeline.simulate.spots import draw_spots, expected_snr, spot_area
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, FrameArray, Geometry
@@ -35,6 +36,7 @@ class Simulator:
     axes: Float64Array
     background: BackgroundMaps
     pixels: PixelMaps
+    constants: GainConstants | None
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class SimulatedFrame:
 
     ``data`` (n_panels, ss, fs) is what the file holds; ``spot_photons`` and ``background_photons`` are the
     expected photons of reflections and of everything else, same shape, float32. ``axes`` holds one (3, 3)
-    matrix per crystal, a*, b*, c* as rows, laboratory frame, Å⁻¹. ``reflections`` are the columns of
-    ``TRUTH_REFLECTIONS``.
+    matrix per crystal, a*, b*, c* as rows, laboratory frame, Å⁻¹. ``gain_codes`` (uint16, same shape) go with
+    raw output. ``reflections`` are the columns of ``TRUTH_REFLECTIONS``.
     """
 
     shot: Shot
@@ -53,6 +55,7 @@ class SimulatedFrame:
     background_photons: Float32Array
     axes: tuple[Float64Array, ...]
     reflections: Columns
+    gain_codes: UInt16Array | None = None
 
 
 def make_simulator(experiment: Experiment, conditions: RunConditions | None = None) -> Simulator:
@@ -68,6 +71,7 @@ def make_simulator(experiment: Experiment, conditions: RunConditions | None = No
             experiment.geometry, experiment.beam, experiment.background, conditions
         ),
         pixels=make_pixel_maps(experiment),
+        constants=make_gain_constants(experiment),
     )
 
 
@@ -128,9 +132,29 @@ def simulate_frame(simulator: Simulator, shot: Shot) -> SimulatedFrame:
     signal = detect(
         expected, simulator.pixels, experiment.response, experiment.geometry, seed=shot.detector_seed
     )
-    data = to_file_values(signal, simulator.pixels, experiment.response, experiment.defects)
+    data, codes = _write_numbers(simulator, signal, shot)
     tables = [_tabulate(simulator, n, spots, expected, background) for n, spots in enumerate(lattices)]
-    return SimulatedFrame(shot, data, spot_photons, background, axes, _join(tables))
+    return SimulatedFrame(shot, data, spot_photons, background, axes, _join(tables), codes)
+
+
+def make_gain_constants(experiment: Experiment) -> GainConstants | None:
+    """Return a raw experiment's calibration constants; None if it writes calibrated frames."""
+    if experiment.stages is None:
+        return None
+    return draw_gain_constants(experiment.stages, experiment.geometry.stack_shape, seed=experiment.seed)
+
+
+def _write_numbers(
+    simulator: Simulator, signal: Float32Array, shot: Shot
+) -> tuple[FrameArray, UInt16Array | None]:
+    """Turn the signal into the file's numbers, and for raw output into gain codes as well."""
+    experiment = simulator.experiment
+    response, stages = experiment.response, experiment.stages
+    if stages is None or simulator.constants is None:
+        return to_file_values(signal, simulator.pixels, response, experiment.defects), None
+    kev = (signal - response.offset_adu) * (experiment.beam.photon_energy_ev / 1000 / response.adu_per_photon)
+    forced, seed = simulator.conditions.forced_stage, shot.detector_seed
+    return encode_raw(kev.astype(np.float32), simulator.constants, stages, seed=seed, forced_stage=forced)
 
 
 def finest_spacing(geometry: Geometry, experiment: Experiment) -> float:
