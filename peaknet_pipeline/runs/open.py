@@ -89,7 +89,7 @@ def assemble_run(
     shape = sources[0].slab_map.stack_shape
     energy = attempt(lambda: read_photon_energy(files, geometry, n_frames), np.full(n_frames, np.nan))
     clen = attempt(lambda: read_clen(files, geometry, n_frames), None)
-    no_mask = (None, np.zeros(shape, dtype=np.bool_), ())
+    no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
     mask_path, bad_pixels, mask_sources = attempt(lambda: _read_mask(files, geometry, shape), no_mask)
     info = _run_info(files, path, sources, energy, geometry, mask_path)
     run = Run(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.runs.open import Run, open_run
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.experiment import Experiment, find_run_file, read_experiment
 from peaknet_pipeline.stages.keys import RunKey, parse_key
 from peaknet_pipeline.stages.store import Store

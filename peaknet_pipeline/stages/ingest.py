@@ -1,6 +1,7 @@
 """Raw runs: what a run is, written down once, and its statistics and bad pixels."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.assemble import assemble
 from peaknet_pipeline.plots import plot_image, plot_mask
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams, find_bad_pixels
-from peaknet_pipeline.runs.masks import combine_masks, read_mask
+from peaknet_pipeline.runs.bad_pixels import BadPixelParams, BadPixelReport, find_bad_pixels
+from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.making import make_stage
@@ -73,18 +74,19 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
     def build(recipe: Recipe) -> StageResult:
         with open_raw(context) as run, progress_bar(f"statistics {key}") as progress:
             statistics = compute_statistics(run, progress=progress)
-            known, sources = run.bad_pixels, run.mask_sources
-        found = find_bad_pixels(statistics, known, params=params)
-        bad, _ = combine_masks({"known": known, "statistics": found})
-        _write_statistics(output, statistics, bad, found & ~known)
+            report = find_bad_pixels(run, statistics, params)
+        bad = report.bad_pixels
+        write_statistics(output, statistics, report)
         fraction = float(bad.mean())
         figures = {
             "frames": statistics.n_frames,
             "bad_pixels": int(bad.sum()),
             "bad_fraction": fraction,
-            "newly_found": int((found & ~known).sum()),
+            "hot": int(report.hot.sum()),
+            "noisy": int(report.noisy.sum()),
+            "dead": int(report.dead.sum()),
             "mean_intensity": float(statistics.mean[~bad].mean()) if not bad.all() else 0.0,
-            **{f"masked_by_{s.name}".replace("/", "_"): s.n_pixels for s in sources},
+            **{f"new_from_{s.name.strip('/').replace('/', '_')}": s.n_new for s in report.sources},
         }
         passed = fraction <= MAX_BAD_FRACTION
         check = Check("mask_fraction", passed, f"{fraction:.2%} of the pixels are bad; at most {MAX_BAD_FRACTION:.0%}")
@@ -104,7 +106,7 @@ def read_bad_pixels(store: Store, key: str) -> BoolArray:
     path = statistics_path(store, key)
     if not path.is_file():
         raise RunError("no statistics", where=path, remedy="Materialize run_statistics for this run first.")
-    return read_mask(path, data_path="bad_pixels")
+    return read_mask(path)[0]
 
 
 def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
@@ -118,10 +120,13 @@ def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
     }
 
 
-def _write_statistics(path: Path, statistics: RunStatistics, bad: BoolArray, found: BoolArray) -> None:
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        for name in ("mean", "std", "maximum"):
-            file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
-        file.create_dataset("bad_pixels", data=bad.astype(np.uint8), compression="gzip")
-        file.create_dataset("newly_found", data=found.astype(np.uint8), compression="gzip")
-        file.attrs["n_frames"] = statistics.n_frames
+def write_statistics(path: Path, statistics: RunStatistics, report: BadPixelReport) -> None:
+    """Write a run's statistics and its mask, with who removed how many pixels, as HDF5."""
+    with replace_atomically(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for name in ("mean", "std", "maximum"):
+                file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
+            file.attrs["n_frames"] = statistics.n_frames
+        with h5py.File(temporary, "a") as file:
+            data = file.create_dataset("bad_pixels", data=report.bad_pixels.astype(np.uint8), compression="gzip")
+            data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in report.sources])

@@ -1,5 +1,6 @@
 """Simulated experiments as folders of raw runs with geometry and cell."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,4 +29,4 @@ def simulate_experiment(out: Path, *, n_runs: int, n_frames: int, seed: int, nam
 
 def named_experiment(name: str, seed: int) -> Experiment:
     """Return the demo's experiment, or a random draw under another name."""
-    return demo_experiment(seed, name=name) if name == "demo" else draw_experiment(seed, name=name)
+    return demo_experiment(seed, name=name) if name == "demo" else replace(draw_experiment(seed), name=name)

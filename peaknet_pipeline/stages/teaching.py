@@ -1,5 +1,6 @@
 """From labelled runs to a trained teacher and a distilled student."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ from peaknet_pipeline.plots import plot_losses
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.keys import parse_key
-from peaknet_pipeline.stages.labelling import labels_path
+from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import progress_bar
@@ -117,7 +118,7 @@ def peaknet_teacher(store: Store, keys: Sequence[str], *, overrides: Mapping[str
     """The teacher network, trained on the labels of the training runs, its threshold chosen on the validation runs."""
     params = pipeline_parameters(store, "teacher", TeacherParams, overrides)
 
-    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel]) -> TrainResult:
+    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
         model = build_model(named_scale(params.scale), seed=params.seed)
         with progress_bar("training the teacher", unit="step") as bar:
             return train_model(
@@ -127,7 +128,7 @@ def peaknet_teacher(store: Store, keys: Sequence[str], *, overrides: Mapping[str
                 validation=validation,
                 transforms=TransformParameters(),
                 device=device_of(params),
-                state_folder=_state_folder(store, "teacher"),
+                state_folder=state,
                 progress=lambda p: bar(p.step, p.n_steps),
             )
 
@@ -138,7 +139,7 @@ def peaknet_student(store: Store, keys: Sequence[str], *, overrides: Mapping[str
     """The student network, distilled from the teacher's logits; what inference uses."""
     params = pipeline_parameters(store, "student", StudentParams, overrides)
 
-    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel]) -> TrainResult:
+    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
         teacher = read_checkpoint(store.models / "teacher")
         with progress_bar("distilling the student", unit="step") as bar:
             return distill_student(
@@ -150,7 +151,7 @@ def peaknet_student(store: Store, keys: Sequence[str], *, overrides: Mapping[str
                 transforms=TransformParameters(),
                 normalisation=teacher.normalisation,
                 device=device_of(params),
-                state_folder=_state_folder(store, "student"),
+                state_folder=state,
                 progress=lambda p: bar(p.step, p.n_steps),
             )
 
@@ -184,10 +185,11 @@ def _train_stage(
         table = read_table(training_set_path(store, "all"), SPLIT)
         crops = cut_crops(store, table, params)
         validation = cut_validation(store, table, params)
-        result = train(crops, validation)
+        state = store.root / "store" / "training_state" / f"{name}-{recipe.digest()}"
+        result = train(crops, validation, state)
         card = _card(store, name, params, result)
         write_checkpoint(store.models / name, result.model, card=card)
-        _clear_state(store, name)
+        shutil.rmtree(state, ignore_errors=True)
         return _train_result(store, name, params, result, n_crops=len(crops))
 
     files = [training_set_path(store, "all"), *inputs, *settings_inputs(store)]
@@ -274,13 +276,3 @@ def _train_result(store: Store, name: str, params: NetworkTraining, result: Trai
 def _split_by_run(table: SplitTable) -> Check:
     subsets = table.groupby("run")["subset"].nunique()
     return Check("split_by_run", bool((subsets == 1).all()), f"{len(subsets)} runs, each in one subset")
-
-
-def _state_folder(store: Store, name: str) -> Path:
-    return store.root / "store" / "training_state" / name
-
-
-def _clear_state(store: Store, name: str) -> None:
-    import shutil
-
-    shutil.rmtree(_state_folder(store, name), ignore_errors=True)
