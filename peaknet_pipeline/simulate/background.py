@@ -44,12 +44,14 @@ class BackgroundMaps:
 def radial_profile(inv_d: Float64Array, background: BackgroundParameters) -> Float64Array:
     """Return the photons per pixel (n,) at 1/d (n,), before solid angle and polarisation.
 
-    Air scatter falls off exponentially; water is two broad rings (3.2 and 2.1 Å), LCP one narrow ring (4.5 Å)
+    Air scatter falls off exponentially; water is two broad rings (3.2 and 2.1 Å), protein and
+    solvent add a broad hump (4.5 Å), LCP one narrow ring (4.5 Å)
     with a diffuse foot; ice is hexagonal.
     """
     b = background
     total = b.flat_photons + b.air_photons * np.exp(-inv_d / b.air_decay)
     total = total + b.water_photons * (_ring(inv_d, 3.2, 0.045) + 0.35 * _ring(inv_d, 2.1, 0.06))
+    total = total + b.diffuse_photons * _ring(inv_d, 4.5, 0.11)
     total = total + b.lcp_photons * (_ring(inv_d, 4.5, 0.012) + 0.25 * _ring(inv_d, 4.5, 0.05))
     total = total + b.ring_photons * _ring(inv_d, b.ring_d_angstrom, b.ring_width)
     for spacing, height in ICE_RINGS:

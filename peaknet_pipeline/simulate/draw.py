@@ -111,8 +111,12 @@ def _sometimes(generator: np.random.Generator, probability: float, low: float, h
     return value if happens else 0.0
 
 
+def _is_laser(detector: Detector) -> bool:
+    return detector.response.read_noise_photons > 0
+
+
 def _draw_beam(detector: Detector, generator: np.random.Generator) -> BeamParameters:
-    is_laser = detector.name not in ("eiger4m", "eiger16m", "pilatus6m")
+    is_laser = _is_laser(detector)
     return BeamParameters(
         photon_energy_ev=float(generator.uniform(*detector.energies_ev)),
         bandwidth=_log_uniform(generator, 4e-4, 2.2e-3) if is_laser else _log_uniform(generator, 1e-4, 4e-4),
@@ -136,7 +140,7 @@ def _draw_distance(
 
 def _draw_crystal(detector: Detector, generator: np.random.Generator) -> CrystalParameters:
     return CrystalParameters(
-        spot_photons=_log_uniform(generator, 60.0, 3000.0),
+        spot_photons=_log_uniform(generator, *((60.0, 4000.0) if _is_laser(detector) else (100.0, 20000.0))),
         b_factor=float(generator.uniform(15.0, 40.0)),
         brightness_spread=float(generator.uniform(0.3, 0.9)),
         mosaicity_rad=_log_uniform(generator, 3e-4, 2.5e-3),
@@ -147,13 +151,14 @@ def _draw_crystal(detector: Detector, generator: np.random.Generator) -> Crystal
 
 
 def _draw_background(is_lcp: bool, generator: np.random.Generator) -> BackgroundParameters:
-    level = _log_uniform(generator, 0.15, 12.0)
+    level = _log_uniform(generator, 0.1, 15.0)
     streak, arm = generator.random(2) < (0.35, 0.4)
     return BackgroundParameters(
         flat_photons=level * float(generator.uniform(0.01, 0.15)),
         air_photons=level * _log_uniform(generator, 0.3, 6.0),
         air_decay=float(generator.uniform(0.04, 0.14)),
         water_photons=level * (0.3 if is_lcp else 1.0),
+        diffuse_photons=level * float(generator.uniform(0.0, 1.5)),
         lcp_photons=level * float(generator.uniform(0.5, 2.5)) * is_lcp,
         ice_photons=level * _sometimes(generator, 0.08, 0.2, 3.0),
         ring_photons=level * _sometimes(generator, 0.15, 0.2, 2.0),

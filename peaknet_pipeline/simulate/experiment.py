@@ -71,6 +71,9 @@ class BackgroundParameters(Parameters):
     )
     air_decay: float = parameter(0.08, meaning="1/d at which air scatter has fallen to 1/e", unit="Å⁻¹", gt=0)
     water_photons: float = parameter(2.0, meaning="height of the water ring (3.2 Å)", unit="photons", ge=0)
+    diffuse_photons: float = parameter(
+        0.3, meaning="height of the protein's and solvent's diffuse hump (4.5 Å)", unit="photons", ge=0
+    )
     lcp_photons: float = parameter(
         0.0, meaning="height of the lipidic-cubic-phase ring (4.5 Å)", unit="photons", ge=0
     )
