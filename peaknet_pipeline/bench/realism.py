@@ -5,27 +5,34 @@ Every set of frames goes through the same finder and the same estimators, so tha
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from peaknet_pipeline.geometry.maps import pixel_radius, resolution_map
+from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius, resolution_map
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
-from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, Geometry, IntArray, PeakTable
+from peaknet_pipeline.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    FrameArray,
+    Geometry,
+    IntArray,
+    PeakTable,
+)
 
 SHELL = 0.01
 """Width of a resolution shell, Å⁻¹."""
 
 CLIP = 4.0
 LAG_PX = 4
-"""Distance of the pixels whose difference tells the variance: beyond the point spread, within a ring's slope."""
+"""Distance of the pixels whose difference tells the variance: beyond the point spread."""
 
 HALF_WINDOW_PX = 3
 
 
 @dataclass(frozen=True)
 class FrameSet:
-    """Frames of one source: calibrated stacks (n_panels, ss, fs) in adu, and what is known about their detector."""
+    """Calibrated stacks (n_panels, ss, fs), adu, and what is known about their detector."""
 
     name: str
     frames: Iterable[FrameArray]
@@ -40,16 +47,15 @@ class FrameSet:
 class Measurement:
     """What was measured on one set of frames, in photons.
 
-    ``inv_d`` (n,) are the shells' centres; ``background`` and ``variance`` are (n_frames, n), NaN where a shell is
-    empty; ``widths`` (px), ``intensities`` and ``peak_inv_d`` have one entry per peak; ``n_peaks`` one per frame;
-    ``coverage`` (n,) is each shell's number of good pixels.
+    ``inv_d`` (n,) are the shells' centres; ``background`` and ``variance`` are (n_frames, n), NaN where a
+    shell is empty; ``widths`` (px), ``intensities`` and ``peak_inv_d`` have one entry per peak, ``n_peaks``
+    one per frame.
     """
 
     name: str
     inv_d: Float64Array
     background: Float64Array
     variance: Float64Array
-    coverage: Float64Array
     widths: Float64Array
     intensities: Float64Array
     peak_inv_d: Float64Array
@@ -65,7 +71,9 @@ def measure(frame_set: FrameSet, params: Peakfinder8Params) -> Measurement:
     for frame in frame_set.frames:
         bad = frame_set.bad_pixels | ~np.isfinite(frame.astype(np.float32))
         table = find_peaks(frame[None], radius=radius, bad_pixels=bad, params=params)
-        photons = ((frame.astype(np.float32) - np.float32(frame_set.offset_adu)) / np.float32(gain)).astype(np.float32)
+        photons = ((frame.astype(np.float32) - np.float32(frame_set.offset_adu)) / np.float32(gain)).astype(
+            np.float32
+        )
         level, variance = shell_statistics(photons, bad, shells)
         levels.append(level)
         variances.append(variance)
@@ -73,13 +81,11 @@ def measure(frame_set: FrameSet, params: Peakfinder8Params) -> Measurement:
         tables.append(_peak_columns(table, geometry, frame_set))
         counts.append(len(table))
     columns = np.concatenate(tables) if tables else np.empty((0, 2))
-    coverage = np.bincount(shells[~frame_set.bad_pixels], minlength=shells.max() + 1).astype(np.float64)
     return Measurement(
         frame_set.name,
-        (np.arange(len(coverage)) + 0.5) * SHELL,
+        (np.arange(int(shells.max()) + 1, dtype=np.float64) + 0.5) * SHELL,
         np.stack(levels),
         np.stack(variances),
-        coverage,
         np.concatenate(widths),
         columns[:, 0],
         columns[:, 1],
@@ -87,11 +93,13 @@ def measure(frame_set: FrameSet, params: Peakfinder8Params) -> Measurement:
     )
 
 
-def shell_statistics(photons: Float32Array, bad: BoolArray, shells: IntArray) -> tuple[Float64Array, Float64Array]:
+def shell_statistics(
+    photons: Float32Array, bad: BoolArray, shells: IntArray
+) -> tuple[Float64Array, Float64Array]:
     """Return mean and variance (n_shells,) of the background in resolution shells, peaks clipped away.
 
-    The variance is half the mean square difference of pixels :data:`LAG_PX` apart, which slow variation around a
-    ring does not reach.
+    The variance is half the mean square difference of pixels :data:`LAG_PX` apart, which slow variation
+    around a ring does not reach.
     """
     n_shells = int(shells.max()) + 1
     usable, low, high = ~bad, np.full(n_shells, -np.inf), np.full(n_shells, np.inf)
@@ -112,7 +120,7 @@ def shell_statistics(photons: Float32Array, bad: BoolArray, shells: IntArray) ->
 
 
 def peak_widths(photons: Float32Array, bad: BoolArray, table: PeakTable) -> Float64Array:
-    """Return the rms width (px) of the strong, clean peaks: second moment of 7 × 7 pixels above the background."""
+    """Return the rms width (n,), px, of the strong, clean peaks, from second moments of 7 × 7 pixels."""
     strong = table[(table["snr"] > 10) & (table["n_pixels"] >= 3)]
     widths = [
         _width(photons[p], bad[p], round(ss), round(fs))
@@ -143,8 +151,10 @@ def _width(image: Float32Array, bad: BoolArray, ss: int, fs: int) -> float:
 
 
 def _peak_columns(table: PeakTable, geometry: Geometry, frame_set: FrameSet) -> Float64Array:
-    from peaknet_pipeline.geometry.maps import peak_inv_d
-
-    position = (table["panel"].to_numpy(np.int64), table["fs"].to_numpy(np.float64), table["ss"].to_numpy(np.float64))
+    position = (
+        table["panel"].to_numpy(np.int64),
+        table["fs"].to_numpy(np.float64),
+        table["ss"].to_numpy(np.float64),
+    )
     inv_d = peak_inv_d(geometry, *position, frame_set.photon_energy_ev)
     return np.stack([table["intensity"].to_numpy(np.float64) / frame_set.adu_per_photon, inv_d], axis=1)

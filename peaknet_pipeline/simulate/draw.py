@@ -76,14 +76,16 @@ def draw_experiment(
     kind, crystal_form = find_detector(detector or drawn_detector), find_sample(sample or drawn_sample)
     beam = _draw_beam(kind, generator)
     distance = _draw_distance(kind, crystal_form, beam, generator)
+    # A CCD at a synchrotron integrates far more than one pulse of a laser.
+    exposure = _log_uniform(generator, 1.0, 1500.0) if kind.response.blur_px else 1.0
     return Experiment(
         name=f"{crystal_form.name}-{kind.name}-{seed}",
         seed=seed,
         sample=crystal_form,
         geometry=make_detector(kind.name, distance, beam.photon_energy_ev),
         beam=beam,
-        crystal=_draw_crystal(kind, generator),
-        background=_draw_background(crystal_form.name in LCP_SAMPLES, generator),
+        crystal=_draw_crystal(kind, exposure, generator),
+        background=_draw_background(crystal_form.name in LCP_SAMPLES, exposure, generator),
         response=detector_response(kind, beam.photon_energy_ev),
         defects=_draw_defects(kind, generator),
         shots=_draw_shots(generator),
@@ -112,7 +114,7 @@ def _sometimes(generator: np.random.Generator, probability: float, low: float, h
 
 
 def _is_laser(detector: Detector) -> bool:
-    return detector.response.read_noise_photons > 0
+    return detector.response.read_noise_photons > 0 and detector.response.blur_px == 0
 
 
 def _draw_beam(detector: Detector, generator: np.random.Generator) -> BeamParameters:
@@ -138,23 +140,24 @@ def _draw_distance(
     return max(float(generator.uniform(*detector.distances_m)), apart)
 
 
-def _draw_crystal(detector: Detector, generator: np.random.Generator) -> CrystalParameters:
+def _draw_crystal(detector: Detector, exposure: float, generator: np.random.Generator) -> CrystalParameters:
     return CrystalParameters(
-        spot_photons=_log_uniform(generator, *((60.0, 4000.0) if _is_laser(detector) else (100.0, 20000.0))),
+        width_spread=float(generator.uniform(0.0, 0.2)),
+        spot_photons=exposure**0.7 * _log_uniform(generator, 60.0, 4000.0 if _is_laser(detector) else 15000.0),
         b_factor=float(generator.uniform(15.0, 40.0)),
         brightness_spread=float(generator.uniform(0.3, 0.9)),
-        mosaicity_rad=_log_uniform(generator, 3e-4, 2.5e-3),
+        mosaicity_rad=_log_uniform(generator, 3e-4, 3.5e-3),
         size_angstrom=_log_uniform(generator, 3000.0, 100000.0),
-        resolution_limit_angstrom=float(generator.uniform(1.6, 3.2)),
+        resolution_limit_angstrom=float(generator.uniform(1.4, 3.2)),
         spot_sigma_px=float(generator.uniform(*detector.point_spread_px)),
     )
 
 
-def _draw_background(is_lcp: bool, generator: np.random.Generator) -> BackgroundParameters:
-    level = _log_uniform(generator, 0.1, 15.0)
+def _draw_background(is_lcp: bool, exposure: float, generator: np.random.Generator) -> BackgroundParameters:
+    level = exposure * _log_uniform(generator, 0.1, 20.0)
     streak, arm = generator.random(2) < (0.35, 0.4)
     return BackgroundParameters(
-        flat_photons=level * float(generator.uniform(0.01, 0.15)),
+        flat_photons=level * float(generator.uniform(0.01, 0.4)),
         air_photons=level * _log_uniform(generator, 0.3, 6.0),
         air_decay=float(generator.uniform(0.04, 0.14)),
         water_photons=level * (0.3 if is_lcp else 1.0),

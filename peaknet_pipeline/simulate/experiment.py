@@ -49,6 +49,7 @@ class CrystalParameters(Parameters):
     brightness_spread: float = parameter(
         0.5, meaning="crystal-to-crystal spread of ln(brightness), rms", ge=0, le=3
     )
+    width_spread: float = parameter(0.08, meaning="spot-to-spot spread of ln(width), rms", ge=0, le=1)
     mosaicity_rad: float = parameter(
         1e-3, meaning="orientation spread within a crystal, rms", unit="rad", ge=0, le=0.1
     )
@@ -103,6 +104,9 @@ class ResponseParameters(Parameters):
     )
     chip_ss: int = parameter(0, meaning="chip height for the common mode; 0 = the panel", unit="px", ge=0)
     chip_fs: int = parameter(0, meaning="chip width for the common mode; 0 = the panel", unit="px", ge=0)
+    blur_px: float = parameter(
+        0.0, meaning="spread of the recorded light, noise included (CCD), rms", unit="px", ge=0, le=5
+    )
     charge_sharing: float = parameter(
         0.2, meaning="fraction of photons that share charge with a neighbour", ge=0, le=1
     )

@@ -9,11 +9,12 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.simulate.background import BackgroundMaps, make_background_maps
+from peaknet_pipeline.simulate.background import BackgroundMaps, make_background_maps, panel_sizes
+from peaknet_pipeline.simulate.blur import blur_panels
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.crystal import StructureFactors, draw_structure_factors, reciprocal_axes
 from peaknet_pipeline.simulate.detection import PixelMaps, detect, make_pixel_maps, to_file_values
-from peaknet_pipeline.simulate.ewald import Spots, diffract, panel_matrices
+from peaknet_pipeline.simulate.ewald import Spots, diffract, panel_matrices, vary_widths
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.gain_stages import GainConstants, UInt16Array, draw_gain_constants, encode_raw
 from peaknet_pipeline.simulate.shots import Shot, draw_shot
@@ -133,6 +134,7 @@ def simulate_frame(simulator: Simulator, shot: Shot) -> SimulatedFrame:
         expected, simulator.pixels, experiment.response, experiment.geometry, seed=shot.detector_seed
     )
     data, codes = _write_numbers(simulator, signal, shot)
+    spot_photons = blur_panels(spot_photons, panel_sizes(experiment.geometry), experiment.response.blur_px)
     tables = [_tabulate(simulator, n, spots, expected, background) for n, spots in enumerate(lattices)]
     return SimulatedFrame(shot, data, spot_photons, background, axes, _join(tables), codes)
 
@@ -172,7 +174,7 @@ def finest_spacing(geometry: Geometry, experiment: Experiment) -> float:
 def _diffract(simulator: Simulator, shot: Shot, number: int, axes: Float64Array) -> Spots:
     experiment = simulator.experiment
     size = experiment.crystal.size_angstrom * shot.sizes[number]
-    return diffract(
+    spots = diffract(
         simulator.factors,
         axes,
         experiment.geometry,
@@ -181,6 +183,8 @@ def _diffract(simulator: Simulator, shot: Shot, number: int, axes: Float64Array)
         crystal=replace(experiment.crystal, size_angstrom=size),
         brightness=shot.brightness[number],
     )
+    generator = np.random.default_rng([shot.detector_seed, number])
+    return vary_widths(spots, experiment.crystal.width_spread, generator)
 
 
 def _tabulate(
