@@ -143,7 +143,8 @@ def _draw_distance(
 def _draw_crystal(detector: Detector, exposure: float, generator: np.random.Generator) -> CrystalParameters:
     return CrystalParameters(
         width_spread=float(generator.uniform(0.0, 0.2)),
-        spot_photons=exposure**0.7 * _log_uniform(generator, 60.0, 4000.0 if _is_laser(detector) else 15000.0),
+        spot_photons=exposure**0.85
+        * _log_uniform(generator, 60.0, 4000.0 if _is_laser(detector) else 15000.0),
         b_factor=float(generator.uniform(15.0, 40.0)),
         brightness_spread=float(generator.uniform(0.3, 0.9)),
         mosaicity_rad=_log_uniform(generator, 3e-4, 3.5e-3),

@@ -24,6 +24,9 @@ from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, F
 MIN_TRUTH_PHOTONS = 0.5
 """Reflections with fewer expected photons are drawn but not listed in the truth."""
 
+NO_MAP: Float32Array = np.empty((0, 0, 0), dtype=np.float32)
+NO_MAP.flags.writeable = False
+
 Columns = dict[str, npt.NDArray[np.generic]]
 
 
@@ -85,11 +88,13 @@ def simulate_frames(
     run_number: int = 1,
     start: int = 0,
     workers: int = 2,
+    with_maps: bool = True,
 ) -> Iterator[SimulatedFrame]:
     """Simulate frames ``start … start + n − 1`` of a run, in order.
 
-    Each frame depends on the experiment, the seed, the run number and its own number alone: workers, start
-    and n change nothing in it. At most ``2 × workers`` frames are held at a time.
+    Each frame depends on the experiment, the seed, the run number and its own number alone: workers, start and
+    n change nothing in it. At most ``workers + 1`` frames are held at a time. Without ``with_maps`` the maps of
+    expected photons are left empty, which saves memory on large detectors.
     """
     simulator = make_simulator(experiment, conditions)
     shots = (
@@ -99,44 +104,45 @@ def simulate_frames(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting: deque[Future[SimulatedFrame]] = deque()
         try:
-            for shot in islice(shots, 2 * workers):
-                waiting.append(pool.submit(simulate_frame, simulator, shot))
+            for shot in islice(shots, workers + 1):
+                waiting.append(pool.submit(simulate_frame, simulator, shot, with_maps=with_maps))
             while waiting:
                 frame = waiting.popleft().result()
-                waiting.extend(pool.submit(simulate_frame, simulator, shot) for shot in islice(shots, 1))
+                for shot in islice(shots, 1):
+                    waiting.append(pool.submit(simulate_frame, simulator, shot, with_maps=with_maps))
                 yield frame
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def simulate_frame(simulator: Simulator, shot: Shot) -> SimulatedFrame:
-    """Simulate one shot."""
-    experiment, maps = simulator.experiment, simulator.background
+def simulate_frame(simulator: Simulator, shot: Shot, *, with_maps: bool = True) -> SimulatedFrame:
+    """Simulate one shot; without ``with_maps`` the maps of expected photons are left empty."""
+    experiment = simulator.experiment
+    response, geometry = experiment.response, experiment.geometry
     axes = tuple(np.ascontiguousarray(simulator.axes @ rotation.T) for rotation in shot.rotations)
     lattices = [_diffract(simulator, shot, n, lattice_axes) for n, lattice_axes in enumerate(axes)]
-    spot_photons = np.zeros(experiment.geometry.stack_shape, dtype=np.float32)
-    for spots in lattices:
-        draw_spots(spot_photons, spots, experiment.geometry)
-    background = np.empty_like(spot_photons)
-    expected = np.empty_like(spot_photons)
-    scale = shot.background_scale * simulator.conditions.background_factor
-    _compose(
-        expected,
-        background,
-        spot_photons,
-        maps.scatter,
-        maps.streak,
-        maps.transmission,
-        scale,
-        shot.streak_scale,
-    )
-    signal = detect(
-        expected, simulator.pixels, experiment.response, experiment.geometry, seed=shot.detector_seed
-    )
+    expected, background, spot_photons = _illuminate(simulator, shot, lattices)
+    signal = detect(expected, simulator.pixels, response, geometry, seed=shot.detector_seed)
     data, codes = _write_numbers(simulator, signal, shot)
-    spot_photons = blur_panels(spot_photons, panel_sizes(experiment.geometry), experiment.response.blur_px)
-    tables = [_tabulate(simulator, n, spots, expected, background) for n, spots in enumerate(lattices)]
-    return SimulatedFrame(shot, data, spot_photons, background, axes, _join(tables), codes)
+    reflections = _join([_tabulate(simulator, n, s, expected, background) for n, s in enumerate(lattices)])
+    if not with_maps:
+        return SimulatedFrame(shot, data, NO_MAP, NO_MAP, axes, reflections, codes)
+    spot_photons = blur_panels(spot_photons, panel_sizes(geometry), response.blur_px)
+    return SimulatedFrame(shot, data, spot_photons, background, axes, reflections, codes)
+
+
+def _illuminate(
+    simulator: Simulator, shot: Shot, lattices: list[Spots]
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Return expected photons, and those of the background and of the spots, each (n_panels, ss, fs)."""
+    geometry, maps = simulator.experiment.geometry, simulator.background
+    spot_photons = np.zeros(geometry.stack_shape, dtype=np.float32)
+    for spots in lattices:
+        draw_spots(spot_photons, spots, geometry)
+    expected, background = np.empty_like(spot_photons), np.empty_like(spot_photons)
+    scales = (shot.background_scale * simulator.conditions.background_factor, shot.streak_scale)
+    _compose(expected, background, spot_photons, maps.scatter, maps.streak, maps.transmission, scales)
+    return expected, background, spot_photons
 
 
 def make_gain_constants(experiment: Experiment) -> GainConstants | None:
@@ -245,15 +251,14 @@ def _compose(
     scatter: Float32Array,
     streak: Float32Array,
     transmission: Float32Array,
-    scale: float,
-    streak_scale: float,
+    scales: tuple[float, float],
 ) -> None:
     """Put spots and background behind the beamstop; ``spots`` is changed in place."""
     for p in range(expected.shape[0]):
         for i in range(expected.shape[1]):
             for j in range(expected.shape[2]):
                 passed = transmission[p, i, j]
-                level = (scale * scatter[p, i, j] + streak_scale * streak[p, i, j]) * passed
+                level = (scales[0] * scatter[p, i, j] + scales[1] * streak[p, i, j]) * passed
                 spots[p, i, j] *= passed
                 background[p, i, j] = level
                 expected[p, i, j] = level + spots[p, i, j]

@@ -61,7 +61,13 @@ def simulate_run(
             "no frames to simulate", where="simulate_run", expected="n_frames ≥ 1", found=n_frames
         )
     frames = simulate_frames(
-        experiment, n_frames, seed, conditions=conditions, run_number=run_number, workers=workers
+        experiment,
+        n_frames,
+        seed,
+        conditions=conditions,
+        run_number=run_number,
+        workers=workers,
+        with_maps=False,
     )
     with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         data = _create_data(file, experiment, DATA_PATH, n_frames)
