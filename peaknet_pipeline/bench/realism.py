@@ -119,6 +119,14 @@ def shell_statistics(
     return np.where(enough, mean, np.nan), np.where(enough, variance, np.nan)
 
 
+def median_over_frames(values: Float64Array) -> Float64Array:
+    """Return the median (n,) over frames of values (n_frames, n), NaN only where no frame has one."""
+    known = np.isfinite(values).any(axis=0)
+    median = np.full(values.shape[1], np.nan)
+    median[known] = np.nanmedian(values[:, known], axis=0)
+    return median
+
+
 def peak_widths(photons: Float32Array, bad: BoolArray, table: PeakTable) -> Float64Array:
     """Return the rms width (n,), px, of the strong, clean peaks, from second moments of 7 × 7 pixels."""
     strong = table[(table["snr"] > 10) & (table["n_pixels"] >= 3)]

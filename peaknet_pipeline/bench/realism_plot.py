@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peaknet_pipeline.bench.realism import SHELL, Measurement, measure
+from peaknet_pipeline.bench.realism import SHELL, Measurement, measure, median_over_frames
 from peaknet_pipeline.bench.realism_sources import (
     INDEPENDENT,
     REAL,
@@ -74,7 +74,7 @@ def measure_draws(n_draws: int, *, seed: int) -> list[Measurement]:
 
 def summarise(m: Measurement) -> dict[str, float]:
     """Return the quantities that random experiments ought to bracket."""
-    level = np.nanmedian(m.background, axis=0)
+    level = median_over_frames(m.background)
     known = np.isfinite(level)
     at = np.interp([1 / 6.0, 1 / 3.3], m.inv_d[known], level[known])
     percent = np.percentile(m.intensities, [10, 50, 90]) if len(m.intensities) else np.full(3, np.nan)
@@ -122,7 +122,7 @@ def draw_comparison(named: Sequence[Measurement], draws: Sequence[Measurement], 
 
 
 def _draw_background(axis: "Axes", m: Measurement, style: dict[str, Any]) -> None:
-    axis.semilogy(m.inv_d, np.maximum(np.nanmedian(_shown(m.background), axis=0), 1e-3), **style)
+    axis.semilogy(m.inv_d, np.maximum(median_over_frames(_shown(m.background)), 1e-3), **style)
     axis.set(
         xlabel="1/d (Å⁻¹)",
         ylabel="photons per pixel",
