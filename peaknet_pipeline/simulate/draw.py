@@ -147,7 +147,7 @@ def _draw_crystal(detector: Detector, exposure: float, generator: np.random.Gene
         * _log_uniform(generator, 60.0, 4000.0 if _is_laser(detector) else 15000.0),
         b_factor=float(generator.uniform(15.0, 40.0)),
         brightness_spread=float(generator.uniform(0.3, 0.9)),
-        mosaicity_rad=_log_uniform(generator, 3e-4, 3.5e-3),
+        mosaicity_rad=_log_uniform(generator, 2e-4, 1.5e-3 if _is_laser(detector) else 3.5e-3),
         size_angstrom=_log_uniform(generator, 3000.0, 100000.0),
         resolution_limit_angstrom=float(generator.uniform(1.4, 3.2)),
         spot_sigma_px=float(generator.uniform(*detector.point_spread_px)),
@@ -190,7 +190,7 @@ def _draw_defects(detector: Detector, generator: np.random.Generator) -> DefectP
 
 def _draw_shots(generator: np.random.Generator) -> ShotParameters:
     return ShotParameters(
-        hit_fraction=float(generator.uniform(0.05, 0.6)),
+        hit_fraction=float(generator.uniform(0.05, 0.5)),
         multi_probability=float(generator.uniform(0.0, 0.3)),
         background_spread=float(generator.uniform(0.05, 0.5)),
         miss_probability=float(generator.uniform(0.0, 0.15)),

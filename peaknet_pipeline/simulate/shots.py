@@ -8,7 +8,7 @@ from peaknet_pipeline.simulate.crystal import draw_rotation
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.types import Float64Array
 
-BACKGROUND_RANGE = (0.01, 2.5)
+BACKGROUND_RANGE = (0.01, 2.0)
 """A shot's factor on the background stays in this range."""
 
 BLANK, HIT, MULTI = "blank", "hit", "multi"

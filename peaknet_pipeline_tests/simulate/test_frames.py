@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peaknet_pipeline.geometry.maps import resolution_map
 from peaknet_pipeline.simulate.catalogue import DETECTORS
 from peaknet_pipeline.simulate.demo import demo_experiment, demo_runs, drifting_runs
 from peaknet_pipeline.simulate.detectors import make_detector
@@ -243,3 +244,45 @@ def test_the_drift_raises_the_background_from_run_to_run():
     ]
     assert levels[0] < 0.6 * levels[1] < 0.36 * levels[2]
     assert runs[0].conditions == RunConditions()
+
+
+def test_the_background_is_polarised_falls_with_solid_angle_and_stops_at_the_beamstop():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    flat = BackgroundParameters(
+        flat_photons=1.0, air_photons=0.0, water_photons=0.0, diffuse_photons=0.0, shadow_radius_px=40.0
+    )
+    experiment = replace(experiment, background=flat, beam=replace(experiment.beam, polarisation=1.0))
+    maps = make_simulator(experiment).background
+    panel = experiment.geometry.panels[0]
+    tangent = (1800 - 959.5) * panel.pixel_size_m / panel.clen_m
+    cosine = 1 / np.hypot(1, tangent)
+    assert maps.scatter[0, 1800, 960] == pytest.approx(cosine**3, rel=1e-3)
+    assert maps.scatter[0, 960, 1800] == pytest.approx(cosine**5, rel=1e-3)
+    assert maps.transmission[0, 960, 960] == 0
+    assert maps.transmission[0, 960, 960 + 30] == 0
+    assert maps.transmission[0, 960, 960 + 50] == 1
+
+
+def test_rings_lie_at_their_spacings():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    ring = BackgroundParameters(
+        flat_photons=0.0,
+        air_photons=0.0,
+        water_photons=0.0,
+        diffuse_photons=0.0,
+        ring_photons=5.0,
+        ring_d_angstrom=6.0,
+    )
+    experiment = replace(experiment, background=ring)
+    scatter = make_simulator(experiment).background.scatter
+    inv_d = resolution_map(experiment.geometry, experiment.beam.photon_energy_ev)
+    brightest = inv_d[scatter > 0.98 * scatter.max()]
+    np.testing.assert_allclose(brightest, 1 / 6.0, atol=0.003)
+
+
+def test_a_jet_streak_is_brighter_in_its_direction():
+    background = BackgroundParameters(streak_photons=10.0, streak_angle_deg=0.0)
+    experiment = replace(draw_experiment(3, detector="rayonix", sample="lysozyme"), background=background)
+    streak = make_simulator(experiment).background.streak[0]
+    assert streak[960, 1060] > 2
+    assert streak[1060, 960] < 0.01
