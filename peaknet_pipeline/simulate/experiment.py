@@ -150,7 +150,9 @@ class RunConditions(Parameters):
     hit_fraction: float | None = parameter(
         None, meaning="shots that meet a crystal; none = the experiment's", ge=0, le=1
     )
-    background_factor: float = parameter(1.0, meaning="factor on the whole background", ge=0)
+    background_factor: float = parameter(
+        1.0, meaning="factor on the background, the jet streak excepted", ge=0
+    )
     brightness_factor: float = parameter(1.0, meaning="factor on all reflections", ge=0)
     streak_factor: float = parameter(1.0, meaning="factor on the jet streak", ge=0)
     ring_photons: float = parameter(0.0, meaning="height of an additional ring", unit="photons", ge=0)

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.simulate.background import BackgroundMaps, make_background_maps, panel_sizes
+from peaknet_pipeline.simulate.background import BackgroundMaps, add_streak, make_background_maps, panel_sizes
 from peaknet_pipeline.simulate.blur import blur_panels
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.crystal import StructureFactors, draw_structure_factors, reciprocal_axes
@@ -139,9 +139,17 @@ def _illuminate(
     spot_photons = np.zeros(geometry.stack_shape, dtype=np.float32)
     for spots in lattices:
         draw_spots(spot_photons, spots, geometry)
-    expected, background = np.empty_like(spot_photons), np.empty_like(spot_photons)
-    scales = (shot.background_scale * simulator.conditions.background_factor, shot.streak_scale)
-    _compose(expected, background, spot_photons, maps.scatter, maps.streak, maps.transmission, scales)
+    conditions, jet = simulator.conditions, simulator.experiment.background
+    background = maps.scatter * np.float32(shot.background_scale * conditions.background_factor)
+    add_streak(
+        background,
+        geometry,
+        photons=jet.streak_photons * shot.streak_scale * conditions.streak_factor,
+        angle_deg=jet.streak_angle_deg + shot.streak_tilt_deg,
+        width_px=jet.streak_width_px,
+    )
+    expected = np.empty_like(spot_photons)
+    _compose(expected, background, spot_photons, maps.transmission)
     return expected, background, spot_photons
 
 
@@ -245,20 +253,12 @@ def _join(tables: list[Columns]) -> Columns:
 
 @compiled
 def _compose(
-    expected: Float32Array,
-    background: Float32Array,
-    spots: Float32Array,
-    scatter: Float32Array,
-    streak: Float32Array,
-    transmission: Float32Array,
-    scales: tuple[float, float],
+    expected: Float32Array, background: Float32Array, spots: Float32Array, transmission: Float32Array
 ) -> None:
-    """Put spots and background behind the beamstop; ``spots`` is changed in place."""
+    """Put background and spots (both changed in place) behind the beamstop, and add them up."""
     for p in range(expected.shape[0]):
         for i in range(expected.shape[1]):
             for j in range(expected.shape[2]):
-                passed = transmission[p, i, j]
-                level = (scales[0] * scatter[p, i, j] + scales[1] * streak[p, i, j]) * passed
-                spots[p, i, j] *= passed
-                background[p, i, j] = level
-                expected[p, i, j] = level + spots[p, i, j]
+                background[p, i, j] *= transmission[p, i, j]
+                spots[p, i, j] *= transmission[p, i, j]
+                expected[p, i, j] = background[p, i, j] + spots[p, i, j]

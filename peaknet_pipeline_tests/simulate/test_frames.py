@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.geometry.maps import resolution_map
+from peaknet_pipeline.simulate.background import add_streak
 from peaknet_pipeline.simulate.catalogue import DETECTORS
 from peaknet_pipeline.simulate.demo import demo_experiment, demo_runs, drifting_runs
 from peaknet_pipeline.simulate.detectors import make_detector
@@ -280,9 +281,16 @@ def test_rings_lie_at_their_spacings():
     np.testing.assert_allclose(brightest, 1 / 6.0, atol=0.003)
 
 
-def test_a_jet_streak_is_brighter_in_its_direction():
-    background = BackgroundParameters(streak_photons=10.0, streak_angle_deg=0.0)
-    experiment = replace(draw_experiment(3, detector="rayonix", sample="lysozyme"), background=background)
-    streak = make_simulator(experiment).background.streak[0]
-    assert streak[960, 1060] > 2
-    assert streak[1060, 960] < 0.01
+def test_a_jet_streak_is_brighter_in_its_direction_and_flickers():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    streak = np.zeros(experiment.geometry.stack_shape, dtype=np.float32)
+    add_streak(streak, experiment.geometry, photons=10.0, angle_deg=0.0, width_px=3.0)
+    assert streak[0, 960, 1010] == pytest.approx(10 * 3 / 3.5 * np.exp(-50.5 / 300) * 50 / 50.5, rel=0.02)
+    assert streak[0, 1010, 960] < 0.01
+    background = BackgroundParameters(
+        streak_photons=30.0, streak_angle_deg=90.0, air_photons=0.0, water_photons=0.0
+    )
+    jet = replace(demo_experiment(), background=background, shots=ShotParameters(hit_fraction=0.0))
+    maps = [frame.background_photons for frame in simulate_frames(jet, 4, 1)]
+    assert len({float(m.max()) for m in maps}) == 4
+    assert len({int(m.argmax()) for m in maps}) > 1
