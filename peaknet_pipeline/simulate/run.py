@@ -20,7 +20,7 @@ from peaknet_pipeline.simulate.detectors import (
 )
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import make_gain_constants, simulate_frames
-from peaknet_pipeline.simulate.truth import Truth, frame_truth, join_truth, write_truth
+from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns, write_truth
 from peaknet_pipeline.tables import replace_atomically
 
 Progress = Callable[[int, int], None]
@@ -72,12 +72,12 @@ def simulate_run(
     with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         data = _create_data(file, experiment, DATA_PATH, n_frames)
         codes = _create_gain(file, experiment, n_frames)
-        parts: list[Truth] = []
+        parts = []
         for done, frame in enumerate(frames, start=1):
             data[done - 1] = frame.data.reshape(data.shape[1:])
             if codes is not None and frame.gain_codes is not None:
                 codes[done - 1] = frame.gain_codes.reshape(codes.shape[1:])
-            parts.append(frame_truth(frame))
+            parts.append(truth_columns(frame))
             if progress is not None:
                 progress(done, n_frames)
         _write_metadata(file, experiment, join_truth(parts), seed, run_number)
