@@ -241,7 +241,7 @@ def _brightest_position(above: Float64Array, expected: Float64Array, max_shift: 
     reach = 0.8 * max_shift
     near_ss = np.abs(offset[None, :] - expected[:, :1]) <= reach + 0.5
     near_fs = np.abs(offset[None, :] - expected[:, 1:]) <= reach + 0.5
-    score = np.where(near_ss[:, :, None] & near_fs[:, None, :], smooth, -np.inf).reshape(n, -1)
+    score = np.where(near_ss[:, :, None] & near_fs[:, None, :], smooth, -np.inf).reshape(n, size * size)
     best = np.column_stack(np.unravel_index(np.argmax(score, axis=1), (size, size))) - size // 2
     return np.asarray(np.clip(best, expected - reach, expected + reach), dtype=np.float64)
 

@@ -241,11 +241,8 @@ def _solve_one(data, weight, p, variance, lower, upper, tied, max_iterations, to
             _tie_widths(trial, tied)
             new_chi2 = _evaluate(data, weight, trial, residual, jacobian, tied, False)
             gained = chi2 - new_chi2
-            if (
-                math.fabs(promised) <= tolerance * chi2
-                and math.fabs(gained) <= tolerance * chi2
-                and damping <= 1.0
-            ):
+            negligible = tolerance * (chi2 + 1e-3)
+            if damping <= 1.0 and max(math.fabs(promised), math.fabs(gained)) <= negligible:
                 ending = 0
                 break
         if gained > 0.0:

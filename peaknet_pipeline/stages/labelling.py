@@ -116,13 +116,13 @@ def label_frames(
     detector = _Detector(bad_pixels, adu_per_photon, saturation_adu)
     fits: list[FitTable] = []
     kept: list[Patches] = []
-    keep = np.random.default_rng(seed)
+    sample = np.random.default_rng(seed).permutation(plan.labelled.index.to_numpy(copy=True))[:audit_sample]
     with write_labels_to(path, _stack_shape(bad_pixels), provenance=provenance or {}) as writer:
         for block in _blocks(chosen):
             images = {int(frame): read_frame(int(frame)) for frame in block}
-            table, patches = _fit_block(images, plan, detector, fit)
+            table, patches, rows = _fit_block(images, plan, detector, fit)
             fits.append(table)
-            _keep_sample(kept, patches, share=audit_sample / max(len(plan.labelled), 1), rng=keep)
+            kept.append(patches.take(np.flatnonzero(np.isin(rows, sample))))
             _write_block(writer, images, table, plan, detector, raster)
             if progress is not None:
                 progress(len(block))
@@ -162,8 +162,8 @@ def _plan_reflections(
 
 def _fit_block(
     images: Mapping[int, FrameArray], plan: _Plan, detector: _Detector, params: FitParams
-) -> tuple[FitTable, Patches | None]:
-    """Fit all labelled reflections of a few frames together."""
+) -> tuple[FitTable, Patches, npt.NDArray[np.int64]]:
+    """Fit a few frames' labelled reflections together; return their rows in the reflection table too."""
     tables, parts = [], []
     for frame, image in images.items():
         rows = plan.labelled[plan.labelled["frame"] == frame]
@@ -182,7 +182,9 @@ def _fit_block(
         )
         tables.append(rows)
     patches = concatenate_patches(parts)
-    return fits_table(pd.concat(tables), patches, fit_patches(patches, params)), patches
+    fitted = pd.concat(tables)
+    table = fits_table(fitted, patches, fit_patches(patches, params))
+    return table, patches, fitted.index.to_numpy(np.int64)
 
 
 def _write_block(
@@ -230,14 +232,6 @@ def _blocks(frames: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 def _stack_shape(bad_pixels: BoolArray) -> tuple[int, int, int]:
     n_panels, n_ss, n_fs = bad_pixels.shape
     return n_panels, n_ss, n_fs
-
-
-def _keep_sample(
-    kept: list[Patches], patches: Patches | None, *, share: float, rng: np.random.Generator
-) -> None:
-    """Keep a random share of the patches for the audit, so that no run's patches are held in memory."""
-    if patches is not None and share > 0:
-        kept.append(patches.take(np.flatnonzero(rng.random(len(patches)) < 1.2 * share)))
 
 
 def _summarize(
