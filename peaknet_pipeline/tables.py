@@ -94,8 +94,8 @@ def write_table(table: pd.DataFrame, path: Path, schema: Schema, *, extra: Mappi
         pq.write_table(arrow.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read_table(path: Path, schema: Schema) -> pd.DataFrame:
-    """Read a Parquet table and check it against its schema.
+def read_table(path: Path, schema: Schema, *, check: bool = True) -> pd.DataFrame:
+    """Read a Parquet table and, unless told otherwise, check it against its schema.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     for column in schema.columns:
         if column.dtype == "string" and column.name in table:
             table[column.name] = table[column.name].astype(_pandas_dtype(column))
-    check_table(table, schema)
+    if check:
+        check_table(table, schema)
     return table
 
 

@@ -42,7 +42,8 @@ class Panel:
     ``min_*`` and ``max_*`` (inclusive, pixels) are its window in the file's slab; ``stack_index`` holds the fixed indices of
     the data set's other dimensions (a module dimension), without the frame dimension. ``corner_x/y`` (pixels) is the
     laboratory position of the *corner* of pixel (0, 0); ``fs_vec`` and ``ss_vec`` (pixels) are the steps per pixel.
-    ``clen_m`` is the camera length with ``coffset`` added.
+    ``clen_m`` is the camera length with ``coffset`` added. With ``adu_per_ev`` given, ``adu_per_photon`` follows from it and
+    the photon energy. ``data_path`` is set where panels live in data sets of their own.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Panel:
     stack_index: tuple[int, ...] = ()
     coffset_m: float = 0.0
     group: str = ""
+    adu_per_ev: float | None = None
+    data_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,23 @@ class BadRegion:
 
 
 @dataclass(frozen=True)
+class MaskLayer:
+    """A mask to read: HDF5 path, file (None: the run's own) and the bits that must be set (good) or unset (bad)."""
+
+    path: str
+    file: str | None = None
+    good_bits: int = 0
+    bad_bits: int = 0xFFFF
+
+
+@dataclass(frozen=True)
 class Geometry:
     """A detector as described by a geometry file.
 
     Panels of unequal size share a stack as large as the largest; what a panel doesn't fill counts as bad. ``*_path`` are
-    HDF5 paths read per frame or run. ``text`` is the source file's text, for embedding in streams.
+    HDF5 paths read per frame or run, with the unit of what is found there. ``dim_layout`` names the dimensions of the data
+    set (``%`` frame, ``n`` fixed by ``Panel.stack_index``, ``ss``, ``fs``); empty: frame first where there is one more.
+    ``text`` is the source file's text, for embedding in streams.
     """
 
     panels: tuple[Panel, ...]
@@ -97,6 +112,13 @@ class Geometry:
     flag_equal: float | None = None
     text: str = ""
     source: Path | None = None
+    dim_layout: tuple[str, ...] = ()
+    photon_energy_unit: str = "eV"
+    clen_unit: str = "mm"
+    mask_file: str | None = None
+    more_masks: tuple[MaskLayer, ...] = ()
+    peak_list_path: str | None = None
+    bandwidth: float | None = None
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:

@@ -1,1 +1,1 @@
-"""Where pixels are: CrystFEL geometry files, pixel maps, radius maps, rays to panels."""
+"""Where pixels are: CrystFEL geometry files, pixel maps, rays, assembly."""

@@ -89,7 +89,7 @@ class FitAudit:
 
     n_patches: int
     n_accepted: int
-    agree: float
+    agreement: float
     centre_agree: float
     width_agree: float
     amplitude_agree: float
@@ -140,7 +140,7 @@ def compare_fits(fast: FitResult, reference: FitResult) -> FitAudit:
     return FitAudit(
         n_patches=len(fast.flags),
         n_accepted=len(rows),
-        agree=_mean(np.logical_and.reduce(good)),
+        agreement=_mean(np.logical_and.reduce(good)),
         centre_agree=_mean(good[0]),
         width_agree=_mean(good[1]),
         amplitude_agree=_mean(good[2]),

@@ -1,1 +1,1 @@
-"""Files to frames: opening, validating, calibrating and masking raw runs; peak lists written back as CXI."""
+"""Raw runs: files to frames, masks, statistics, bad pixels, CXI peak lists."""

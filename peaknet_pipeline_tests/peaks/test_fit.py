@@ -168,7 +168,7 @@ def test_positions_off_the_detector_and_impossible_gains_are_refused(panel, fs, 
 def test_the_batched_fit_agrees_with_lmfit():
     audit = audit_fits(draw_patches(120, seed=7), n_sample=120)
     assert audit.n_accepted >= 60
-    assert audit.agree >= 0.99
+    assert audit.agreement >= 0.99
 
 
 def test_the_benchmark_is_far_ahead_of_lmfit_even_when_small():

@@ -1,1 +1,1 @@
-"""Tests of the stages room."""
+"""Tests of the composed stages."""

@@ -134,7 +134,7 @@ def test_the_audit_against_lmfit_is_recorded(labelled):
     run, *_ = labelled
     assert run.audit is not None
     assert run.audit.n_patches == 50
-    assert run.audit.agree >= 0.95
+    assert run.audit.agreement >= 0.95
 
 
 def test_a_run_whose_frames_do_not_agree_gives_an_empty_label_file(tmp_path):

@@ -1,0 +1,44 @@
+"""Benchmarks by name; each module has ``run(**settings) -> dict`` of plain figures."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+from peaknet_pipeline.errors import ParameterError
+
+NAMES = ("finder", "fit", "index", "model", "simulate", "stream")
+
+
+def run(name: str, settings: Iterable[str]) -> dict[str, Any]:
+    """Run a benchmark with ``NAME=VALUE`` settings.
+
+    Raises
+    ------
+    ParameterError
+        No such benchmark or setting.
+
+    """
+    known = [n for n in NAMES if find_spec(f"peaknet_pipeline.bench.{n}")]
+    if name not in known:
+        raise ParameterError("no such benchmark", expected=f"one of {', '.join(known)}", found=name)
+    function = importlib.import_module(f"peaknet_pipeline.bench.{name}").run
+    values = dict(_setting(text) for text in settings)
+    unknown = set(values) - set(inspect.signature(function).parameters)
+    if unknown:
+        accepted = ", ".join(inspect.signature(function).parameters) or "none"
+        raise ParameterError(f"unknown settings {sorted(unknown)}", where=f"bench {name}", expected=accepted)
+    figures: dict[str, Any] = function(**values)
+    return figures
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ParameterError("not a setting", expected="NAME=VALUE", found=text)
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

@@ -1,0 +1,5 @@
+"""The Dagster code location."""
+
+from peaknet_pipeline.orchestration.build import build_defs
+
+defs = build_defs()

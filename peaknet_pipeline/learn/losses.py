@@ -1,0 +1,87 @@
+"""Losses as pure functions of logits: focal, Dice, distillation."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from peaknet_pipeline.types import LABEL_IGNORE, LABEL_PEAK
+
+
+def focal_loss(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha_peak: float = 0.75,
+    alpha_background: float = 0.25,
+) -> Tensor:
+    """Return the focal loss (Lin et al. 2017, equation 5), averaged over the pixels that are not "ignore".
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, c, ss, fs); channel 0 is the logit of "peak".
+    label : Tensor
+        (n, ss, fs), uint8: 0, 1 or 255.
+    gamma, alpha_peak, alpha_background : float
+        Focusing exponent and class weights.
+
+    """
+    counts = label != LABEL_IGNORE
+    peak = label == LABEL_PEAK
+    logit = logits[:, 0].float()
+    towards = torch.where(peak, logit, -logit)
+    alpha = torch.where(peak, alpha_peak, alpha_background)
+    loss = alpha * torch.sigmoid(-towards) ** gamma * functional.softplus(-towards)
+    return (loss * counts).sum() / counts.sum().clamp(min=1)
+
+
+def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Return 1 − the soft Dice overlap of peak pixels over the batch, "ignore" left out."""
+    counts = label != LABEL_IGNORE
+    peak = (label == LABEL_PEAK).float()
+    probability = torch.sigmoid(logits[:, 0].float()) * counts
+    overlap = (probability * peak).sum()
+    return 1.0 - (2.0 * overlap + 1.0) / (probability.sum() + peak.sum() + 1.0)
+
+
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    good: Tensor,
+    *,
+    mse_weight: float = 0.4,
+    kl_weight: float = 0.4,
+    focal_weight: float = 0.2,
+    temperature: float = 2.0,
+) -> Tensor:
+    """Return how far a student's logits are from its teacher's, over good pixels.
+
+    ``mse_weight`` times the squared difference of the logits, plus ``kl_weight`` times T² times the
+    divergence KL(teacher ‖ student) of the two-class distributions at temperature T (Hinton et al. 2015,
+    section 2), plus ``focal_weight`` times the focal loss on the teacher's more probable class.
+
+    Parameters
+    ----------
+    student, teacher : Tensor
+        (n, c, ss, fs); channel 0 is the logit of "peak".
+    good : Tensor
+        (n, ss, fs), bool.
+    mse_weight, kl_weight, focal_weight, temperature : float
+        Weights of the three parts and temperature T.
+
+    """
+    ours, theirs = student[:, 0].float(), teacher[:, 0].float().detach()
+    squared = (ours - theirs).square()
+    divergence = temperature**2 * _two_class_divergence(theirs / temperature, ours / temperature)
+    soft = ((mse_weight * squared + kl_weight * divergence) * good).sum() / good.sum().clamp(min=1)
+    argmax = torch.where(good, (theirs > 0).to(torch.uint8), LABEL_IGNORE)
+    return soft + focal_weight * focal_loss(student, argmax)
+
+
+def _two_class_divergence(p_logit: Tensor, q_logit: Tensor) -> Tensor:
+    """KL(p ‖ q) of two Bernoulli distributions given by logits."""
+    p = torch.sigmoid(p_logit)
+    return p * (functional.logsigmoid(p_logit) - functional.logsigmoid(q_logit)) + (1 - p) * (
+        functional.logsigmoid(-p_logit) - functional.logsigmoid(-q_logit)
+    )

@@ -1,0 +1,196 @@
+"""Frames to significance: background and noise from good pixels, so one network serves ADU, keV, photons.
+
+The panel is cut into cells of 8x8 pixels. Each cell gives the mean and the variance of its good pixels; the
+median over the cells of a block is the block's background and noise, untouched by peaks as long as they fill
+fewer than half of the cells. Both are interpolated between block centres. Nothing depends on a threshold, a
+gain or the value of a bad pixel.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.params import Parameters, parameter
+
+
+@dataclass(frozen=True)
+class NormaliseParameters(Parameters):
+    """How frames become significance; stored with the weights, since both belong together."""
+
+    cell: int = parameter(8, meaning="side of a cell, whose mean and variance are taken", unit="px", ge=2)
+    block_cells: int = parameter(4, meaning="cells per side of a block, over which medians are taken", ge=1)
+    min_good: int = parameter(16, meaning="good pixels that a cell needs to count", unit="px", ge=2)
+    noise_floor: float = parameter(
+        0.1, meaning="least noise of a block, as a share of the panel's median", ge=0
+    )
+    compression: float = parameter(
+        16.0, meaning="significance c at which the output bends over: z / (1 + |z| / c)", unit="sigma", gt=0
+    )
+
+
+class Background(NamedTuple):
+    """Background and noise per block, each (n, blocks_ss, blocks_fs), in the image's unit."""
+
+    mean: Tensor
+    noise: Tensor
+
+
+def normalise(images: Tensor, good: Tensor, params: NormaliseParameters | None = None) -> Tensor:
+    """Turn panels or crops into compressed significance.
+
+    Parameters
+    ----------
+    images : Tensor
+        (n, ss, fs), any real dtype, any unit.
+    good : Tensor
+        (n, ss, fs), bool. Non-finite pixels count as bad in any case.
+    params : NormaliseParameters, optional
+        As stored with the weights.
+
+    Returns
+    -------
+    Tensor
+        (n, 1, ss, fs), float32: z / (1 + |z| / c) of z = (image − background) / noise; 0 at bad pixels.
+
+    Raises
+    ------
+    ModelError
+        Shapes that do not fit.
+
+    """
+    params = params or NormaliseParameters()
+    pixels, good = _finite(images, good)
+    background = estimate_background(pixels, good, params)
+    return significance(pixels, good, background, params)
+
+
+def significance(pixels: Tensor, good: Tensor, background: Background, params: NormaliseParameters) -> Tensor:
+    """Apply a background: (n, ss, fs) float32 pixels to (n, 1, ss, fs) compressed significance."""
+    mean = expand_blocks(background.mean, pixels.shape[-2:], params, outwards="linear")
+    noise = expand_blocks(background.noise, pixels.shape[-2:], params)
+    z = (pixels - mean) / noise
+    z = z / (1.0 + z.abs() / params.compression)
+    return torch.where(good, z, 0.0).unsqueeze(1)
+
+
+def estimate_background(
+    images: Tensor, good: Tensor, params: NormaliseParameters | None = None
+) -> Background:
+    """Estimate each block's background and noise from good pixels.
+
+    Parameters
+    ----------
+    images, good : Tensor
+        (n, ss, fs), as for :func:`normalise`.
+    params : NormaliseParameters, optional
+        Cell and block sizes.
+
+    Returns
+    -------
+    Background
+        Per block of ``cell * block_cells`` pixels. Blocks with too few good pixels take their neighbours'
+        values; a panel without usable blocks takes the mean and deviation of all its good pixels; without
+        any, 0 and 1.
+
+    """
+    params = params or NormaliseParameters()
+    pixels, good = _finite(images, good)
+    mean, variance, usable = _cell_moments(pixels, good, params)
+    grids = [_block_median(values, usable, params.block_cells) for values in (mean, variance)]
+    fallback_mean, fallback_noise = _panel_moments(pixels, good)
+    mean = _fill(grids[0], fallback_mean)
+    noise = _fill(grids[1].sqrt(), fallback_noise)
+    typical = noise.flatten(1).median(dim=1).values[:, None, None]
+    floor = torch.where(typical > 0, params.noise_floor * typical, fallback_noise[:, None, None])
+    return Background(mean, torch.maximum(noise, floor))
+
+
+def expand_blocks(
+    grid: Tensor,
+    shape: torch.Size | tuple[int, int],
+    params: NormaliseParameters,
+    *,
+    outwards: Literal["constant", "linear"] = "constant",
+) -> Tensor:
+    """Interpolate a block grid (n, blocks_ss, blocks_fs) bilinearly between block centres to (n, ss, fs).
+
+    Beyond the outermost centres it stays constant, or goes on linearly.
+    """
+    side = params.cell * params.block_cells
+    ring = functional.pad(grid.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    if outwards == "linear":
+        ring = _slope_outwards(_slope_outwards(ring).mT).mT
+    full = functional.interpolate(ring, scale_factor=float(side), mode="bilinear", align_corners=False)
+    return full[:, 0, side : side + shape[0], side : side + shape[1]]
+
+
+def _slope_outwards(ring: Tensor) -> Tensor:
+    """Replace the outermost columns by a linear continuation of the two next to them."""
+    if ring.shape[-1] < 4:
+        return ring
+    left, right = 2 * ring[..., 1:2] - ring[..., 2:3], 2 * ring[..., -2:-1] - ring[..., -3:-2]
+    return torch.cat([left, ring[..., 1:-1], right], dim=-1)
+
+
+def _finite(images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    if images.ndim != 3 or images.shape != good.shape:
+        raise ModelError(
+            "image and mask do not fit",
+            expected="both (n, ss, fs)",
+            found=f"{tuple(images.shape)} and {tuple(good.shape)}",
+        )
+    pixels = images.to(torch.float32)
+    good = good.to(torch.bool) & torch.isfinite(pixels)
+    return torch.where(good, pixels, 0.0), good
+
+
+def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> tuple[Tensor, Tensor, Tensor]:
+    side = params.cell * params.block_cells
+    pad = (0, -pixels.shape[2] % side, 0, -pixels.shape[1] % side)
+    n, height, width = pixels.shape[0], pixels.shape[1] + pad[3], pixels.shape[2] + pad[1]
+    cells = (n, height // params.cell, params.cell, width // params.cell, params.cell)
+    values = functional.pad(pixels, pad).reshape(cells)
+    weight = functional.pad(good.to(torch.float32), pad).reshape(cells)
+    count = weight.sum(dim=(2, 4))
+    mean = values.sum(dim=(2, 4)) / count.clamp(min=1)
+    spread = (values - mean[:, :, None, :, None]) * weight
+    variance = spread.square().sum(dim=(2, 4)) / (count - 1).clamp(min=1)
+    return mean, variance, count >= params.min_good
+
+
+def _block_median(values: Tensor, usable: Tensor, side: int) -> Tensor:
+    n, height, width = values.shape
+    blocks = torch.where(usable, values, torch.nan).reshape(n, height // side, side, width // side, side)
+    flat = blocks.permute(0, 1, 3, 2, 4).reshape(n, height // side, width // side, side * side)
+    return flat.nanmedian(dim=-1).values
+
+
+def _panel_moments(pixels: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and the median excess of what lies above it (one photon, in a nearly empty frame), per panel."""
+    count = good.sum(dim=(1, 2))
+    mean = pixels.sum(dim=(1, 2)) / count.clamp(min=1)
+    noise = torch.ones_like(mean)
+    for panel in range(pixels.shape[0]):
+        above = pixels[panel][good[panel] & (pixels[panel] > mean[panel])]
+        if above.numel():
+            noise[panel] = above.median() - mean[panel]
+    return mean, noise
+
+
+def _fill(grid: Tensor, fallback: Tensor) -> Tensor:
+    """Grow known blocks into unknown (NaN) ones by averages over 3x3 neighbours."""
+    for _ in range(sum(grid.shape[-2:])):
+        unknown = grid.isnan()
+        if not bool(unknown.any()):
+            return grid
+        known = functional.avg_pool2d((~unknown).to(grid.dtype), 3, stride=1, padding=1)
+        total = functional.avg_pool2d(grid.nan_to_num(0.0), 3, stride=1, padding=1)
+        grid = torch.where(unknown & (known > 0), total / known, grid)
+        if bool((unknown.flatten(1).all(dim=1)).any()):
+            empty = unknown.flatten(1).all(dim=1)[:, None, None]
+            grid = torch.where(empty, fallback[:, None, None], grid)
+    return torch.where(grid.isnan(), fallback[:, None, None], grid)

@@ -1,0 +1,100 @@
+"""The chain as Dagster assets: one declaration per stage, one factory for all of them.
+
+What belongs here: names, dependencies, partitions, pools and policies. What a stage does lives in ``stages``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.orchestration.metadata import check_results, metadata_of
+from peaknet_pipeline.orchestration.partitions import RUNS
+from peaknet_pipeline.orchestration.resources import StoreResource
+from peaknet_pipeline.orchestration.settings import config_of, given
+from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.types import SCHEMAS
+
+GROUP = "peaknet"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """How a stage appears in Dagster."""
+
+    run: Callable[..., StageResult]
+    output: Callable[[Store, str], Path]
+    deps: tuple[str, ...]
+    per_run: bool
+    code_version: str
+    kinds: frozenset[str]
+    parameters: type[Parameters] | None = None
+    tables: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    blocking: tuple[str, ...] = ()
+    pool: str | None = None
+    automation: dg.AutomationCondition[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The asset's name, which is its stage function's."""
+        return self.run.__name__
+
+
+def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefinition:
+    """Make the Dagster asset of one stage."""
+    parameters = spec.parameters or Parameters
+    config_class = config_of(parameters)
+
+    def materialize(context: dg.AssetExecutionContext, config: config_class, store: StoreResource) -> dg.MaterializeResult[Any]:  # type: ignore[valid-type]
+        scope = _scope(context, spec)
+        try:
+            result = spec.run(store.open(), *scope, overrides=given(config))
+        except PeaknetError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        return dg.MaterializeResult(
+            metadata=metadata_of(result, spec.tables),
+            data_version=dg.DataVersion(result.data_version) if result.data_version else None,
+            check_results=check_results(result, spec),
+        )
+
+    return dg.asset(
+        name=spec.name,
+        deps=[_dependency(spec, name, per_run=per_run) for name in spec.deps],
+        partitions_def=RUNS if spec.per_run else None,
+        code_version=spec.code_version,
+        group_name=GROUP,
+        kinds=set(spec.kinds),
+        pool=spec.pool,
+        description=spec.run.__doc__,
+        check_specs=_check_specs(spec),
+        automation_condition=spec.automation,
+        retry_policy=None,
+    )(materialize)
+
+
+def _scope(context: dg.AssetExecutionContext, spec: StageSpec) -> tuple[Any, ...]:
+    if spec.per_run:
+        return (context.partition_key,)
+    return (sorted(context.instance.get_dynamic_partitions(RUNS.name or "")),)
+
+
+def _dependency(spec: StageSpec, name: str, *, per_run: dict[str, bool]) -> dg.AssetDep:
+    if not spec.per_run and per_run[name]:
+        return dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())
+    return dg.AssetDep(name)
+
+
+def _check_specs(spec: StageSpec) -> list[dg.AssetCheckSpec]:
+    schema = [
+        dg.AssetCheckSpec(
+            f"{table}_schema", asset=spec.name, blocking=True, description=f"{SCHEMAS[table].meaning}: columns, types, nulls."
+        )
+        for table in spec.tables
+    ]
+    return schema + [dg.AssetCheckSpec(name, asset=spec.name, blocking=name in spec.blocking) for name in spec.checks]

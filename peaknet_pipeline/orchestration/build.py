@@ -1,0 +1,23 @@
+"""The code location, assembled; tests give their own data root."""
+
+import dagster as dg
+
+from peaknet_pipeline.orchestration.assets import build_asset
+from peaknet_pipeline.orchestration.chain import CHAIN
+from peaknet_pipeline.orchestration.jobs import build_jobs
+from peaknet_pipeline.orchestration.resources import StoreResource, default_root
+from peaknet_pipeline.orchestration.sensors import build_new_runs_sensor
+
+
+def build_defs(root: str | None = None) -> dg.Definitions:
+    """Return the definitions over one data root; without it, ``PEAKNET_DATA`` or ``data`` in the working directory."""
+    per_run = {spec.name: spec.per_run for spec in CHAIN}
+    jobs = build_jobs()
+    ingest = next(job for job in jobs if job.name == "ingest_run")
+    return dg.Definitions(
+        assets=[build_asset(spec, per_run=per_run) for spec in CHAIN],
+        jobs=jobs,
+        sensors=[build_new_runs_sensor(ingest)],
+        resources={"store": StoreResource(root=root or default_root())},
+        executor=dg.in_process_executor,
+    )

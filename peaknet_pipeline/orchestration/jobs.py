@@ -1,0 +1,20 @@
+"""Jobs: parts of the chain that people launch as one."""
+
+from typing import Any
+
+import dagster as dg
+
+INGEST = ("raw_run", "run_statistics", "classical_peaks", "classical_index", "peak_labels")
+TRAIN = ("training_set", "peaknet_teacher", "peaknet_student")
+INFER = ("peaknet_peaks", "peaknet_index", "run_metrics")
+SUMMARY = ("experiment_summary",)
+
+
+def build_jobs() -> list[Any]:
+    """Make the four jobs of the chain."""
+    return [
+        dg.define_asset_job("ingest_run", selection=list(INGEST), description="A raw run to labels."),
+        dg.define_asset_job("train_models", selection=list(TRAIN), description="All labels to teacher and student."),
+        dg.define_asset_job("infer_run", selection=list(INFER), description="A raw run to rates."),
+        dg.define_asset_job("summarize", selection=list(SUMMARY), description="All runs to one table and report."),
+    ]

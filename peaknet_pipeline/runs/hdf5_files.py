@@ -1,0 +1,195 @@
+"""Open HDF5 files and follow their links by hand, so that nothing outside the allowed folder is ever read."""
+
+import contextlib
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers bitshuffle-LZ4 and other filters)
+
+from peaknet_pipeline.errors import RunError
+
+MAX_LINKS = 64
+MAX_OBJECTS = 20_000
+MAX_DEPTH = 12
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeDecodeError)
+"""What h5py raises when it meets a damaged file."""
+
+
+class LinkedFiles(contextlib.ExitStack):
+    """One run file and the files that its links lead to, open for reading until the block ends.
+
+    Parameters
+    ----------
+    path : Path
+        The run's own file.
+    root : Path, optional
+        Folder that links may not leave; the run file's own folder by default.
+
+    Raises
+    ------
+    RunError
+        The file is missing, empty, truncated or no HDF5.
+
+    """
+
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self.has_own_root = root is not None
+        self.root = (root if root is not None else path.resolve().parent).resolve()
+        self._open: dict[Path, Any] = {}
+        self.file = self._open_file(path)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that has been opened, the run's own first."""
+        return list(self._open)
+
+    def dataset(self, name: str) -> Any:
+        """Return the data set at an absolute path, following links inside the root.
+
+        Raises
+        ------
+        RunError
+            There is no such data set, or a link on the way is broken, circular or leaves the root.
+
+        """
+        found = self.find(name)
+        if found is None:
+            raise RunError("no such data set", where=self.path, found=name, remedy=self._suggestion())
+        if not isinstance(found, h5py.Dataset):
+            raise RunError(
+                "not a data set", where=self.path, expected=f"a data set at {name}", found="a group"
+            )
+        self._check_storage(found)
+        return found
+
+    def find(self, name: str) -> Any:
+        """Return the object at an absolute path, or None; links are followed inside the root."""
+        return self._walk(self.file, name, 0)
+
+    def members(self, group: Any) -> Iterator[tuple[str, Any]]:
+        """Yield name and object of a group's members; broken and forbidden links are left out."""
+        for name in group:
+            with contextlib.suppress(RunError, *DAMAGE):
+                found = self._walk(group, name, 0)
+                if found is not None:
+                    yield name, found
+
+    def datasets(self) -> Iterator[tuple[str, Any]]:
+        """Yield absolute path and data set of everything in the file, breadth first, within fixed bounds."""
+        queue: list[tuple[str, Any, int]] = [("", self.file["/"], 0)]
+        seen = 0
+        while queue:
+            prefix, group, depth = queue.pop(0)
+            for name, found in self.members(group):
+                seen += 1
+                if seen > MAX_OBJECTS:
+                    return
+                if isinstance(found, h5py.Dataset):
+                    yield f"{prefix}/{name}", found
+                elif isinstance(found, h5py.Group) and depth < MAX_DEPTH:
+                    queue.append((f"{prefix}/{name}", found, depth + 1))
+
+    def _walk(self, start: Any, name: str, links: int) -> Any:
+        node = start.file["/"] if name.startswith("/") else start
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        for i, part in enumerate(parts):
+            if not isinstance(node, h5py.Group):
+                return None
+            link = node.get(part, getlink=True)
+            if link is None:
+                return None
+            if isinstance(link, h5py.HardLink):
+                node = node[part]
+                continue
+            if links >= MAX_LINKS:
+                raise RunError("links go in a circle", where=self.path, found=name)
+            rest = posixpath.join(*parts[i + 1 :]) if i + 1 < len(parts) else ""
+            return self._follow(node, link, rest, links + 1)
+        return node
+
+    def _follow(self, node: Any, link: Any, rest: str, links: int) -> Any:
+        target = posixpath.join(link.path, rest) if rest else link.path
+        if isinstance(link, h5py.ExternalLink):
+            target = target if target.startswith("/") else f"/{target}"
+            file = self._open_file(self._inside(Path(node.file.filename), link.filename))
+            return self._walk(file, target, links)
+        return self._walk(node, target, links)
+
+    def _inside(self, linking: Path, name: str) -> Path:
+        target = (linking.resolve().parent / name).resolve()
+        if not target.is_relative_to(self.root):
+            raise RunError(
+                "a link leaves the allowed folder",
+                where=linking,
+                expected=f"files below {self.root}",
+                found=name,
+                remedy="Move the linked file there, or allow a wider root.",
+            )
+        if not target.is_file():
+            raise RunError(
+                "a linked file is missing", where=linking, found=name, remedy="Copy it beside the run."
+            )
+        return target
+
+    def _check_storage(self, dataset: Any) -> None:
+        names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
+        names += [entry[0] for entry in dataset.external or ()]
+        for name in names:
+            if name != ".":
+                self._inside(Path(dataset.file.filename), name)
+
+    def _open_file(self, path: Path) -> Any:
+        resolved = path.resolve()
+        if resolved not in self._open:
+            self._open[resolved] = self.enter_context(open_hdf5(resolved))
+        return self._open[resolved]
+
+    def _suggestion(self) -> str:
+        names = [name for name, found in self.datasets() if found.ndim >= 2]
+        return (
+            f"Data sets with images may be {', '.join(names[:5])}." if names else "The file holds no images."
+        )
+
+
+def open_hdf5(path: Path) -> Any:
+    """Open an HDF5 file for reading.
+
+    Raises
+    ------
+    RunError
+        The file is missing, empty, truncated, still open for writing, or no HDF5; the message says which.
+
+    """
+    if not path.is_file():
+        raise RunError("no such file", where=path, remedy="Check the path.")
+    if path.stat().st_size == 0:
+        raise RunError("the file is empty", where=path, expected="an HDF5 file", found="0 bytes")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise _describe(path, str(error)) from error
+
+
+def _describe(path: Path, message: str) -> RunError:
+    size = f"{path.stat().st_size} bytes"
+    if "truncated file" in message:
+        stored = message.rpartition("stored_eof = ")[2].rstrip(")")
+        return RunError(
+            "the file is truncated",
+            where=path,
+            expected=f"{stored} bytes",
+            found=size,
+            remedy="Copy it again.",
+        )
+    if "lock" in message or "already open for write" in message:
+        return RunError(
+            "the file is still being written", where=path, remedy="Wait until its writer closes it."
+        )
+    if "signature not found" in message:
+        return RunError("not an HDF5 file", where=path, found=size, remedy="Give an HDF5, CXI or NeXus file.")
+    return RunError(f"cannot be opened ({message})", where=path, found=size, remedy="Copy it again.")

@@ -1,0 +1,186 @@
+"""Open a raw run and say everything that is wrong with it at once."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels
+from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.runs.checksum import checksum_files
+from peaknet_pipeline.runs.formats import file_format
+from peaknet_pipeline.runs.hdf5_files import LinkedFiles
+from peaknet_pipeline.runs.masks import MaskSource, combine_masks, read_run_mask
+from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.sources import FrameSource, find_data_path, open_panel_sources, open_source
+from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, RunInfo
+
+T = TypeVar("T")
+JointMask = tuple[str | None, BoolArray, tuple[MaskSource, ...]]
+
+
+def open_run(
+    path: Path | str,
+    geometry: Geometry | Path | str | None = None,
+    *,
+    data_path: str | None = None,
+    root: Path | str | None = None,
+) -> Run:
+    """Open a raw run in HDF5: CXI, plain HDF5 or NeXus.
+
+    Parameters
+    ----------
+    path : Path
+        The run's file; a master file where data files are linked.
+    geometry : Geometry or path, optional
+        Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
+    data_path : str, optional
+        HDF5 path of the frames; by default the geometry's, else found: a conventional place or the largest
+        stack.
+    root : Path, optional
+        Folder that links in the file may not leave; the run file's own folder by default.
+
+    Raises
+    ------
+    RunError
+        Naming file, every problem found, and the remedy.
+    GeometryError
+        The geometry file does not parse.
+
+    """
+    path = Path(path)
+    if geometry is not None and not isinstance(geometry, Geometry):
+        geometry = read_geometry(geometry)
+    files = LinkedFiles(path, Path(root) if root is not None else None)
+    try:
+        run, problems = assemble_run(files, geometry, data_path)
+    except BaseException:
+        files.close()
+        raise
+    if run is None or problems:
+        files.close()
+        raise join_problems(path, problems)
+    return run
+
+
+def assemble_run(
+    files: LinkedFiles, geometry: Geometry | None, data_path: str | None
+) -> tuple[Run | None, list[RunError]]:
+    """Build a run from open files; return it (None without frames) and every problem on the way."""
+    problems: list[RunError] = []
+
+    def attempt(step: Callable[[], T], default: T) -> T:
+        try:
+            return step()
+        except RunError as error:
+            problems.append(_located(error, files.path))
+            return default
+
+    nothing: tuple[str, tuple[FrameSource, ...]] = ("", ())
+    path, sources = attempt(lambda: _open_sources(files, geometry, data_path), nothing)
+    if not sources:
+        return None, problems
+    n_frames = attempt(lambda: _count_frames(sources), sources[0].n_frames)
+    shape = sources[0].slab_map.stack_shape
+    energy = attempt(lambda: read_photon_energy(files, geometry, n_frames), np.full(n_frames, np.nan))
+    clen = attempt(lambda: read_clen(files, geometry, n_frames), None)
+    no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
+    mask_path, bad_pixels, mask_sources = attempt(lambda: _read_mask(files, geometry, shape), no_mask)
+    info = _run_info(files, path, sources, energy, geometry, mask_path)
+    run = Run(
+        files,
+        sources,
+        info=dataclasses.replace(info, n_frames=n_frames),
+        geometry=_resolved(geometry, energy, clen),
+        bad_pixels=bad_pixels,
+        mask_sources=mask_sources,
+        clen_m=clen,
+    )
+    return run, problems
+
+
+def join_problems(path: Path, problems: list[RunError]) -> RunError:
+    """Return one error that tells all problems of a file."""
+    if len(problems) == 1:
+        return problems[0]
+    lines = "; ".join(f"({i}) {str(p).removeprefix(f'{p.where}: ')}" for i, p in enumerate(problems, start=1))
+    return RunError(f"{len(problems)} problems: {lines}", where=path)
+
+
+def _located(error: RunError, path: Path) -> RunError:
+    if error.where is not None:
+        return error
+    return RunError(error.what, where=path, expected=error.expected, found=error.found, remedy=error.remedy)
+
+
+def _open_sources(
+    files: LinkedFiles, geometry: Geometry | None, data_path: str | None
+) -> tuple[str, tuple[FrameSource, ...]]:
+    if data_path is None and geometry is not None:
+        if any(panel.data_path for panel in geometry.panels):
+            return geometry.panels[0].data_path or "", open_panel_sources(files, geometry)
+        data_path = geometry.data_path
+    path = data_path or find_data_path(files)
+    return path, (open_source(files, path, geometry),)
+
+
+def _count_frames(sources: tuple[FrameSource, ...]) -> int:
+    counts = {source.n_frames for source in sources}
+    if len(counts) > 1:
+        raise RunError("panels differ in their number of frames", found=sorted(counts))
+    return counts.pop()
+
+
+def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Array | None) -> Geometry | None:
+    if geometry is None:
+        return None
+    known = energy[np.isfinite(energy)]
+    return resolve_geometry(
+        geometry,
+        photon_energy_ev=float(np.median(known)) if known.size else None,
+        clen_m=float(np.median(clen)) if clen is not None else None,
+    )
+
+
+def _read_mask(files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int]) -> JointMask:
+    masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
+    path, bad = read_run_mask(files, geometry)
+    if path is not None and bad is not None:
+        if bad.shape != shape:
+            raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)
+        masks[path] = bad
+    if not masks:
+        return None, np.zeros(shape, dtype=np.bool_), ()
+    joint, sources = combine_masks(masks)
+    if joint.all():
+        raise RunError("every pixel is bad", found=", ".join(masks), remedy="Check the mask's bits.")
+    return path, joint, sources
+
+
+def _run_info(
+    files: LinkedFiles,
+    path: str,
+    sources: tuple[FrameSource, ...],
+    energy: Float64Array,
+    geometry: Geometry | None,
+    mask_path: str | None,
+) -> RunInfo:
+    first = sources[0]
+    return RunInfo(
+        path=files.path,
+        data_path=path,
+        file_format=file_format(files),
+        n_frames=first.n_frames,
+        stack_shape=first.slab_map.stack_shape,
+        dtype=str(first.datasets[0].dtype.newbyteorder("=")),
+        photon_energy_ev=energy,
+        geometry_path=geometry.source if geometry is not None else None,
+        mask_path=mask_path,
+        checksum=checksum_files(files.files),
+        size_bytes=sum(file.stat().st_size for file in files.files),
+    )

@@ -1,0 +1,143 @@
+"""An open run: what it is, its geometry and mask, and its frames by range."""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.runs.masks import MaskSource
+from peaknet_pipeline.runs.sources import FrameSource
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo
+
+
+class Run:
+    """An open raw run; use it as a context manager.
+
+    Attributes
+    ----------
+    info : RunInfo
+    geometry : Geometry or None
+        As given, with camera length and photon energy of the run filled in (their medians); None where none
+        is known.
+    bad_pixels : (n_panels, ss, fs) bool
+        From the geometry and the run's masks. What depends on the frame is left out: :func:`flag_bad`.
+    mask_sources : tuple of MaskSource
+        Who removed how many pixels.
+    clen_m : (n_frames,) float64 or None
+        Camera length per frame where the geometry leaves it to the file.
+
+    """
+
+    def __init__(
+        self,
+        files: LinkedFiles,
+        sources: tuple[FrameSource, ...],
+        *,
+        info: RunInfo,
+        geometry: Geometry | None,
+        bad_pixels: BoolArray,
+        mask_sources: tuple[MaskSource, ...],
+        clen_m: Float64Array | None,
+    ) -> None:
+        self._files = files
+        self._sources = sources
+        self.info = info
+        self.geometry = geometry
+        self.bad_pixels = bad_pixels
+        self.mask_sources = mask_sources
+        self.clen_m = clen_m
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self.info.n_frames
+
+    @property
+    def stack_shape(self) -> tuple[int, int, int]:
+        """Shape (n_panels, ss, fs) of a frame."""
+        return self.info.stack_shape
+
+    @property
+    def photon_energy_ev(self) -> Float64Array:
+        """Photon energy per frame, (n_frames,), eV; NaN where it is not known."""
+        return self.info.photon_energy_ev
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Data type of the frames, as stored."""
+        return np.dtype(self.info.dtype)
+
+    @property
+    def sources(self) -> tuple[FrameSource, ...]:
+        """The data sets behind the frames."""
+        return self._sources
+
+    def read(self, start: int, stop: int) -> FrameArray:
+        """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), in the stored dtype.
+
+        Raises
+        ------
+        RunError
+            The range is not within the run, or the file is damaged there.
+
+        """
+        if not 0 <= start <= stop <= self.n_frames:
+            found = f"{start} … {stop}"
+            raise RunError(
+                "no such frames", where=self._files.path, expected=f"0 … {self.n_frames}", found=found
+            )
+        if start == stop:
+            return np.empty((0, *self.stack_shape), dtype=self.dtype)
+        try:
+            parts = [source.read(start, stop) for source in self._sources]
+        except DAMAGE as error:
+            raise RunError(
+                f"frames {start} to {stop - 1} cannot be read ({error})",
+                where=self._files.path,
+                remedy="The file is damaged there: copy it again.",
+            ) from error
+        for part in parts[1:]:  # each source fills its own panels and leaves the others zero
+            parts[0] += part  # type: ignore[misc]
+        return parts[0]
+
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, FrameArray]]:
+        """Yield first frame number and frames of one batch after another."""
+        last = self.n_frames if stop is None else stop
+        for first in range(start, last, size):
+            yield first, self.read(first, min(first + size, last))
+
+    def close(self) -> None:
+        """Close the run's files."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        """Return the run itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the run's files."""
+        self.close()
+
+
+def flag_bad(frames: npt.NDArray[Any], geometry: Geometry) -> BoolArray | None:
+    """Return the pixels that the geometry's flags (flag_lessthan, …) rule out, or None without flags.
+
+    ``frames`` and the result are (n, n_panels, ss, fs). Limits are strict, as in CrystFEL; flag_equal
+    compares the rounded value. NaN is not flagged: it is bad to every finder anyway.
+    """
+    bad: BoolArray | None = None
+    if geometry.flag_less_than is not None:
+        bad = frames < geometry.flag_less_than
+    if geometry.flag_more_than is not None:
+        more = frames > geometry.flag_more_than
+        bad = more if bad is None else bad | more
+    if geometry.flag_equal is not None:
+        equal = np.rint(frames) == geometry.flag_equal
+        bad = equal if bad is None else bad | equal
+    return bad

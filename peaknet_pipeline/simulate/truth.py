@@ -1,0 +1,114 @@
+"""The truth of a simulated run: three tables, kept in the run's own file."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from peaknet_pipeline.errors import RunError, TableError
+from peaknet_pipeline.simulate.frames import SimulatedFrame
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import TRUTH_FRAMES, TRUTH_LATTICES, TRUTH_REFLECTIONS, Schema
+
+TABLES = {"frames": TRUTH_FRAMES, "lattices": TRUTH_LATTICES, "reflections": TRUTH_REFLECTIONS}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was simulated: tables after ``TRUTH_FRAMES``, ``TRUTH_LATTICES`` and ``TRUTH_REFLECTIONS``."""
+
+    frames: pd.DataFrame
+    lattices: pd.DataFrame
+    reflections: pd.DataFrame
+
+
+def collect_truth(frames: Iterable[SimulatedFrame]) -> Truth:
+    """Gather the truth of frames; their pixels are not kept."""
+    return join_truth([frame_truth(frame) for frame in frames])
+
+
+def frame_truth(frame: SimulatedFrame) -> Truth:
+    """Return the truth of one frame."""
+    shot, names = frame.shot, [f"{a}star_{x}" for a in "abc" for x in "xyz"]
+    shots = {
+        "frame": [shot.frame],
+        "kind": [shot.kind],
+        "n_lattices": [len(shot.rotations)],
+        "background_scale": [shot.background_scale],
+        "photon_energy_ev": [shot.photon_energy_ev],
+    }
+    axes = np.stack([a.ravel() for a in frame.axes]) if frame.axes else np.empty((0, 9))
+    lattices = {"frame": np.full(len(axes), shot.frame), "lattice": np.arange(len(axes))}
+    lattices |= dict(zip(names, axes.T, strict=True))
+    return Truth(
+        make_table(TRUTH_FRAMES, shots),
+        make_table(TRUTH_LATTICES, lattices),
+        _reflection_table(frame),
+    )
+
+
+def join_truth(parts: list[Truth]) -> Truth:
+    """Join the truth of several frames."""
+    return Truth(
+        _concatenate([p.frames for p in parts], TRUTH_FRAMES),
+        _concatenate([p.lattices for p in parts], TRUTH_LATTICES),
+        _concatenate([p.reflections for p in parts], TRUTH_REFLECTIONS),
+    )
+
+
+def write_truth(file: h5py.File, truth: Truth) -> None:
+    """Write the tables below ``/truth``, one data set per column."""
+    for name, schema in TABLES.items():
+        group = file.require_group(f"truth/{name}")
+        group.attrs["meaning"] = schema.meaning
+        for column in schema.columns:
+            values = getattr(truth, name)[column.name].to_numpy()
+            stored = values.astype("S16") if column.dtype == "string" else values
+            data = group.create_dataset(column.name, data=stored)
+            data.attrs["unit"], data.attrs["meaning"] = column.unit, column.meaning
+
+
+def read_truth(path: Path) -> Truth:
+    """Read the truth of a simulated run.
+
+    Raises
+    ------
+    RunError
+        The file is unreadable, or holds no truth of this package's form.
+
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return Truth(*(_read_columns(file[f"truth/{name}"], schema) for name, schema in TABLES.items()))
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, TableError) as error:
+        raise RunError(
+            "holds no simulated truth",
+            where=path,
+            found=error,
+            remedy="Only runs written by the simulator have it.",
+        ) from error
+
+
+def _read_columns(group: Any, schema: Schema) -> pd.DataFrame:
+    columns: Mapping[str, npt.NDArray[np.generic]] = {c.name: group[c.name][()] for c in schema.columns}
+    text = {c.name for c in schema.columns if c.dtype == "string"}
+    return make_table(
+        schema, {n: v.astype("U16").astype(object) if n in text else v for n, v in columns.items()}
+    )
+
+
+def _reflection_table(frame: SimulatedFrame) -> pd.DataFrame:
+    if not frame.reflections:
+        return empty_table(TRUTH_REFLECTIONS)
+    number = np.full(len(frame.reflections["fs"]), frame.shot.frame)
+    return make_table(TRUTH_REFLECTIONS, {"frame": number, **frame.reflections})
+
+
+def _concatenate(parts: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else empty_table(schema)

@@ -1,0 +1,46 @@
+"""What most stages of one run need first: its experiment, raw file, geometry, cell and bad pixels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.runs.open import Run, open_run
+from peaknet_pipeline.stages.experiment import Experiment, find_run_file, read_experiment
+from peaknet_pipeline.stages.keys import RunKey, parse_key
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.types import Geometry
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run's files and settings."""
+
+    store: Store
+    key: RunKey
+    experiment: Experiment
+    path: Path
+    geometry: Geometry
+
+    @property
+    def settings_files(self) -> list[Path]:
+        """Files whose change makes every output of the run stale."""
+        return [p for p in (self.experiment.geometry, self.experiment.folder / "experiment.yaml") if p.is_file()]
+
+
+def read_context(store: Store, key: str) -> RunContext:
+    """Find a run's raw file and read its experiment's settings and geometry."""
+    run_key = parse_key(key)
+    experiment = read_experiment(store, run_key)
+    path = find_run_file(store, run_key)
+    return RunContext(store, run_key, experiment, path, read_geometry(experiment.geometry))
+
+
+@contextmanager
+def open_raw(context: RunContext) -> Iterator[Run]:
+    """Open the raw run; nothing outside the raw root is read through links."""
+    with open_run(
+        context.path, context.geometry, data_path=context.experiment.data_path, root=context.store.raw_root
+    ) as run:
+        yield run

@@ -1,0 +1,128 @@
+"""An experiment's own settings: geometry, cell and parameters, from ``experiment.yaml`` beside its raw runs."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
+from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.stages.keys import RunKey, run_number
+from peaknet_pipeline.stages.store import Store
+
+SECTIONS = ("finder", "index", "match", "fit", "labels", "prediction", "metrics", "split", "bad_pixels")
+"""Parameter sections that ``experiment.yaml`` may hold."""
+
+P = TypeVar("P", bound=Parameters)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment's folder, files and settings."""
+
+    name: str
+    folder: Path
+    geometry: Path
+    cell: Path
+    data_path: str | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def parameters(self, section: str, cls: type[P], overrides: Mapping[str, Any] | None = None) -> P:
+        """Return a parameter set: defaults, then the experiment's section, then the overrides that aren't None."""
+        given = {k: v for k, v in (overrides or {}).items() if v is not None}
+        return cls.from_mapping({**self.settings.get(section, {}), **given})
+
+
+def read_experiment(store: Store, key: RunKey) -> Experiment:
+    """Read an experiment's settings; without ``experiment.yaml``, its only ``.geom`` and ``.cell`` are taken.
+
+    Raises
+    ------
+    RunError
+        The experiment has no folder under the raw root.
+    ParameterError
+        ``experiment.yaml`` is malformed or names unknown settings.
+    GeometryError, CellError
+        No or more than one geometry or cell to choose from.
+
+    """
+    folder = store.experiment_folder(key)
+    if not folder.is_dir():
+        raise RunError("no such experiment", where=folder, remedy="Put its raw runs there.")
+    values = _read_settings(folder / "experiment.yaml")
+    sections = {name: values.pop(name) for name in SECTIONS if name in values}
+    geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
+    cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
+    data_path = values.pop("data_path", None)
+    if values:
+        raise ParameterError(
+            f"unknown settings {sorted(values)}",
+            where=folder / "experiment.yaml",
+            expected=f"geometry, cell, data_path, {', '.join(SECTIONS)}",
+        )
+    return Experiment(key.experiment, folder, geometry, cell, data_path, sections)
+
+
+def find_run_file(store: Store, key: RunKey) -> Path:
+    """Return the raw file of a run.
+
+    Raises
+    ------
+    RunError
+        No file, or more than one, bears the run's number.
+
+    """
+    folder = store.experiment_folder(key)
+    files = sorted(p for p in folder.glob("*") if run_number(p) == key.number) if folder.is_dir() else []
+    masters = [p for p in files if p.stem.endswith("_master")]
+    files = masters or files
+    if len(files) != 1:
+        raise RunError(
+            f"run {key.number} has {len(files)} raw files",
+            where=folder,
+            expected="exactly one, such as r0001.h5",
+            found=[p.name for p in files] or "none",
+        )
+    return files[0]
+
+
+def settings_digest(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings as plain values, for provenance."""
+    return {k: v if not isinstance(v, Path) else v.name for k, v in dataclasses.asdict(experiment).items()}
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"not readable as YAML ({error})", where=path) from error
+    if values is not None and not isinstance(values, dict):
+        raise ParameterError("not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__)
+    for name in SECTIONS:
+        if values and not isinstance(values.get(name, {}), dict):
+            raise ParameterError(f"section {name} is not a mapping", where=path, expected="NAME: VALUE lines")
+    return dict(values or {})
+
+
+def _choose(
+    store: Store, folder: Path, named: object, pattern: str, error: type[GeometryError] | type[CellError]
+) -> Path:
+    if named is not None:
+        path = store.confine(Path(str(named)), folder)
+        if not path.is_file():
+            raise error("no such file", where=path, remedy="Mend experiment.yaml.")
+        return path
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        raise error(
+            f"{len(files)} files {pattern}",
+            where=folder,
+            expected="exactly one, or one named in experiment.yaml",
+            found=[p.name for p in files] or "none",
+        )
+    return files[0]

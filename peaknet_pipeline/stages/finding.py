@@ -1,0 +1,195 @@
+"""Classical peak finding over a run, and the ``peaknet find`` command for either finder."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import GeometryError, ParameterError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
+from peaknet_pipeline.plots import plot_peaks
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.open import flag_bad, open_run
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.progress import Progress, progress_bar
+from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.result import Check, StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import empty_table, make_table, write_table
+from peaknet_pipeline.types import PEAKS, BoolArray, Float64Array, Geometry, PeakTable
+
+BATCH_PIXELS = 32_000_000
+"""Pixels read at once."""
+
+
+def peaks_path(store: Store, key: str, finder: str) -> Path:
+    """Return where a run's peaks lie; ``finder`` is classical or peaknet."""
+    return store.table(f"{finder}_peaks", key)
+
+
+def classical_path(store: Store, key: str) -> Path:
+    """Return where a run's classical peaks lie."""
+    return peaks_path(store, key, "classical")
+
+
+def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Bragg peaks of a run by peakfinder8, over all panels together."""
+    context = read_context(store, key)
+    params = context.experiment.parameters("finder", Peakfinder8Params, overrides)
+    output = peaks_path(store, key, "classical")
+
+    def build(recipe: Recipe) -> StageResult:
+        bad = read_bad_pixels(store, key)
+        with open_raw(context) as run, progress_bar(f"peakfinder8 {key}") as progress:
+            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
+            metadata = peak_metadata(run, finder="peakfinder8", parameters=params.to_dict())
+            n_frames = run.n_frames
+        write_table(peaks, output, PEAKS, extra=metadata | {"recipe": recipe.digest(), "run": key})
+        return peak_result(output, peaks, context.geometry, n_frames=n_frames, seconds=seconds, title=key)
+
+    inputs = [statistics_path(store, key), context.path, *context.settings_files]
+    return make_stage("classical_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def find_in_run(
+    run: Run, params: Peakfinder8Params, *, bad_pixels: BoolArray, progress: Progress | None = None
+) -> tuple[PeakTable, float]:
+    """Find the peaks of all frames with peakfinder8; return them, with resolutions, and the seconds that it took."""
+    geometry = geometry_of(run)
+    radius = pixel_radius(geometry)
+    batch = max(1, BATCH_PIXELS // bad_pixels.size)
+    parts: list[PeakTable] = []
+    start = time.perf_counter()
+    for first, frames in run.batches(batch):
+        flagged = flag_bad(frames, geometry)
+        bad = bad_pixels if flagged is None else bad_pixels | flagged
+        parts.append(find_peaks(frames, radius=radius, bad_pixels=bad, params=params, first_frame=first))
+        if progress is not None:
+            progress(first + len(frames), run.n_frames)
+    seconds = time.perf_counter() - start
+    return add_resolution(join_peaks(parts), geometry, run.photon_energy_ev), seconds
+
+
+def join_peaks(parts: Sequence[PeakTable]) -> PeakTable:
+    """Join peak tables of successive frames."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else empty_table(PEAKS)
+
+
+def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array) -> PeakTable:
+    """Return the peaks with 1/d from the geometry and each frame's photon energy; NaN where that is unknown."""
+    frames = peaks["frame"].to_numpy()
+    energy = photon_energy_ev[frames] if len(frames) else np.empty(0)
+    inv_d = peak_inv_d(geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy)
+    return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
+
+
+def geometry_of(run: Run) -> Geometry:
+    """Return the run's geometry, which a finder needs.
+
+    Raises
+    ------
+    GeometryError
+        The run was opened without one and carries none.
+
+    """
+    if run.geometry is None:
+        raise GeometryError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry.")
+    return run.geometry
+
+
+def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a peak table's file says about its origin; indexing reads the energies from there."""
+    energy = run.photon_energy_ev
+    same = bool(np.all(energy == energy[0])) if len(energy) else False
+    return {
+        "source": str(run.info.path),
+        "n_frames": str(run.n_frames),
+        "photon_energy_ev": json.dumps([float(energy[0])] if same else [round(float(e), 4) for e in energy]),
+        "finder": finder,
+        "parameters": json.dumps(dict(parameters), default=str),
+    }
+
+
+def peak_result(
+    output: Path, peaks: PeakTable, geometry: Geometry, *, n_frames: int, seconds: float, title: str
+) -> StageResult:
+    """Return a finder's output with its figures, plot and checks."""
+    counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
+    figures = {
+        "frames": n_frames,
+        "peaks": len(peaks),
+        "mean_peaks_per_frame": float(counts.mean()),
+        "frames_per_second": n_frames / max(seconds, 1e-9),
+        "seconds": seconds,
+    }
+    checks = (inside_panels(peaks, geometry), finite_intensities(peaks))
+    return StageResult(output, figures, {"peaks": output}, {"peaks_per_frame": plot_peaks(peaks, n_frames, title=title)}, checks)
+
+
+def inside_panels(peaks: PeakTable, geometry: Geometry) -> Check:
+    """Check that every peak lies on a panel."""
+    n_panels, n_ss, n_fs = geometry.stack_shape
+    inside = peaks["panel"].between(0, n_panels - 1)
+    inside &= peaks["ss"].between(-0.5, n_ss - 0.5) & peaks["fs"].between(-0.5, n_fs - 0.5)
+    outside = int((~inside).sum())
+    return Check("inside_panels", outside == 0, f"{outside} of {len(peaks)} peaks lie off their panel")
+
+
+def finite_intensities(peaks: PeakTable) -> Check:
+    """Check that every intensity is a number above zero."""
+    bad = int((~(np.isfinite(peaks["intensity"]) & (peaks["intensity"] > 0))).sum())
+    return Check("finite_intensities", bad == 0, f"{bad} of {len(peaks)} peaks without a positive intensity")
+
+
+def find_command(
+    path: Path,
+    *,
+    geometry: Path | None,
+    finder: str,
+    model: Path | None,
+    settings: Sequence[str],
+    mask: Path | None,
+    out: Path,
+    cxi: Path | None,
+) -> dict[str, Any]:
+    """Find peaks in one file and write them; see ``peaknet find``."""
+    if finder == "peakfinder8" and model is not None:
+        raise ParameterError("--model goes with --finder peaknet only")
+    known = read_geometry(geometry) if geometry is not None else None
+    with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
+        bad = run.bad_pixels if mask is None else run.bad_pixels | read_mask(mask, run.geometry)[0]
+        if finder == "peakfinder8":
+            params = Peakfinder8Params.from_settings(settings)
+            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
+            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
+        else:
+            from peaknet_pipeline.stages.inference import infer_in_run, load_model
+
+            loaded = load_model(model)
+            peaks, seconds, used = infer_in_run(run, loaded, settings=settings, bad_pixels=bad, progress=progress)
+            metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
+        write_table(peaks, out, PEAKS, extra=metadata)
+        if cxi is not None:
+            write_cxi_peaks(cxi, peaks, run)
+        n_frames = run.n_frames
+    counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
+    figures: dict[str, Any] = {
+        "frames": n_frames,
+        "peaks": len(peaks),
+        "frames_with_15_peaks": int((counts >= 15).sum()),
+        "frames_per_second": round(n_frames / max(seconds, 1e-9), 2),
+        "finder": finder,
+        "out": str(out),
+    }
+    return figures | ({"cxi": str(cxi)} if cxi is not None else {})

@@ -1,0 +1,21 @@
+"""Progress bars for a person at a terminal; silent where nobody looks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@contextmanager
+def progress_bar(label: str, *, unit: str = "frame") -> Iterator[Progress]:
+    """Give a callback that draws a bar on a terminal and nothing elsewhere."""
+    with tqdm(desc=f"    {label}", unit=unit, disable=None, leave=False, delay=0.5, mininterval=0.2) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance

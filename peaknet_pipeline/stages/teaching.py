@@ -1,0 +1,278 @@
+"""From labelled runs to a trained teacher and a distilled student."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.labels.cache import CachedRun, cache_run
+from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
+from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusions, split_runs
+from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, package_version, read_checkpoint, write_checkpoint
+from peaknet_pipeline.learn.config import named_scale
+from peaknet_pipeline.learn.crops import Crop, ValidationPanel, panel_from_crop
+from peaknet_pipeline.learn.distill import distill_student
+from peaknet_pipeline.learn.model import build_model, count_parameters
+from peaknet_pipeline.learn.recipe import TrainParameters
+from peaknet_pipeline.learn.train import Progress, TrainResult, train_model
+from peaknet_pipeline.learn.transforms import TransformParameters
+from peaknet_pipeline.params import parameter
+from peaknet_pipeline.plots import plot_losses
+from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.keys import parse_key
+from peaknet_pipeline.stages.labels import labels_path
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
+from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.stages.provenance import Recipe, read_recipe
+from peaknet_pipeline.stages.result import Check, StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import read_table, write_json, write_table
+from peaknet_pipeline.types import SPLIT, SplitTable
+
+LEAST_RECALL = 0.2
+"""Validation recall below which a network is worth nothing and stops the chain."""
+
+
+@dataclass(frozen=True)
+class NetworkTraining(TrainParameters):
+    """Which network is trained, on which crops, and how."""
+
+    scale: str = parameter("yocto", meaning="named size of the network")
+    crop_size: int = parameter(64, meaning="side of a training crop", unit="px", ge=16)
+    crops: int = parameter(4096, meaning="different crops cut from the training frames", ge=1)
+    validation_panels: int = parameter(160, meaning="most panels scored in a validation", ge=1)
+    device: str = parameter("auto", meaning="cpu, cuda or auto", choices=("auto", "cpu", "cuda"))
+
+
+@dataclass(frozen=True)
+class TeacherParams(NetworkTraining):
+    """How the teacher is trained."""
+
+    steps: int = parameter(600, meaning="optimiser steps", ge=1)
+
+
+@dataclass(frozen=True)
+class StudentParams(NetworkTraining):
+    """How the student is distilled."""
+
+    scale: str = parameter("edge", meaning="named size of the network")
+    steps: int = parameter(900, meaning="optimiser steps", ge=1)
+    repeat_after: int | None = parameter(150, meaning="steps after which the same augmented crops come again")
+
+
+def training_set_path(store: Store, scope: str) -> Path:
+    """Return where the split lies."""
+    return store.table("training_set", scope)
+
+
+def manifest_file(store: Store) -> Path:
+    """Return where the training set's manifest lies."""
+    return store.file("training_set", "all", ".json")
+
+
+def model_path(store: Store, name: str) -> Path:
+    """Return the card of a model that the chain makes."""
+    return store.models / name / "card.json"
+
+
+def teacher_path(store: Store, scope: str) -> Path:
+    """Return the teacher's card."""
+    return model_path(store, "teacher")
+
+
+def student_path(store: Store, scope: str) -> Path:
+    """Return the student's card."""
+    return model_path(store, "student")
+
+
+def training_set(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Which labelled runs train, validate and test: split by run, never by frame, with a manifest hash."""
+    params = pipeline_parameters(store, "training_set", SplitParams, overrides)
+    output = training_set_path(store, "all")
+    labelled = [key for key in keys if labels_path(store, key).is_file()]
+    exclusions = store.root / "exclusions.txt"
+
+    def build(recipe: Recipe) -> StageResult:
+        runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
+        made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
+        write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
+        write_json(manifest_file(store), made.manifest)
+        counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
+        figures: dict[str, Any] = {"manifest": made.hash, "labelled_runs": len(labelled), "runs_without_labels": len(keys) - len(labelled)}
+        for subset, row in counts.iterrows():
+            figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
+        return StageResult(output, figures, {"training_set": output}, checks=(_split_by_run(made.table),))
+
+    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store)]
+    inputs += [exclusions] if exclusions.is_file() else []
+    return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def peaknet_teacher(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """The teacher network, trained on the labels of the training runs, its threshold chosen on the validation runs."""
+    params = pipeline_parameters(store, "teacher", TeacherParams, overrides)
+
+    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
+        model = build_model(named_scale(params.scale), seed=params.seed)
+        with progress_bar("training the teacher", unit="step") as bar:
+            return train_model(
+                model,
+                source,
+                params=training_parameters(params),
+                validation=validation,
+                transforms=TransformParameters(),
+                device=device_of(params),
+                state_folder=state,
+                progress=lambda p: bar(p.step, p.n_steps),
+            )
+
+    return _train_stage(store, "peaknet_teacher", "teacher", params, train, inputs=[])
+
+
+def peaknet_student(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """The student network, distilled from the teacher's logits; what inference uses."""
+    params = pipeline_parameters(store, "student", StudentParams, overrides)
+
+    def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
+        teacher = read_checkpoint(store.models / "teacher")
+        with progress_bar("distilling the student", unit="step") as bar:
+            return distill_student(
+                build_model(named_scale(params.scale), seed=params.seed),
+                teacher.model,
+                source,
+                params=training_parameters(params),
+                validation=validation,
+                transforms=TransformParameters(),
+                normalisation=teacher.normalisation,
+                device=device_of(params),
+                state_folder=state,
+                progress=lambda p: bar(p.step, p.n_steps),
+            )
+
+    inputs = [model_path(store, "teacher")]
+    return _train_stage(store, "peaknet_student", "student", params, train, inputs=inputs)
+
+
+def training_parameters(params: NetworkTraining) -> TrainParameters:
+    """Return the part of a network's parameters that the training loop takes."""
+    return TrainParameters(**{item.name: getattr(params, item.name) for item in fields(TrainParameters)})
+
+
+def device_of(params: NetworkTraining) -> str:
+    """Return the device to use; ``auto`` takes a GPU where there is one."""
+    import torch
+
+    if params.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return params.device
+
+
+def student_model(store: Store) -> LoadedModel:
+    """Read the student that the chain trained."""
+    return read_checkpoint(store.models / "student")
+
+
+def _train_stage(
+    store: Store, stage: str, name: str, params: NetworkTraining, train: Any, *, inputs: Sequence[Path]
+) -> StageResult:
+    def build(recipe: Recipe) -> StageResult:
+        table = read_table(training_set_path(store, "all"), SPLIT)
+        crops = cut_crops(store, table, params)
+        validation = cut_validation(store, table, params)
+        state = store.root / "store" / "training_state" / f"{name}-{recipe.digest()}"
+        result = train(crops, validation, state)
+        card = _card(store, name, params, result)
+        write_checkpoint(store.models / name, result.model, card=card)
+        shutil.rmtree(state, ignore_errors=True)
+        return _train_result(store, name, params, result, n_crops=len(crops))
+
+    files = [training_set_path(store, "all"), *inputs, *settings_inputs(store)]
+    return make_stage(stage, parameters=params.to_dict(), inputs=files, build=build)
+
+
+def cut_crops(store: Store, table: SplitTable, params: NetworkTraining) -> list[Crop]:
+    """Cut the training crops out of the training runs' frames, balanced between peaks and hard background."""
+    runs, frames = _cached_runs(store, table, "train")
+    settings = CropParams(size=params.crop_size, per_epoch=params.crops)
+    dataset = CropDataset(runs, settings, frames=frames, seed=params.seed)
+    samples = (dataset[i] for i in range(len(dataset)))
+    return [Crop(s.image, s.good, s.label) for s in samples]
+
+
+def cut_validation(store: Store, table: SplitTable, params: NetworkTraining) -> list[ValidationPanel]:
+    """Take whole panels of the validation runs, evenly over their frames."""
+    runs, frames = _cached_runs(store, table, "validate")
+    if not runs:
+        raise LabelError("no validation run", where="training_set", remedy="Label more runs, or name one to validate.")
+    dataset = PanelDataset(runs, frames=frames, shuffle=True, seed=params.seed)
+    chosen = range(min(len(dataset), params.validation_panels))
+    return [panel_from_crop(Crop(s.image, s.good, s.label)) for s in (dataset[i] for i in chosen)]
+
+
+def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[CachedRun], list[Any]]:
+    rows = table[table["subset"] == subset]
+    runs, frames = [], []
+    for key, part in rows.groupby("run", sort=True):
+        context = read_context(store, str(key))
+        with open_raw(context) as run, progress_bar(f"packing {key}") as bar:
+            total, done = len(part), 0
+
+            def count(step: int) -> None:
+                nonlocal done
+                done += step
+                bar(done, total)
+
+            runs.append(
+                cache_run(
+                    str(key),
+                    labels_path(store, str(key)),
+                    lambda frame, run=run: run.read(frame, frame + 1)[0],
+                    bad_pixels=read_bad_pixels(store, str(key)),
+                    cache_root=store.root / "store" / "cache",
+                    progress=count,
+                )
+            )
+        frames.append(part["frame"].to_numpy(np.int64))
+    return runs, frames
+
+
+def _card(store: Store, name: str, params: NetworkTraining, result: TrainResult) -> ModelCard:
+    record = read_recipe(training_set_path(store, "all")) or {}
+    return ModelCard(
+        name=name,
+        step=result.step,
+        threshold=result.threshold,
+        scores=result.scores.to_dict() if result.scores else {},
+        training_manifest=str(record.get("figures", {}).get("manifest", "")),
+        code_version=package_version(),
+        seed=params.seed,
+        training=params.to_dict(),
+        teacher="teacher" if name == "student" else "",
+    )
+
+
+def _train_result(store: Store, name: str, params: NetworkTraining, result: TrainResult, *, n_crops: int) -> StageResult:
+    scores = result.scores.to_dict() if result.scores else {}
+    figures: dict[str, Any] = {
+        "parameters": count_parameters(result.model.config)["total"],
+        "steps": result.step,
+        "crops": n_crops,
+        "final_loss": float(result.history[-1]["loss"]),
+        "threshold": result.threshold,
+        **{f"validation_{k}": scores[k] for k in ("precision", "recall", "f1", "n_true", "n_found") if k in scores},
+    }
+    recall = float(scores.get("recall", 0.0))
+    check = Check("learned_something", recall >= LEAST_RECALL, f"validation recall {recall:.2f}, at least {LEAST_RECALL}")
+    plots = {"learning_curves": plot_losses(result.history, title=name)}
+    return StageResult(model_path(store, name), figures, plots=plots, checks=(check,))
+
+
+def _split_by_run(table: SplitTable) -> Check:
+    subsets = table.groupby("run")["subset"].nunique()
+    return Check("split_by_run", bool((subsets == 1).all()), f"{len(subsets)} runs, each in one subset")

@@ -1,0 +1,16 @@
+"""Fixtures for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Folder of real diffraction data: PEAKNET_REALDATA, or ../shared/realdata beside the project."""
+    project = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("PEAKNET_REALDATA", project.parent / "shared" / "realdata"))
+    if not folder.is_dir():
+        pytest.skip("no real data: set PEAKNET_REALDATA to its folder")
+    return folder

@@ -1,0 +1,273 @@
+"""CrystFEL geometry files: what they say is what is read, and what is wrong is named."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
+from peaknet_pipeline.geometry.crystfel_write import format_geometry, write_geometry
+from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, MaskLayer
+from peaknet_pipeline_tests.geometry.detectors import geometries
+
+HEADER = "photon_energy = 9500 eV\nclen = 0.1 m\nres = 10000\nadu_per_photon = 2\n"
+PANEL = """
+p0/min_fs = 0
+p0/max_fs = 9
+p0/min_ss = 0
+p0/max_ss = 4
+p0/corner_x = -5
+p0/corner_y = -2.5
+p0/fs = x
+p0/ss = y
+"""
+
+
+def _fields(geometry: Geometry) -> dict[str, object]:
+    values = {f.name: getattr(geometry, f.name) for f in dataclasses.fields(geometry)}
+    return {k: v for k, v in values.items() if k not in ("text", "source", "panels", "bad_regions")}
+
+
+def _assert_same_detector(one: Geometry, other: Geometry) -> None:
+    assert [p.name for p in one.panels] == [p.name for p in other.panels]
+    for a, b in zip(one.panels, other.panels, strict=True):
+        for field in dataclasses.fields(a):
+            first, second = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(first, float):
+                assert second == pytest.approx(first, rel=1e-14, abs=1e-15, nan_ok=True), field.name
+            else:
+                assert first == second, field.name
+    assert one.bad_regions == other.bad_regions
+
+
+@given(geometries())
+@settings(max_examples=60, deadline=None)
+def test_what_is_written_is_read_back(geometry: Geometry) -> None:
+    _assert_same_detector(geometry, parse_geometry(format_geometry(geometry)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "crystfel_simulated/jf4m.geom",
+        "crystfel_simulated/sim1k.geom",
+        "pilatus6m/crystfel_run.geom",
+        "pilatus6m/still.geom",
+        "snase/stills.geom",
+        "thaumatin/stills.geom",
+    ],
+)
+def test_real_geometries_survive_a_round_trip(realdata: Path, tmp_path: Path, name: str) -> None:
+    geometry = read_geometry(realdata / name)
+    write_geometry(geometry, tmp_path / "again.geom")
+    again = read_geometry(tmp_path / "again.geom")
+    _assert_same_detector(geometry, again)
+    kept = _fields(geometry)
+    kept["dim_layout"] = kept["dim_layout"] or ("%", "ss", "fs")
+    assert _fields(again) == kept
+
+
+def test_real_values_are_those_of_the_file(realdata: Path) -> None:
+    jungfrau = read_geometry(realdata / "crystfel_simulated" / "jf4m.geom")
+    assert jungfrau.stack_shape == (8, 514, 1030)
+    assert jungfrau.panels[5].min_ss == 2570
+    assert jungfrau.panels[5].corner_x == 33.06873
+    assert jungfrau.panels[5].fs_vec == (0.9999983, 0.0018203, 0.0)
+    assert {p.group for p in jungfrau.panels} == {"q0", "q1"}
+    assert jungfrau.mask_path == "/entry_1/data_1/mask"
+    assert jungfrau.mask_bad_bits == 0xFF
+    assert jungfrau.peak_list_path == "/entry_1/result_1"
+    pilatus = read_geometry(realdata / "pilatus6m" / "crystfel_run.geom")
+    assert len(pilatus.bad_regions) == 15
+    assert pilatus.panels[0].adu_per_photon == pytest.approx(0.000083 * 12000)
+    stills = read_geometry(realdata / "snase" / "stills.geom")
+    assert (stills.flag_less_than, stills.flag_more_than) == (1.0, 65500.0)
+    assert stills.panels[0].fs_vec == (-0.99982673, -0.01679880, -0.00801971)
+
+
+@pytest.mark.parametrize(
+    ("line", "metres"),
+    [("clen = 0.25", 0.25), ("clen = 250 mm", 0.25), ("clen = 0.25 m", 0.25), ("clen=2.5e-1 m ; note", 0.25)],
+)
+def test_camera_lengths_take_their_units(line: str, metres: float) -> None:
+    geometry = parse_geometry(HEADER.replace("clen = 0.1 m", line) + "coffset = 10 mm\n" + PANEL)
+    assert geometry.panels[0].clen_m == pytest.approx(metres + 0.01)
+    assert geometry.panels[0].coffset_m == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("line", "ev"),
+    [
+        ("photon_energy = 9500", 9500.0),
+        ("photon_energy = 9.5 keV", 9500.0),
+        ("wavelength = 1.3 A", HC_EV_ANGSTROM / 1.3),
+        ("wavelength = 1.3e-10 m", HC_EV_ANGSTROM / 1.3),
+    ],
+)
+def test_photon_energies_and_wavelengths_take_their_units(line: str, ev: float) -> None:
+    geometry = parse_geometry(HEADER.replace("photon_energy = 9500 eV", line) + PANEL)
+    assert geometry.photon_energy_ev == pytest.approx(ev)
+
+
+def test_values_at_hdf5_paths_stay_open_until_resolved() -> None:
+    text = "photon_energy = /LCLS/photon_energy_eV\nclen = /LCLS/detector_1/EncoderValue mm\n"
+    text += "res = 10000\nadu_per_eV = 0.001\ncoffset = 0.5\n" + PANEL
+    geometry = parse_geometry(text)
+    assert geometry.photon_energy_path == "/LCLS/photon_energy_eV"
+    assert geometry.clen_path == "/LCLS/detector_1/EncoderValue"
+    assert geometry.clen_unit == "mm"
+    assert geometry.photon_energy_ev is None
+    assert math.isnan(geometry.panels[0].clen_m)
+    resolved = resolve_geometry(geometry, photon_energy_ev=8000.0, clen_m=-0.4)
+    assert resolved.panels[0].clen_m == pytest.approx(0.1)
+    assert resolved.panels[0].adu_per_photon == pytest.approx(8.0)
+    again = parse_geometry(format_geometry(geometry))
+    assert _fields(again) == {**_fields(geometry), "dim_layout": ("%", "ss", "fs")}
+
+
+def test_a_module_dimension_becomes_the_stack_index() -> None:
+    panels = "".join(PANEL.replace("p0", f"m{i}") + f"m{i}/dim1 = {i}\n" for i in range(3))
+    geometry = parse_geometry(HEADER + "data = /d\ndim0 = %\ndim2 = ss\ndim3 = fs\n" + panels)
+    assert geometry.dim_layout == ("%", "n", "ss", "fs")
+    assert [p.stack_index for p in geometry.panels] == [(0,), (1,), (2,)]
+    _assert_same_detector(geometry, parse_geometry(format_geometry(geometry)))
+
+
+def test_masks_old_and_new_are_read_with_their_bits() -> None:
+    old = parse_geometry(HEADER + "mask = /m\nmask_good = 1\nmask_bad = 0\nmask_file = m.h5\n" + PANEL)
+    assert (old.mask_path, old.mask_file, old.mask_good_bits, old.mask_bad_bits) == ("/m", "m.h5", 1, 0)
+    lines = (
+        "mask0_data = /a\nmask0_badbits = 0xff\nmask0_goodbits = 0x00\nmask2_data = /b\nmask2_file = x.h5\n"
+    )
+    new = parse_geometry(HEADER + lines + PANEL)
+    assert (new.mask_path, new.mask_good_bits, new.mask_bad_bits) == ("/a", 0, 0xFF)
+    assert new.more_masks == (MaskLayer("/b", "x.h5"),)
+    again = parse_geometry(format_geometry(new))
+    assert again.more_masks == new.more_masks
+
+
+def test_a_mask_without_bits_calls_everything_but_zero_bad() -> None:
+    geometry = parse_geometry(HEADER + "mask = /m\n" + PANEL)
+    assert (geometry.mask_good_bits, geometry.mask_bad_bits) == (0, 0xFFFF)
+
+
+def test_ignored_panels_and_edges_become_bad_regions() -> None:
+    other = PANEL.replace("p0", "p1").replace("corner_x = -5", "corner_x = 9")
+    geometry = parse_geometry(HEADER + "mask_edge_pixels = 1\n" + PANEL + other + "p1/no_index = 1\n")
+    from peaknet_pipeline.geometry.maps import geometry_bad_pixels
+
+    bad = geometry_bad_pixels(geometry)
+    assert bad[1].all()
+    assert not bad[0, 1:-1, 1:-1].any()
+    assert bad[0].sum() == 10 * 5 - 8 * 3
+
+
+def test_no_index_zero_keeps_the_panel() -> None:
+    assert parse_geometry(HEADER + PANEL + "p0/no_index = 0\n").bad_regions == ()
+
+
+def test_a_detector_shift_moves_the_corners() -> None:
+    geometry = parse_geometry(HEADER + "detector_shift_x = 1 mm\ndetector_shift_y = -0.0005\n" + PANEL)
+    assert geometry.panels[0].corner_x == pytest.approx(-5 + 10)
+    assert geometry.panels[0].corner_y == pytest.approx(-2.5 - 5)
+
+
+def test_exponents_in_vectors_and_whole_numbers_with_a_point_are_read() -> None:
+    text = HEADER + PANEL.replace("fs = x", "fs = +1.0x -3.2e-05y +1e-3z").replace(
+        "max_fs = 9", "max_fs = 9.0"
+    )
+    panel = parse_geometry(text).panels[0]
+    assert panel.fs_vec == (1.0, -3.2e-05, 1e-3)
+    assert panel.max_fs == 9
+
+
+def test_axes_that_a_vector_leaves_out_are_zero() -> None:
+    panel = parse_geometry(HEADER + PANEL.replace("fs = x", "fs = -y").replace("ss = y", "ss = 1.5x")).panels[
+        0
+    ]
+    assert (panel.fs_vec, panel.ss_vec) == ((0.0, -1.0, 0.0), (1.5, 0.0, 0.0))
+
+
+def test_the_text_is_kept_for_streams() -> None:
+    assert parse_geometry(HEADER + PANEL).text == HEADER + PANEL
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "No panel descriptions"),
+        ("hello\n", "line 1 is not 'key = value'"),
+        (
+            HEADER + PANEL.replace("p0/corner_x = -5\n", ""),
+            "panel p0 has no usable corner_x.*Add 'p0/corner_x",
+        ),
+        (HEADER + PANEL.replace("= -2.5", "= wide"), "line 11: not a number.*found 'wide'"),
+        (HEADER.replace("clen = 0.1 m\n", "") + PANEL, "has no clen"),
+        (HEADER.replace("0.1 m", "0.1 inch") + PANEL, "unknown unit of length.*'0.1 inch'"),
+        (HEADER.replace("9500 eV", "9500 J") + PANEL, "unknown unit of photon energy"),
+        (HEADER.replace("9500 eV", "-9500 eV") + PANEL, "not positive"),
+        (HEADER.replace("res = 10000\n", "") + PANEL, "resolution"),
+        (HEADER.replace("res = 10000", "res = 0") + PANEL, "no usable res"),
+        (HEADER.replace("adu_per_photon = 2\n", "") + PANEL, "no intensity scale"),
+        (HEADER + PANEL.replace("max_fs = 9", "max_fs = -1"), "maximum fs"),
+        (HEADER + PANEL.replace("min_fs = 0", "min_fs = 12"), "no pixels along fs.*min 12, max 9"),
+        (HEADER + PANEL.replace("max_fs = 9", "max_fs = 999999999"), "absurdly large"),
+        (HEADER + PANEL.replace("fs = x", "fs = w"), "does not parse.*Invalid"),
+        (HEADER + PANEL.replace("ss = y", "ss = 2x"), "singular"),
+        (HEADER + PANEL + "bad_a/min_x = 1\n", "bad region bad_a is incomplete.*max_x"),
+        (HEADER + PANEL + "bad_a/min_x = 1\nbad_a/min_fs = 1\n", "mix x/y and fs/ss"),
+        (
+            HEADER
+            + PANEL
+            + "".join(f"bad_a/{e}_{a} = 1\n" for e in ("min", "max") for a in "xy")
+            + "bad_a/panel = q\n",
+            "unknown panel.*found q",
+        ),
+        (HEADER + "group_all = p0,p7\n" + PANEL, "group all names unknown panels or groups.*p7"),
+        (HEADER + "dim0 = fs\ndim1 = ss\n" + PANEL, "fs comes before ss"),
+        (HEADER + "dim0 = %\ndim2 = fs\n" + PANEL, "undefined"),
+        (HEADER + "data = /data/%/raw\n" + PANEL, "placeholder in its data path"),
+        (HEADER + "electron_voltage = 200 kV\n" + PANEL, "electron diffraction"),
+        (HEADER + "mask0_data = /m\nmask0_badbits = lots\n" + PANEL, "mask bits"),
+        (HEADER + PANEL + "p0/no_index = maybe\n", "no_index is neither"),
+        (HEADER + "flag_lessthan = 0\n" + PANEL + "p0/flag_lessthan = 1\n", "differs between panels"),
+        (HEADER + "detector_shift_x = /x\n" + PANEL, "shift per frame is not supported"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.geom"
+    path.write_text(text)
+    with pytest.raises(GeometryError, match=message) as caught:
+        read_geometry(path)
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_are_no_geometry_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeometryError, match="no such geometry file"):
+        read_geometry(tmp_path / "none.geom")
+    (tmp_path / "data.h5").write_bytes(b"\x89HDF\r\n\x1a\n\x00\x00")
+    with pytest.raises(GeometryError, match="not a text file"):
+        read_geometry(tmp_path / "data.h5")
+
+
+def test_random_damage_never_gives_another_error(tmp_path: Path) -> None:
+    """Bit flips and cuts in a good file: it is read, or refused with a GeometryError, never a crash."""
+    rng = np.random.default_rng(7)
+    good = (HEADER + "dim0 = %\ndim1 = ss\ndim2 = fs\n" + PANEL).encode()
+    path = tmp_path / "damaged.geom"
+    refused = 0
+    for _ in range(400):
+        content = bytearray(good[: rng.integers(1, len(good) + 1)])
+        for _ in range(rng.integers(1, 4)):
+            content[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_geometry(path)
+        except GeometryError:
+            refused += 1
+    assert refused > 100

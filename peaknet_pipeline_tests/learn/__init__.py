@@ -1,0 +1,1 @@
+"""The network learns toy problems of known truth; checkpoints, registry and training meet bad input."""

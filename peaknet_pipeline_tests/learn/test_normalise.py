@@ -1,0 +1,124 @@
+"""Significance: the same picture in any unit, calibrated noise, nothing from bad pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.normalise import (
+    NormaliseParameters,
+    estimate_background,
+    expand_blocks,
+    normalise,
+)
+
+
+def poisson(mean: float | np.ndarray, shape: tuple[int, int] = (128, 96), seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.poisson(np.broadcast_to(mean, shape)).astype(np.float32))[None]
+
+
+def everywhere(image: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(image, dtype=torch.bool)
+
+
+@settings(deadline=None, max_examples=25)
+@given(gain=st.floats(1e-3, 1e3), pedestal=st.floats(-100, 100), seed=st.integers(0, 10))
+def test_gain_and_pedestal_change_nothing(gain: float, pedestal: float, seed: int) -> None:
+    image = poisson(20.0, (64, 64), seed)
+    scaled = (image.double() * gain + pedestal * gain).float()
+    ours, theirs = normalise(image, everywhere(image)), normalise(scaled, everywhere(image))
+    torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("mean", [0.3, 3.0, 300.0])
+def test_background_noise_has_unit_deviation(mean: float) -> None:
+    image = poisson(mean, (256, 256))
+    background = estimate_background(image, everywhere(image))
+    assert float(background.mean.mean()) == pytest.approx(mean, rel=0.05)
+    assert float(background.noise.mean()) == pytest.approx(mean**0.5, rel=0.05)
+
+
+def test_a_slope_is_followed() -> None:
+    slope = np.linspace(10, 60, 128)[:, None] * np.linspace(1, 2, 96)[None, :]
+    image = poisson(slope)
+    z = normalise(image, everywhere(image))[0, 0]
+    for part in z[:128, :96].reshape(4, 32, 3, 32).permute(0, 2, 1, 3).reshape(12, -1):
+        assert abs(float(part.mean())) < 0.25
+    assert float(z.std()) == pytest.approx(1.0, abs=0.12)
+
+
+def test_bright_peaks_do_not_raise_the_background() -> None:
+    image = poisson(10.0)
+    quiet = estimate_background(image, everywhere(image))
+    bright = image.clone()
+    bright[0, 5:125:16, 5:90:16] += 50_000
+    loud = estimate_background(bright, everywhere(image))
+    assert float((loud.mean - quiet.mean).abs().max()) < 1.0
+    assert float((loud.noise / quiet.noise - 1).abs().max()) < 0.2
+
+
+@settings(deadline=None, max_examples=20)
+@given(value=st.sampled_from([float("nan"), float("inf"), -1e9, 1e9, 0.0]), seed=st.integers(0, 100))
+def test_values_of_bad_pixels_never_count(value: float, seed: int) -> None:
+    image = poisson(12.0, (70, 50), seed)
+    good = torch.from_numpy(np.random.default_rng(seed).random((1, 70, 50)) > 0.3)
+    expected = normalise(image, good)
+    assert torch.equal(normalise(torch.where(good, image, value), good), expected)
+    assert bool((expected[:, 0][~good] == 0).all())
+
+
+def test_not_a_number_counts_as_bad() -> None:
+    image = poisson(12.0, (64, 64))
+    image[0, 10:20] = float("nan")
+    z = normalise(image, everywhere(image))
+    assert bool(torch.isfinite(z).all())
+    assert bool((z[0, 0, 10:20] == 0).all())
+
+
+def test_a_gap_takes_its_neighbours_background() -> None:
+    image = poisson(np.where(np.arange(192) < 96, 10.0, 100.0)[None, :], (128, 192))
+    good = everywhere(image)
+    good[:, :64, :] = False
+    full = expand_blocks(estimate_background(image, good).mean, (128, 192), NormaliseParameters())
+    assert bool(torch.isfinite(full).all())
+    assert float(full[0, :64, :32].mean()) == pytest.approx(10, rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (200, 7)])
+def test_small_and_odd_panels_work(shape: tuple[int, int]) -> None:
+    image = poisson(9.0, shape)
+    z = normalise(image, everywhere(image))
+    assert z.shape == (1, 1, *shape)
+    assert bool(torch.isfinite(z).all())
+
+
+def test_empty_and_constant_and_masked_panels_give_zero() -> None:
+    image = torch.stack([torch.zeros(40, 40), torch.full((40, 40), 7.0), torch.full((40, 40), 7.0)])
+    good = torch.ones_like(image, dtype=torch.bool)
+    good[2] = False
+    assert float(normalise(image, good).abs().max()) == 0
+
+
+def test_photons_in_a_nearly_empty_frame_stay_small() -> None:
+    image = poisson(0.002, (128, 128))
+    assert float(normalise(image, everywhere(image)).max()) < 3
+
+
+def test_panels_are_normalised_alone() -> None:
+    images = torch.cat([poisson(3.0), poisson(300.0)])
+    together = normalise(images, everywhere(images))
+    assert torch.equal(together[1:], normalise(images[1:], everywhere(images[1:])))
+
+
+def test_integer_frames_are_accepted() -> None:
+    image = poisson(30.0, (64, 64))
+    for dtype in (torch.uint16, torch.int32):
+        assert torch.equal(normalise(image.to(dtype), everywhere(image)), normalise(image, everywhere(image)))
+
+
+def test_shapes_must_fit() -> None:
+    with pytest.raises(ModelError, match="do not fit"):
+        normalise(torch.zeros(1, 8, 8), torch.ones(1, 8, 9, dtype=torch.bool))
