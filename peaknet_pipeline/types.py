@@ -319,6 +319,7 @@ FITS = Schema(
             Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
             for name, unit, _ in _FIT_NAMES
         ),
+        Column("significance", "float32", "", "amplitude / its standard error at fixed shape", nullable=True),
         Column("reduced_chi2", "float32", "", "weighted reduced chi square", nullable=True),
         Column("n_pixels", "int32", "px", "pixels that entered the fit"),
         Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),

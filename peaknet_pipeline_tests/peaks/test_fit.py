@@ -6,9 +6,10 @@ import pytest
 
 from peaknet_pipeline.bench.fit import draw_patches, run
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.peaks.fit import FitFlag, FitParams, fit_patches, fits_table, profile_values
+from peaknet_pipeline.peaks.fit import FitFlag, FitParams, fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import audit_fits
 from peaknet_pipeline.peaks.fit_patches import concatenate_patches, cut_patches
+from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.profile import AMPLITUDE, HALF_WIDTH_PER_SIGMA, profile_model
 
 TRUE = np.array(
