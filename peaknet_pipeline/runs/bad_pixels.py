@@ -132,7 +132,7 @@ def find_bad_pixels(
 
 
 def trim_largest(statistics: RunStatistics) -> tuple[Float32Array, Float32Array]:
-    """Return mean and standard deviation without each pixel's largest frame, so that one Bragg spot doesn't count."""
+    """Return mean and standard deviation without each pixel's largest frame: one Bragg spot doesn't count."""
     n = statistics.n_frames
     if n < 2:
         return statistics.mean, statistics.std

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peaknet_pipeline.geometry.maps import panel_shape
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.ewald import panel_matrices
 from peaknet_pipeline.simulate.experiment import BackgroundParameters, BeamParameters, RunConditions
@@ -77,9 +78,7 @@ def make_background_maps(
 
 def panel_sizes(geometry: Geometry) -> IntArray:
     """Return (n_panels, 2): height (ss) and width (fs) of each panel."""
-    return np.array(
-        [[p.max_ss - p.min_ss + 1, p.max_fs - p.min_fs + 1] for p in geometry.panels], dtype=np.int64
-    )
+    return np.array([panel_shape(panel) for panel in geometry.panels], dtype=np.int64)
 
 
 def _ring(inv_d: Float64Array, spacing: float, width: float) -> Float64Array:

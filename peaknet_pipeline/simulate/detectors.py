@@ -85,11 +85,11 @@ def _module_gaps(detector: Detector) -> tuple[BadRegion, ...]:
     rows = range(module_ss, detector.n_ss - 1, module_ss + gap_ss)
     columns = range(module_fs, detector.n_fs - 1, module_fs + gap_fs)
     horizontal = [
-        BadRegion(f"gap_ss{i}", "p0", True, 0, detector.n_fs - 1, row, row + gap_ss - 1)
+        BadRegion(f"bad_gap_ss{i}", "p0", True, 0, detector.n_fs - 1, row, row + gap_ss - 1)
         for i, row in enumerate(rows)
     ]
     vertical = [
-        BadRegion(f"gap_fs{i}", "p0", True, column, column + gap_fs - 1, 0, detector.n_ss - 1)
+        BadRegion(f"bad_gap_fs{i}", "p0", True, column, column + gap_fs - 1, 0, detector.n_ss - 1)
         for i, column in enumerate(columns)
     ]
     return (*horizontal, *vertical)

@@ -1,0 +1,137 @@
+"""The weights that come with the package: trained on random simulated experiments, from one seed.
+
+``python -m peaknet_pipeline.stages.shipped WORK_FOLDER`` repeats them; stopped, it goes on where it was.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
+from peaknet_pipeline.learn.config import ModelConfig, named_scale
+from peaknet_pipeline.learn.crops import ValidationPanel
+from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.learn.recipe import TrainParameters
+from peaknet_pipeline.learn.train import Progress, train_model
+from peaknet_pipeline.learn.transforms import TransformParameters
+from peaknet_pipeline.learn.validate import ValidationParameters
+from peaknet_pipeline.stages.truth_crops import TeachingParameters, draw_frames, store_crops, truth_panels
+
+SHIPPED_NAME = "general"
+VALIDATION_SEEDS = range(900_000_000, 900_000_040)
+"""Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
+
+VALIDATION_SIDE = 384
+
+
+TEACHING = TeachingParameters(n_experiments=600)
+TRAINING = TrainParameters(
+    steps=60_000,
+    batch_size=8,
+    learning_rate=2e-3,
+    warmup_steps=500,
+    ema_decay=0.999,
+    validate_every=5_000,
+    patience=100,
+    final_rate=0.01,
+)
+TRANSFORMS = TransformParameters()
+VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(2, 19)))
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """All settings of the shipped network."""
+
+    scale: str = "edge"
+    teaching: TeachingParameters = TEACHING
+    training: TrainParameters = TRAINING
+    transforms: TransformParameters = TRANSFORMS
+    validation: ValidationParameters = VALIDATION
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's architecture."""
+        return named_scale(self.scale)
+
+
+def train_shipped(
+    work: Path,
+    folder: Path,
+    *,
+    recipe: ShippedRecipe | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    simulating: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train the general edge network on simulated experiments and write it as a checkpoint.
+
+    Parameters
+    ----------
+    work : Path
+        Where crops and the training state are kept; a second call goes on from there.
+    folder : Path
+        The checkpoint's folder.
+    recipe : ShippedRecipe, optional
+        Scale, teaching material, training; everything follows from the seeds in it.
+    progress, simulating : callable, optional
+        Told after every step, and (done, all) after every simulated experiment.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder.
+
+    """
+    recipe = recipe or ShippedRecipe()
+    crops = store_crops(work, recipe.teaching, progress=simulating)
+    result = train_model(
+        build_model(recipe.config, seed=recipe.training.seed),
+        crops,
+        params=recipe.training,
+        validation=validation_panels(recipe.teaching),
+        transforms=recipe.transforms,
+        validation_params=recipe.validation,
+        state_folder=work / f"state-{recipe.scale}",
+        progress=progress,
+    )
+    card = ModelCard(
+        name=folder.name,
+        step=result.step,
+        threshold=result.threshold,
+        scores=result.scores.to_dict() if result.scores else {},
+        training_manifest=recipe.teaching.digest(),
+        seed=recipe.training.seed,
+        training=recipe.training.to_dict(),
+        notes={"teaching": recipe.teaching.to_dict(), "transforms": recipe.transforms.to_dict()},
+    )
+    return write_checkpoint(folder, result.model, card=card)
+
+
+def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:
+    """Simulate experiments that never train: up to two windows of two frames each, half of them blank."""
+    params = TeachingParameters.from_mapping(
+        {**teaching.to_dict(), "frames_per_experiment": 2, "hit_fraction": 0.5}
+    )
+    chosen: list[ValidationPanel] = []
+    for seed in VALIDATION_SEEDS:
+        for frame, good in draw_frames(seed, params):
+            panels = list(truth_panels(frame, good, params, largest=VALIDATION_SIDE))
+            chosen += panels[:: max(1, len(panels) // 2)][:2]
+    return chosen
+
+
+def main(arguments: list[str]) -> None:
+    """Train into the package's own weights folder; write one JSON line per validation to standard error."""
+
+    def tell(progress: Progress) -> None:
+        if progress.scores is not None:
+            line = {"step": progress.step, "loss": progress.loss, **progress.scores.to_dict()}
+            sys.stderr.write(json.dumps(line) + "\n")
+
+    train_shipped(Path(arguments[0]), SHIPPED_FOLDER / SHIPPED_NAME, progress=tell)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
