@@ -204,6 +204,7 @@ FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
+CurationTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
 _PANEL = Column("panel", "int16", "", "panel number in the stack, in the geometry's order")
@@ -410,6 +411,24 @@ SCORES = Schema(
     ),
 )
 
+CURATION = Schema(
+    "curation",
+    "Frames worth a look and a place in the next training set, the most useful first",
+    (
+        _FRAME,
+        Column("rank", "int32", "", "place in the ranking, from 1"),
+        Column("priority", "float32", "", "sum of the weights of the reasons"),
+        Column("reason", "string", "", "why the frame is here, reasons separated by semicolons"),
+        Column("n_classical", "int32", "", "peaks of the classical finder"),
+        Column("n_neural", "int32", "", "peaks of the network"),
+        Column("n_common", "int32", "", "peaks that both found"),
+        Column("agreement", "float32", "", "2 n_common / (n_classical + n_neural)"),
+        Column("classical_indexed", "bool", "", "the classical peaks led to a lattice"),
+        Column("neural_indexed", "bool", "", "the neural peaks led to a lattice"),
+        Column("confidence", "float32", "", "median score of the network's peaks", nullable=True),
+    ),
+)
+
 TRUTH_FRAMES = Schema(
     "truth_frames",
     "What was simulated in each frame",
@@ -455,6 +474,7 @@ SCHEMAS = {
         FITS,
         SPLIT,
         SCORES,
+        CURATION,
         TRUTH_FRAMES,
         TRUTH_LATTICES,
         TRUTH_REFLECTIONS,

@@ -1,6 +1,6 @@
 """Peak matching for one run: found peaks and predicted reflections → pairs → fits → label maps."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def label_frames(
     match: MatchParams | None = None,
     fit: FitParams | None = None,
     raster: RasterParams | None = None,
+    additions: Collection[int] = (),
     provenance: Mapping[str, str] | None = None,
     audit_sample: int = 50,
     seed: int = 0,
@@ -94,6 +95,9 @@ def label_frames(
     saturation_adu : float, optional
         Pixels at or above it become ignore and stay out of the fits.
     match, fit, raster : parameter sets
+    additions : collection of int
+        Frames to label whatever their match looks like, because somebody looked at them; they still need a
+        lattice.
     provenance : mapping of str
         Written into the label file.
     audit_sample : int
@@ -112,6 +116,7 @@ def label_frames(
     """
     match, fit, raster = match or MatchParams(), fit or FitParams(), raster or RasterParams()
     matches, frame_matches = match_peaks(peaks, reflections, params=match)
+    frame_matches = _add_frames(frame_matches, additions)
     chosen = frame_matches["frame"].to_numpy(np.int64)[frame_matches["selected"].to_numpy(bool)]
     plan = _plan_reflections(peaks, reflections, matches, chosen, match)
     detector = _Detector(bad_pixels, adu_per_photon, saturation_adu)
@@ -128,6 +133,13 @@ def label_frames(
             if progress is not None:
                 progress(len(block))
     return _summarize(fits, matches, frame_matches, len(chosen), kept, fit, audit_sample)
+
+
+def _add_frames(frame_matches: FrameMatchTable, additions: Collection[int]) -> FrameMatchTable:
+    """Select the added frames too, and say so beside the reason for which they would have been left out."""
+    added = frame_matches["frame"].isin(list(additions)) & ~frame_matches["selected"]
+    reason = frame_matches["reason"].where(~added, "added in spite of: " + frame_matches["reason"])
+    return frame_matches.assign(selected=frame_matches["selected"] | added, reason=reason)
 
 
 @dataclass(frozen=True)

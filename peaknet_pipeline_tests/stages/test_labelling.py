@@ -155,6 +155,22 @@ def test_a_run_whose_frames_do_not_agree_gives_an_empty_label_file(tmp_path):
     assert len(read_labels(tmp_path / "l.h5")[0]) == 0
 
 
+def test_an_added_frame_is_labelled_in_spite_of_its_match(tmp_path):
+    frames, truth = make_run(3)
+    rng = np.random.default_rng(2)
+    run = label_frames(
+        frames.__getitem__,
+        make_peaks(truth[:5], rng),
+        make_reflections(truth, rng, np.full(len(truth), 30.0)),
+        tmp_path / "l.h5",
+        bad_pixels=np.zeros(SHAPE, bool),
+        match=MatchParams(min_matched=10),
+        additions={1, 77},
+    )
+    assert read_labels(tmp_path / "l.h5")[0].tolist() == [1]
+    assert run.frame_matches["reason"].tolist()[1] == "added in spite of: fewer than 10 pairs"
+
+
 def test_empty_tables_give_an_empty_label_file(tmp_path):
     run = label_frames(
         lambda frame: np.zeros(SHAPE),
