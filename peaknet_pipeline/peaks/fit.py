@@ -39,7 +39,7 @@ class FitFlag(IntFlag):
     WIDTH_AT_BOUND = 32
     """The profile is as wide as allowed, or as narrow as allowed in both directions (a single pixel)."""
     CHI2 = 64
-    """The reduced χ² exceeds ``max_chi2``."""
+    """The reduced χ² exceeds ``max_chi2`` and the misfit ``max_misfit`` of the spot."""
     MASKED_CENTRE = 128
     """The pixel under the fitted centre is bad or off the panel."""
 
@@ -55,6 +55,9 @@ class FitParams(Parameters):
     min_pixels: int = parameter(30, meaning="least good pixels in a patch", unit="px", ge=12)
     min_significance: float = parameter(4.5, meaning="least amplitude over its error at fixed shape", ge=0)
     max_chi2: float = parameter(2.0, meaning="largest reduced χ² of an accepted fit", gt=0)
+    max_misfit: float = parameter(
+        0.3, meaning="misfit that is forgiven beyond max_chi2, as a share of the spot", ge=0, le=1
+    )
     tied_widths: bool = parameter(
         True, meaning="Gaussian and Lorentzian share one half width per axis, γ = σ √(2 ln 2)"
     )
@@ -218,6 +221,9 @@ def judge_fits(
     reduced = chi2 / np.maximum(n_pixels - N_PROFILE, 1)
     fitted = np.isfinite(values).all(axis=1)
     shift = np.abs(values[:, [CENTRE_SS, CENTRE_FS]] - (patches.start - patches.centre))
+    # (significance² · reduced χ²) is the spot's own share of χ²: no profile fits ten thousand photons to
+    # within their noise.
+    forgiven = params.max_misfit**2 * significance**2 * reduced / np.maximum(n_pixels - N_PROFILE, 1)
     with np.errstate(invalid="ignore"):
         problems = {
             FitFlag.NOT_CONVERGED: ~converged,
@@ -225,7 +231,7 @@ def judge_fits(
             FitFlag.INSIGNIFICANT: ~(significance >= params.min_significance),
             FitFlag.CENTRE_FAR: (shift >= params.max_shift * (1 - 1e-6)).any(axis=1),
             FitFlag.WIDTH_AT_BOUND: _width_at_bound(values, params),
-            FitFlag.CHI2: ~(reduced <= params.max_chi2),
+            FitFlag.CHI2: ~(reduced <= params.max_chi2 + forgiven),
             FitFlag.MASKED_CENTRE: ~_centre_is_good(patches, values),
         }
     flags = np.zeros(len(patches), dtype=np.int64)
