@@ -1,7 +1,9 @@
 """Pseudo-Voigt + plane fits to reflections: parameters, start values, flags and the table of results."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import partial
 
 import numpy as np
 
@@ -156,7 +158,7 @@ def second_start(start: Float64Array, params: FitParams) -> Float64Array:
     return other
 
 
-def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
+def fit_patches(patches: Patches, params: FitParams | None = None, *, device: str = "cpu") -> FitResult:
     """Fit the profile model to every patch by batched Levenberg–Marquardt and flag what went wrong.
 
     The slow equivalent is ``fit_lmfit.fit_patches_lmfit`` on the same patches.
@@ -165,12 +167,14 @@ def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
     ----------
     patches : Patches
     params : FitParams, optional
+    device : str
+        ``cpu`` fits by compiled loops over all cores, any other torch device in step on that device.
 
     """
     params = params or FitParams()
     n_pixels = patches.good.sum(axis=(1, 2)).astype(np.int64)
     enough = np.flatnonzero(n_pixels >= params.min_pixels)
-    solved = _solve(patches.take(enough), params)
+    solved = _solve(patches.take(enough), params, _solver(device))
     values, errors = np.full((len(patches), N_PROFILE), np.nan), np.full((len(patches), N_PROFILE), np.nan)
     chi2, significance, converged = np.full((3, len(patches)), np.nan)
     reduced = solved.chi2 / np.maximum(n_pixels[enough] - N_PROFILE, 1)
@@ -180,12 +184,20 @@ def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
     return judge_fits(patches, params, values, errors, chi2, significance, converged == 1)
 
 
-def _solve(patches: Patches, params: FitParams) -> Solutions:
+def _solver(device: str) -> Callable[..., Solutions]:
+    if device == "cpu":
+        return solve_batch
+    from peaknet_pipeline.peaks.fit_torch import solve_batch_torch
+
+    return partial(solve_batch_torch, device=device)
+
+
+def _solve(patches: Patches, params: FitParams, solver: Callable[..., Solutions]) -> Solutions:
     """Fit every patch from the first start and those that are not sure from the second as well."""
     weights, (start, lower, upper) = photon_weights(patches), start_parameters(patches, params)
 
     def solve(rows: IntArray, begin: Float64Array) -> Solutions:
-        return solve_batch(
+        return solver(
             patches.data[rows],
             weights[rows],
             begin,
