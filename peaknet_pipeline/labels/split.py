@@ -46,7 +46,8 @@ class LabelledRun:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Runs and frames that a user took out, and why.
+    """Runs and frames that a user named, to take them out (or, in a list of additions, to put them in), and
+    why.
 
     Attributes
     ----------
