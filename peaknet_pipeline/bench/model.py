@@ -113,7 +113,7 @@ def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Wo
 def run_on_gpu(
     model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray, repeats: int
 ) -> dict[str, Any]:
-    """Measure frames per second on a GPU, frames resident there as 16-bit integers, normalisation included."""
+    """Measure frames per second on a GPU, frames resident there as 16-bit integers, normalised there."""
     device = torch.device("cuda")
     pixels, mask = torch.from_numpy(images.view(np.int16)).to(device), torch.from_numpy(good).to(device)
     figures: dict[str, Any] = {"gpu": torch.cuda.get_device_name(device)}

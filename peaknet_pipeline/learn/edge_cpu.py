@@ -52,7 +52,7 @@ class EdgeOnCpu:
         return out
 
     def cells(self, images: FrameArray, good: BoolArray) -> Tensor:
-        """Return (n, n_outputs · stem², ss / stem, fs / stem), bfloat16: the outputs in space-to-depth order."""
+        """Return bfloat16 outputs in space-to-depth order: (n, n_outputs · stem², ss / stem, fs / stem)."""
         with torch.inference_mode():
             cells = normalise_cells(
                 images, good, stem=self.config.stem, params=self.normalisation, pad_to=self.config.stride
