@@ -70,7 +70,7 @@ def _reference(depths: tuple[int, ...], dims: tuple[int, ...]) -> ModelConfig:
     return ModelConfig(depths=depths, dims=dims)
 
 
-_EDGE = ModelConfig(family="edge", depths=(1,), dims=(32,), features=1, n_fusion_blocks=0, head_features=1)
+_EDGE = ModelConfig(family="edge", depths=(1, 0), dims=(32, 64), features=1, n_fusion_blocks=0, head_features=1)
 
 SCALES: dict[str, ModelConfig] = {
     "yocto": ModelConfig(
@@ -87,7 +87,7 @@ SCALES: dict[str, ModelConfig] = {
     "base": _reference((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": _reference((3, 3, 27, 3), (192, 384, 768, 1536)),
     "huge": _reference((3, 3, 27, 3), (352, 704, 1408, 2816)),
-    "edge-small": replace(_EDGE, depths=(1,), dims=(24,)),
+    "edge-small": replace(_EDGE, depths=(1,), dims=(32,)),
     "edge": _EDGE,
     "edge-large": replace(_EDGE, depths=(2, 2), dims=(48, 64)),
 }

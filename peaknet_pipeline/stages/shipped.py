@@ -23,20 +23,20 @@ from peaknet_pipeline.stages.truth_crops import draw_frames, make_panel, store_c
 from peaknet_pipeline.stages.truth_windows import TeachingParameters, disturb_window
 
 SHIPPED_NAME = "general"
-VALIDATION_SEEDS = range(900_000_000, 900_000_100)
+VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 """Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
 
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=400)
+TEACHING = TeachingParameters(n_experiments=220)
 TRAINING = TrainParameters(
-    steps=40_000,
+    steps=24_000,
     batch_size=8,
     learning_rate=2e-3,
-    warmup_steps=500,
+    warmup_steps=300,
     ema_decay=0.999,
-    validate_every=4_000,
+    validate_every=3_000,
     patience=100,
     final_rate=0.01,
 )
