@@ -12,10 +12,19 @@ import click
 from peaknet_pipeline.errors import PeaknetError
 
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("data"), envvar="PEAKNET_DATA", show_default=True, help="Data root."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    envvar="PEAKNET_DATA",
+    show_default=True,
+    help="Data root.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line.")
-SETTINGS = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line."
+)
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
+)
 PATH = click.Path(path_type=Path)
 
 
@@ -107,9 +116,13 @@ def runs(data: Path, as_json: bool) -> None:
 @peaknet.command()
 @click.option("--out", type=PATH, required=True, help="Folder for the run files, geometry and cell.")
 @click.option("--runs", "n_runs", type=click.IntRange(1, 9999), default=1, show_default=True)
-@click.option("--frames", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Frames per run.")
+@click.option(
+    "--frames", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Frames per run."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--experiment", default="simulated", show_default=True, help="Experiment name; 'demo' is the demo's own.")
+@click.option(
+    "--experiment", default="simulated", show_default=True, help="Experiment name; 'demo' is the demo's own."
+)
 @figures
 def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) -> dict[str, Any]:
     """Simulate runs with known truth: HDF5 files r0001.h5 …, a .geom and a .cell."""
@@ -121,7 +134,9 @@ def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) ->
 @peaknet.command()
 @click.argument("run", type=PATH)
 @click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
-@click.option("--finder", type=click.Choice(["peakfinder8", "peaknet"]), default="peakfinder8", show_default=True)
+@click.option(
+    "--finder", type=click.Choice(["peakfinder8", "peaknet"]), default="peakfinder8", show_default=True
+)
 @click.option("--model", type=PATH, help="Model folder for --finder peaknet; the shipped weights without it.")
 @SETTINGS
 @click.option("--mask", type=PATH, help="Extra mask file (HDF5, numpy); True or non-zero is bad.")
@@ -129,12 +144,21 @@ def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) ->
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
 @figures
 def find(
-    run: Path, geometry: Path | None, finder: str, model: Path | None, settings: tuple[str, ...], mask: Path | None, out: Path, cxi: Path | None
+    run: Path,
+    geometry: Path | None,
+    finder: str,
+    model: Path | None,
+    settings: tuple[str, ...],
+    mask: Path | None,
+    out: Path,
+    cxi: Path | None,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
     from peaknet_pipeline.stages.finding import find_command
 
-    return find_command(run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi)
+    return find_command(
+        run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi
+    )
 
 
 @peaknet.command()
@@ -147,12 +171,20 @@ def find(
 @click.option("--stream", type=PATH, help="Also write a CrystFEL stream.")
 @figures
 def index(
-    peaks: Path, geometry: Path, cell: Path, engine: str, settings: tuple[str, ...], out: Path, stream: Path | None
+    peaks: Path,
+    geometry: Path,
+    cell: Path,
+    engine: str,
+    settings: tuple[str, ...],
+    out: Path,
+    stream: Path | None,
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
     from peaknet_pipeline.stages.lattices import index_command
 
-    return index_command(peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream)
+    return index_command(
+        peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream
+    )
 
 
 @peaknet.command()
@@ -164,8 +196,6 @@ def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
     from peaknet_pipeline.bench import registry
 
     return registry.run(name, settings)
-
-
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ class Parameters:
         for setting in settings:
             name, separator, value = setting.partition("=")
             if not separator:
-                raise ParameterError("not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting)
+                raise ParameterError(
+                    "not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting
+                )
             pairs[name.strip().replace("-", "_")] = value.strip()
         return cls.from_mapping(pairs)
 
@@ -110,7 +112,9 @@ def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
         return tuple(_convert(owner, name, arm, part) for part in parts)
     try:
         if hint is bool and isinstance(value, str):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                value.lower()
+            ]
         if hint is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return hint(value)

@@ -45,7 +45,9 @@ def plot_image(image: Float32Array, *, title: str, unit: str = "adu") -> bytes:
         axes = canvas.figure.add_subplot()
         good = image[np.isfinite(image)]
         low, high = np.percentile(good, [1, 99.7]) if good.size else (0.0, 1.0)
-        drawn = axes.imshow(_shrink(image), vmin=low, vmax=max(high, low + 1e-9), cmap="viridis", interpolation="nearest")
+        drawn = axes.imshow(
+            _shrink(image), vmin=low, vmax=max(high, low + 1e-9), cmap="viridis", interpolation="nearest"
+        )
         canvas.figure.colorbar(drawn, ax=axes, label=f"intensity ({unit})", shrink=0.85)
         _label(axes, title, "x (px)", "y (px)")
         axes.set_xticks([])
@@ -74,7 +76,9 @@ def plot_peaks(peaks: PeakTable, n_frames: int, *, title: str) -> bytes:
         _label(left, f"{title}: peaks per frame", "frame", "peaks")
         known = peaks[np.isfinite(peaks["inv_d"]) & (peaks["max_intensity"] > 0)]
         if len(known):
-            drawn = right.hexbin(known["inv_d"], known["max_intensity"], gridsize=40, yscale="log", bins="log", mincnt=1)
+            drawn = right.hexbin(
+                known["inv_d"], known["max_intensity"], gridsize=40, yscale="log", bins="log", mincnt=1
+            )
             canvas.figure.colorbar(drawn, ax=right, label="peaks")
         _label(right, "peakogram", "resolution 1/d (Å⁻¹)", "highest pixel (adu)")
     return canvas.png
@@ -84,10 +88,19 @@ def plot_labels(fits: FitTable, *, title: str) -> bytes:
     """Draw the reduced χ² and the widths of the fits, accepted and rejected."""
     with _canvas(8.6, 3.2) as canvas:
         left, right = canvas.figure.subplots(1, 2)
-        for accepted, colour, label in ((True, COLOURS["truth"], "accepted"), (False, COLOURS["neutral"], "ignored")):
+        for accepted, colour, label in (
+            (True, COLOURS["truth"], "accepted"),
+            (False, COLOURS["neutral"], "ignored"),
+        ):
             rows = fits[(fits["accepted"] == accepted) & np.isfinite(fits["reduced_chi2"])]
             if len(rows):
-                left.hist(np.clip(rows["reduced_chi2"], 0, 5), bins=40, alpha=0.6, color=colour, label=f"{label} ({len(rows)})")
+                left.hist(
+                    np.clip(rows["reduced_chi2"], 0, 5),
+                    bins=40,
+                    alpha=0.6,
+                    color=colour,
+                    label=f"{label} ({len(rows)})",
+                )
                 widths = np.sqrt(rows["sigma_ss"] * rows["sigma_fs"])
                 right.hist(np.clip(widths, 0, 4), bins=40, alpha=0.6, color=colour, label=label)
         _label(left, f"{title}: fits", "reduced χ²", "reflections", legend=True)
@@ -101,7 +114,9 @@ def plot_losses(history: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
         axes = canvas.figure.add_subplot()
         axes.semilogy([h["step"] for h in history], [h["loss"] for h in history], color="#bbbbbb", lw=0.7)
         smooth = pd.Series([h["loss"] for h in history]).rolling(25, min_periods=1).median()
-        axes.semilogy([h["step"] for h in history], smooth, color=COLOURS["classical"], label="loss, running median")
+        axes.semilogy(
+            [h["step"] for h in history], smooth, color=COLOURS["classical"], label="loss, running median"
+        )
         _label(axes, f"{title}: learning curve", "step", "training loss")
         scored = [(h["step"], h["scores"]["f1"]) for h in history if h.get("scores")]
         if scored:
@@ -125,7 +140,13 @@ def plot_recall(recalls: Mapping[str, pd.DataFrame], *, title: str) -> bytes:
                           color=COLOURS.get(finder, "black"), label=finder)  # fmt: skip
             axes.set_xticks(table.index, [f"{r.low:g}–{r.high:g}" for r in table.itertuples()], fontsize=8)
         axes.set_ylim(0, 1.02)
-        _label(axes, f"{title}: recall against the simulated truth", "expected SNR of the reflection", "recall", legend=True)
+        _label(
+            axes,
+            f"{title}: recall against the simulated truth",
+            "expected SNR of the reflection",
+            "recall",
+            legend=True,
+        )
     return canvas.png
 
 
@@ -139,7 +160,12 @@ def plot_rates(scores: Scores) -> bytes:
             colour = COLOURS.get(str(finder), "black")
             axes.plot(places, rows["indexing_yield"], "o-", color=colour, label=f"{finder}: indexing yield")
             axes.plot(places, rows["hit_rate"], "s--", color=colour, alpha=0.5, label=f"{finder}: hit rate")
-        axes.set_xticks(range(len(runs)), runs, rotation=30 if len(runs) > 4 else 0, ha="right" if len(runs) > 4 else "center")
+        axes.set_xticks(
+            range(len(runs)),
+            runs,
+            rotation=30 if len(runs) > 4 else 0,
+            ha="right" if len(runs) > 4 else "center",
+        )
         axes.set_ylim(0, 1.02)
         _label(axes, "Rates over runs", "run", "share of the frames processed", legend=True)
     return canvas.png

@@ -232,7 +232,13 @@ PEAKS = Schema(
         Column("snr", "float32", "", "intensity / sigma"),
         Column("n_pixels", "int32", "px", "pixels that belong to the peak"),
         Column("inv_d", "float32", "Å⁻¹", "resolution 1/d; NaN without a geometry", nullable=True),
-        Column("score", "float32", "", "the network's highest peak probability; NaN for classical finders", nullable=True),
+        Column(
+            "score",
+            "float32",
+            "",
+            "the network's highest peak probability; NaN for classical finders",
+            nullable=True,
+        ),
     ),
 )
 
@@ -245,7 +251,12 @@ INDEX = Schema(
         *_AXES,
         Column("n_peaks", "int32", "", "peaks in the frame that were offered to the indexer"),
         Column("n_explained", "int32", "", "peaks that this lattice explains"),
-        Column("residual", "float32", "Å⁻¹", "rms distance of the explained peaks from their reciprocal-lattice points"),
+        Column(
+            "residual",
+            "float32",
+            "Å⁻¹",
+            "rms distance of the explained peaks from their reciprocal-lattice points",
+        ),
     ),
 )
 
@@ -260,9 +271,22 @@ REFLECTIONS = Schema(
         _FS,
         _SS,
         Column("inv_d", "float32", "Å⁻¹", "resolution 1/d"),
-        Column("excitation_error", "float32", "Å⁻¹", "distance of the reciprocal-lattice point from the Ewald sphere, + outside"),
-        Column("intensity", "float32", "adu", "background-subtracted sum; NaN before integration", nullable=True),
-        Column("sigma", "float32", "adu", "standard error of the intensity; NaN before integration", nullable=True),
+        Column(
+            "excitation_error",
+            "float32",
+            "Å⁻¹",
+            "distance of the reciprocal-lattice point from the Ewald sphere, + outside",
+        ),
+        Column(
+            "intensity", "float32", "adu", "background-subtracted sum; NaN before integration", nullable=True
+        ),
+        Column(
+            "sigma",
+            "float32",
+            "adu",
+            "standard error of the intensity; NaN before integration",
+            nullable=True,
+        ),
     ),
 )
 
@@ -352,12 +376,32 @@ SCORES = Schema(
         Column("hit_rate", "float32", "", "hits / frames"),
         Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
         Column("indexing_yield", "float32", "", "indexed / frames"),
-        Column("false_index_rate", "float32", "", "azimuth-scrambled hits that index / scrambled hits", nullable=True),
-        Column("scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"),
+        Column(
+            "false_index_rate",
+            "float32",
+            "",
+            "azimuth-scrambled hits that index / scrambled hits",
+            nullable=True,
+        ),
+        Column(
+            "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
+        ),
         Column("peaks", "int64", "", "peaks in the run"),
         Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
-        Column("recall", "float32", "", "true reflections found / true reflections; NaN without truth", nullable=True),
-        Column("frames_per_second", "float32", "1/s", "frames per second of the finder, reading included", nullable=True),
+        Column(
+            "recall",
+            "float32",
+            "",
+            "true reflections found / true reflections; NaN without truth",
+            nullable=True,
+        ),
+        Column(
+            "frames_per_second",
+            "float32",
+            "1/s",
+            "frames per second of the finder, reading included",
+            nullable=True,
+        ),
         Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
         Column("model", "string", "", "model version; empty for classical"),
         Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),

@@ -93,7 +93,9 @@ def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float
     """Return the peaks with 1/d from the geometry and each frame's photon energy; NaN where that is unknown."""
     frames = peaks["frame"].to_numpy()
     energy = photon_energy_ev[frames] if len(frames) else np.empty(0)
-    inv_d = peak_inv_d(geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy)
+    inv_d = peak_inv_d(
+        geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy
+    )
     return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
 
 
@@ -107,7 +109,9 @@ def geometry_of(run: Run) -> Geometry:
 
     """
     if run.geometry is None:
-        raise GeometryError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry.")
+        raise GeometryError(
+            "no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry."
+        )
     return run.geometry
 
 
@@ -137,7 +141,13 @@ def peak_result(
         "seconds": seconds,
     }
     checks = (inside_panels(peaks, geometry), finite_intensities(peaks))
-    return StageResult(output, figures, {"peaks": output}, {"peaks_per_frame": plot_peaks(peaks, n_frames, title=title)}, checks)
+    return StageResult(
+        output,
+        figures,
+        {"peaks": output},
+        {"peaks_per_frame": plot_peaks(peaks, n_frames, title=title)},
+        checks,
+    )
 
 
 def inside_panels(peaks: PeakTable, geometry: Geometry) -> Check:
@@ -180,7 +190,9 @@ def find_command(
             from peaknet_pipeline.stages.inference import infer_in_run, load_model
 
             loaded = load_model(model)
-            peaks, seconds, used = infer_in_run(run, loaded, settings=settings, bad_pixels=bad, progress=progress)
+            peaks, seconds, used = infer_in_run(
+                run, loaded, settings=settings, bad_pixels=bad, progress=progress
+            )
             metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
         write_table(peaks, out, PEAKS, extra=metadata)
         if cxi is not None:

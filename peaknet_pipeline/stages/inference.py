@@ -17,7 +17,13 @@ from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run, flag_bad
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
-from peaknet_pipeline.stages.finding import add_resolution, geometry_of, peak_metadata, peak_result, peaks_path
+from peaknet_pipeline.stages.finding import (
+    add_resolution,
+    geometry_of,
+    peak_metadata,
+    peak_result,
+    peaks_path,
+)
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
@@ -34,12 +40,16 @@ from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
 class InferenceParams(Parameters):
     """How the network runs over a run."""
 
-    threshold: float | None = parameter(None, meaning="decision threshold; the model card's without it", ge=0, le=1)
+    threshold: float | None = parameter(
+        None, meaning="decision threshold; the model card's without it", ge=0, le=1
+    )
     min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
     max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
     min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
     device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
-    precision: str = parameter("auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16"))
+    precision: str = parameter(
+        "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
+    )
     batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
     readers: int = parameter(2, meaning="reader threads", ge=1)
 
@@ -73,7 +83,9 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
             write_table(peaks, output, PEAKS, extra=metadata | origin)
             write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run)
             n_frames = run.n_frames
-        result = peak_result(output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key)
+        result = peak_result(
+            output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
+        )
         figures = {**result.figures, "model": _version(model), "limiting_stage": report.limiting_stage}
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
@@ -83,7 +95,12 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 
 
 def infer_in_run(
-    run: Run, model: LoadedModel, *, settings: Sequence[str], bad_pixels: BoolArray, progress: Progress | None = None
+    run: Run,
+    model: LoadedModel,
+    *,
+    settings: Sequence[str],
+    bad_pixels: BoolArray,
+    progress: Progress | None = None,
 ) -> tuple[PeakTable, float, dict[str, Any]]:
     """Find the peaks of an open run with a network; return them, the seconds taken and the parameters used."""
     params = InferenceParams.from_settings(settings)

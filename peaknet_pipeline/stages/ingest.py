@@ -49,7 +49,7 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
         manifest = _manifest(context, info)
         write_json(output, manifest)
         energy = float(np.median(info.photon_energy_ev))
-        figures = {
+        figures: dict[str, Any] = {
             "frames": info.n_frames,
             "panels": info.stack_shape[0],
             "pixels": int(np.prod(info.stack_shape)),
@@ -58,7 +58,9 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
             "checksum": info.checksum,
         }
         checks = (
-            Check("has_photon_energy", bool(np.isfinite(info.photon_energy_ev).all()), f"median {energy:.1f} eV"),
+            Check(
+                "has_photon_energy", bool(np.isfinite(info.photon_energy_ev).all()), f"median {energy:.1f} eV"
+            ),
         )
         return StageResult(output, figures, checks=checks)
 
@@ -89,11 +91,15 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
             **{f"new_from_{s.name.strip('/').replace('/', '_')}": s.n_new for s in report.sources},
         }
         passed = fraction <= MAX_BAD_FRACTION
-        check = Check("mask_fraction", passed, f"{fraction:.2%} of the pixels are bad; at most {MAX_BAD_FRACTION:.0%}")
-        virtual = assemble(np.where(bad, np.nan, statistics.maximum), context.geometry)
+        check = Check(
+            "mask_fraction", passed, f"{fraction:.2%} of the pixels are bad; at most {MAX_BAD_FRACTION:.0%}"
+        )
+        masked = np.where(bad, np.nan, statistics.maximum).astype(np.float32)
+        virtual = np.asarray(assemble(masked, context.geometry), dtype=np.float32)
+        mask = np.asarray(assemble(bad.astype(np.float32), context.geometry), dtype=np.float32)
         plots = {
             "virtual_powder": plot_image(virtual, title=f"{key}: maximum over {statistics.n_frames} frames"),
-            "bad_pixel_mask": plot_mask(assemble(bad.astype(np.float32), context.geometry), title=f"{key}: bad pixels"),
+            "bad_pixel_mask": plot_mask(mask, title=f"{key}: bad pixels"),
         }
         return StageResult(output, figures, plots=plots, checks=(check,))
 
@@ -116,7 +122,11 @@ def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
         **values,
         "key": str(context.key),
         "cell": str(context.experiment.cell),
-        "photon_energy_ev": {"median": float(np.median(energies)), "low": float(energies.min()), "high": float(energies.max())},
+        "photon_energy_ev": {
+            "median": float(np.median(energies)),
+            "low": float(energies.min()),
+            "high": float(energies.max()),
+        },
     }
 
 
@@ -125,8 +135,12 @@ def write_statistics(path: Path, statistics: RunStatistics, report: BadPixelRepo
     with replace_atomically(path) as temporary:
         with h5py.File(temporary, "w") as file:
             for name in ("mean", "std", "maximum"):
-                file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
+                file.create_dataset(
+                    name, data=getattr(statistics, name), compression="gzip", compression_opts=1
+                )
             file.attrs["n_frames"] = statistics.n_frames
         with h5py.File(temporary, "a") as file:
-            data = file.create_dataset("bad_pixels", data=report.bad_pixels.astype(np.uint8), compression="gzip")
+            data = file.create_dataset(
+                "bad_pixels", data=report.bad_pixels.astype(np.uint8), compression="gzip"
+            )
             data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in report.sources])

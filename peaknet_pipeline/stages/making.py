@@ -26,7 +26,11 @@ CODE: dict[str, str] = {
 
 
 def make_stage(
-    stage: str, *, parameters: Mapping[str, Any], inputs: Iterable[Path], build: Callable[[Recipe], StageResult]
+    stage: str,
+    *,
+    parameters: Mapping[str, Any],
+    inputs: Iterable[Path],
+    build: Callable[[Recipe], StageResult],
 ) -> StageResult:
     """Run ``build`` and record its output's recipe, time and figures."""
     recipe = make_recipe(stage, code=CODE[stage], parameters=parameters, inputs=inputs)
@@ -34,7 +38,10 @@ def make_stage(
     result = build(recipe)
     write_recipe(result.output, recipe, seconds=time.perf_counter() - start, figures=result.figures)
     return StageResult(
-        result.output, result.figures, result.tables, result.plots, result.checks, data_version=recipe.digest()
+        result.output,
+        result.figures,
+        result.tables,
+        result.plots,
+        result.checks,
+        data_version=recipe.digest(),
     )
-
-

@@ -54,20 +54,26 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         truth = read_truth_of(context.path)
         subset = _subset_of(store, key)
         rows = [_score_finder(store, key, finder, params, truth, subset) for finder in FINDERS]
-        table = make_table(SCORES, pd.concat(rows, ignore_index=True).to_dict("series"))
+        table = pd.concat(rows, ignore_index=True)
         write_table(table, output, SCORES, extra={"recipe": recipe.digest()})
         plots = {}
         if truth is not None:
-            recalls = {f: score_peaks(_peaks(store, key, f), truth.reflections, params).by_snr for f in FINDERS}
+            recalls = {
+                f: score_peaks(_peaks(store, key, f), truth.reflections, params).by_snr for f in FINDERS
+            }
             plots["recall_by_snr"] = plot_recall(recalls, title=key)
         return StageResult(output, _figures(table), {"run_metrics": output}, plots, (_rates_in_range(table),))
 
     inputs = [f(store, key, finder) for finder in FINDERS for f in (peaks_path, index_path)]
     inputs += [path for path in (training_set_path(store, "all"),) if path.is_file()]
-    return make_stage("run_metrics", parameters=params.to_dict(), inputs=[*inputs, *context.settings_files], build=build)
+    return make_stage(
+        "run_metrics", parameters=params.to_dict(), inputs=[*inputs, *context.settings_files], build=build
+    )
 
 
-def experiment_summary(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+def experiment_summary(
+    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
+) -> StageResult:
     """All runs' rates in one table, with a plot over runs."""
     output = summary_path(store, "all")
     scored = [key for key in keys if metrics_path(store, key).is_file()]
@@ -123,7 +129,9 @@ def _score_finder(
 ) -> pd.DataFrame:
     path = peaks_path(store, key, finder)
     peaks, lattices = read_table(path, PEAKS), read_table(index_path(store, key, finder), INDEX)
-    made = {name: read_recipe(p) or {} for name, p in (("peaks", path), ("index", index_path(store, key, finder)))}
+    made = {
+        name: read_recipe(p) or {} for name, p in (("peaks", path), ("index", index_path(store, key, finder)))
+    }
     control = read_control(store, key, finder)
     metadata = read_table_metadata(path)
     context = RunContext(
@@ -155,7 +163,16 @@ def _subset_of(store: Store, key: str) -> str:
 def _figures(table: Scores) -> dict[str, Any]:
     figures: dict[str, Any] = {"frames": int(table["frames"].max())}
     for row in table.to_dict("records"):
-        for name in ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "false_index_rate", "precision", "recall"):
+        for name in (
+            "hits",
+            "indexed",
+            "hit_rate",
+            "indexing_rate",
+            "indexing_yield",
+            "false_index_rate",
+            "precision",
+            "recall",
+        ):
             if row[name] == row[name]:
                 figures[f"{row['finder']}_{name}"] = row[name]
     return figures
@@ -176,4 +193,14 @@ def _format_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
     counts = tuple(str(row[name]) for name in ("frames", "hits", "indexed"))
     rates = tuple(rate(n) for n in ("hit_rate", "indexing_rate", "indexing_yield"))
     control = f"{rate('false_index_rate')} of {row['scrambled']}"
-    return (row["run"], row["subset"], row["finder"], *counts, *rates, control, rate("precision"), rate("recall"), speed)
+    return (
+        row["run"],
+        row["subset"],
+        row["finder"],
+        *counts,
+        *rates,
+        control,
+        rate("precision"),
+        rate("recall"),
+        speed,
+    )
