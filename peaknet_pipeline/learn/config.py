@@ -70,7 +70,9 @@ def _reference(depths: tuple[int, ...], dims: tuple[int, ...]) -> ModelConfig:
     return ModelConfig(depths=depths, dims=dims)
 
 
-_EDGE = ModelConfig(family="edge", depths=(1, 0), dims=(32, 64), features=1, n_fusion_blocks=0, head_features=1)
+_EDGE = ModelConfig(
+    family="edge", depths=(1, 0), dims=(32, 64), features=1, n_fusion_blocks=0, head_features=1
+)
 
 SCALES: dict[str, ModelConfig] = {
     "yocto": ModelConfig(

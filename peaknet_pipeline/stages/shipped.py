@@ -29,7 +29,7 @@ VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=220)
+TEACHING = TeachingParameters(n_experiments=270)
 TRAINING = TrainParameters(
     steps=24_000,
     batch_size=8,
