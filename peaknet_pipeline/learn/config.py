@@ -81,6 +81,9 @@ SCALES: dict[str, ModelConfig] = {
     "zepto": ModelConfig(
         depths=(2, 2, 2), dims=(40, 64, 96), features=64, n_fusion_blocks=1, head_features=48
     ),
+    "zepto-wide": ModelConfig(
+        depths=(2, 2, 2), dims=(80, 112, 160), features=128, n_fusion_blocks=1, head_features=96
+    ),
     "atto": _reference((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": _reference((2, 2, 6, 2), (48, 96, 192, 384)),
     "pico": _reference((2, 2, 6, 2), (64, 128, 256, 512)),
