@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.types import FitTable, Float32Array, PeakTable, Scores
+from peaknet_pipeline.types import (
+    FitTable,
+    Float32Array,
+    Float64Array,
+    IndexTable,
+    PeakTable,
+    Scores,
+    UnitCell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,6 +156,32 @@ def plot_recall(recalls: Mapping[str, pd.DataFrame], *, title: str) -> bytes:
             legend=True,
         )
     return canvas.png
+
+
+def plot_cells(lattices: IndexTable, cell: UnitCell, *, title: str) -> bytes:
+    """Draw the distributions of the lattices' cell parameters, the given cell's as lines."""
+    with _canvas(8.6, 4.2) as canvas:
+        axes = canvas.figure.subplots(2, 3).ravel()
+        for place, (name, values) in enumerate(_cell_parameters(lattices).items()):
+            unit = "Å" if place < 3 else "°"
+            middle = getattr(cell, name)
+            half = 1.05 * max(float(np.abs(values - middle).max()), 1e-3 * middle)
+            bins = np.linspace(middle - half, middle + half, 31)
+            axes[place].hist(values, bins=bins, color=COLOURS["classical"])
+            axes[place].axvline(middle, color=COLOURS["peaknet"], lw=1)
+            _label(axes[place], "", f"{name} ({unit})", "lattices" if place % 3 == 0 else "")
+        canvas.figure.suptitle(f"{title}: {len(lattices)} lattices, the given cell in orange", fontsize=10)
+    return canvas.png
+
+
+def _cell_parameters(lattices: IndexTable) -> dict[str, Float64Array]:
+    names = [f"{axis}star_{xyz}" for axis in "abc" for xyz in "xyz"]
+    rows = np.linalg.inv(lattices[names].to_numpy().reshape(-1, 3, 3)).swapaxes(1, 2)
+    lengths = np.linalg.norm(rows, axis=2)
+    pairs = ((1, 2), (0, 2), (0, 1))
+    cosines = [(rows[:, i] * rows[:, j]).sum(axis=1) / (lengths[:, i] * lengths[:, j]) for i, j in pairs]
+    angles = [np.degrees(np.arccos(np.clip(c, -1, 1))) for c in cosines]
+    return dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), [*lengths.T, *angles], strict=True))
 
 
 def plot_rates(scores: Scores) -> bytes:

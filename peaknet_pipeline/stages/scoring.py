@@ -21,7 +21,7 @@ from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, 
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.teaching import training_set_path
-from peaknet_pipeline.tables import empty_table, make_table, read_table, read_table_metadata, write_table
+from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 
 FINDERS = ("classical", "peaknet")
