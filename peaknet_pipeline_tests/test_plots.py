@@ -11,10 +11,10 @@ from matplotlib.image import imread
 from scipy.spatial.transform import Rotation
 
 from peaknet_pipeline.metrics import SNR_BANDS, recall_table
-from peaknet_pipeline.plots import curves, distributions, images
+from peaknet_pipeline.plots import curves, distributions, fits, images
 from peaknet_pipeline.plots.style import intensity_range
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import INDEX, PEAKS, SCORES, Float64Array, IndexTable, PeakTable, UnitCell
+from peaknet_pipeline.types import FITS, INDEX, PEAKS, SCORES, Float64Array, IndexTable, PeakTable, UnitCell
 
 
 def pixels_of(png: bytes) -> Float64Array:
@@ -78,6 +78,8 @@ EMPTY: dict[str, Callable[[], bytes]] = {
     ),
     "peakogram": lambda: distributions.plot_peakogram(NO_PEAKS, title="t"),
     "resolution": lambda: distributions.plot_resolution({"peaknet": NO_PEAKS}, title="t"),
+    "peaks": lambda: distributions.plot_peaks(NO_PEAKS, 3, title="t"),
+    "fits": lambda: fits.plot_labels(empty_table(FITS), title="t"),
     "per frame": lambda: distributions.plot_peaks_per_frame(
         {"a": NO_PEAKS}, n_frames=3, min_peaks=5, title="t"
     ),
@@ -166,6 +168,14 @@ def test_both_finders_are_seen(png: Callable[[], bytes]) -> None:
     picture = png()
     assert has_colour(picture, "#0072B2") > 50
     assert has_colour(picture, "#D55E00") > 50
+
+
+def test_accepted_and_ignored_fits_are_seen() -> None:
+    columns: dict[str, object] = {c.name: np.ones(200) for c in FITS.columns}
+    columns |= {"reduced_chi2": np.linspace(0.1, 9, 200), "accepted": np.arange(200) < 50}
+    picture = fits.plot_labels(make_table(FITS, columns), title="t")
+    assert has_colour(picture, "#58BC9E", 0.05) > 50
+    assert has_colour(picture, "#A6A6A6", 0.05) > 50
 
 
 def test_losses_with_validation() -> None:

@@ -49,7 +49,7 @@ def plot_losses(history: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     return to_png(figure)
 
 
-def plot_rates(scores: Scores, *, title: str) -> bytes:
+def plot_rates(scores: Scores, *, title: str = "Rates with 95 % intervals") -> bytes:
     """Draw hit rate, indexing rate and indexing yield of every run and finder, with 95 % intervals."""
     runs = list(dict.fromkeys(scores["run"]))
     figure, axes = new_figure(max(7.0, 2.6 + 0.45 * len(runs)), 7.2, 3, 1, sharex=True)

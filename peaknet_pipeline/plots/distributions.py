@@ -31,25 +31,40 @@ def plot_peakogram(
     peaks: PeakTable, *, title: str, unit: str = "adu", saturation: float | None = None
 ) -> bytes:
     """Draw the peaks' highest pixel against resolution: saturation is an edge, ice and salt are columns."""
+    figure, (axes,) = new_figure(7.4, 5.0)
+    _draw_peakogram(axes, peaks, title, unit)
+    if saturation is not None:
+        axes.axhline(saturation, color="#D55E00", lw=1.2, label="saturation")
+        legend_below(axes)
+    return to_png(figure)
+
+
+def plot_peaks(peaks: PeakTable, n_frames: int, *, title: str, unit: str = "adu") -> bytes:
+    """Draw a run's peaks at a glance: how many in each frame, and the peakogram."""
+    figure, (left, right) = new_figure(10.4, 3.9, 1, 2)
+    counts = np.bincount(peaks["frame"].to_numpy(np.int64), minlength=n_frames)
+    left.plot(np.arange(len(counts)), counts, ".", ms=4, color="#0072B2")
+    label_axes(left, f"{title}: {len(peaks)} peaks in {n_frames} frames", "frame", "peaks in the frame")
+    _draw_peakogram(right, peaks, "peakogram", unit)
+    return to_png(figure)
+
+
+def _draw_peakogram(axes: "Axes", peaks: PeakTable, title: str, unit: str) -> None:
     from matplotlib.colors import LogNorm
 
-    figure, (axes,) = new_figure(7.4, 5.0)
     known = np.isfinite(peaks["inv_d"]) & (peaks["max_intensity"] > 0)
     x, y = (peaks.loc[known, name].to_numpy(np.float64) for name in ("inv_d", "max_intensity"))
     label_axes(axes, f"{title} ({len(x)} peaks)", "resolution 1/d / Å⁻¹", f"highest pixel / {unit}")
-    if len(x):
-        heights = np.geomspace(y.min(), max(y.max(), y.min() * 1.01), 90)
-        shown = axes.hist2d(
-            x, y, bins=[np.linspace(0, x.max() * 1.02, 120), heights], norm=LogNorm(), cmap=IMAGE_COLOURS
-        )
-        figure.colorbar(shown[3], ax=axes, label="peaks per bin")
-        axes.set_yscale("log")
-    else:
+    if not len(x):
         say_nothing(axes, "no peaks with a resolution")
-    if saturation is not None:
-        axes.axhline(saturation, color="#D55E00", lw=1.2, label="saturation")
-        axes.legend(frameon=False)
-    return to_png(figure)
+        return
+    heights = np.geomspace(y.min(), max(y.max(), y.min() * 1.01), 90)
+    bins = [np.linspace(0, x.max() * 1.02, 120), heights]
+    shown = axes.hist2d(x, y, bins=bins, norm=LogNorm(), cmap=IMAGE_COLOURS)
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        figure.colorbar(shown[3], ax=axes, label="peaks per bin")
+    axes.set_yscale("log")
 
 
 def plot_resolution(peaks: Mapping[str, PeakTable], *, title: str) -> bytes:
@@ -94,7 +109,7 @@ def plot_peaks_per_frame(
     return to_png(figure)
 
 
-def plot_cells(lattices: Mapping[str, IndexTable], *, title: str, reference: UnitCell | None = None) -> bytes:
+def plot_cells(lattices: Mapping[str, IndexTable], reference: UnitCell | None = None, *, title: str) -> bytes:
     """Draw the six cell parameters' distributions over the lattices; the known cell is marked."""
     figure, axes = new_figure(9.6, 5.4, 2, 3)
     cells = {name: cell_parameters(table) for name, table in lattices.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from peaknet_pipeline.metrics import RunContext, TruthParams, score_peaks, score_run
 from peaknet_pipeline.params import parameter
-from peaknet_pipeline.plots import plot_rates, plot_recall
+from peaknet_pipeline.plots.curves import plot_rates, plot_recall
 from peaknet_pipeline.simulate.truth import Truth, read_truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
@@ -21,7 +21,7 @@ from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, 
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.teaching import training_set_path
-from peaknet_pipeline.tables import empty_table, make_table, read_table, read_table_metadata, write_table
+from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 
 FINDERS = ("classical", "peaknet")
