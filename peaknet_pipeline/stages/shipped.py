@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
@@ -17,23 +19,24 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.learn.validate import ValidationParameters
-from peaknet_pipeline.stages.truth_crops import TeachingParameters, draw_frames, store_crops, truth_panels
+from peaknet_pipeline.stages.truth_crops import draw_frames, make_panel, store_crops
+from peaknet_pipeline.stages.truth_windows import TeachingParameters, disturb_window
 
 SHIPPED_NAME = "general"
-VALIDATION_SEEDS = range(900_000_000, 900_000_040)
+VALIDATION_SEEDS = range(900_000_000, 900_000_100)
 """Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
 
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=600)
+TEACHING = TeachingParameters(n_experiments=400)
 TRAINING = TrainParameters(
-    steps=60_000,
+    steps=40_000,
     batch_size=8,
     learning_rate=2e-3,
     warmup_steps=500,
     ema_decay=0.999,
-    validate_every=5_000,
+    validate_every=4_000,
     patience=100,
     final_rate=0.01,
 )
@@ -114,12 +117,14 @@ def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:
     params = TeachingParameters.from_mapping(
         {**teaching.to_dict(), "frames_per_experiment": 2, "hit_fraction": 0.5}
     )
-    chosen: list[ValidationPanel] = []
+    panels: list[ValidationPanel] = []
     for seed in VALIDATION_SEEDS:
-        for frame, good in draw_frames(seed, params):
-            panels = list(truth_panels(frame, good, params, largest=VALIDATION_SIDE))
-            chosen += panels[:: max(1, len(panels) // 2)][:2]
-    return chosen
+        generator = np.random.default_rng((seed, 29))
+        for frame in draw_frames(seed, params):
+            for panel in generator.choice(len(frame.good), min(2, len(frame.good)), replace=False):
+                window = frame.window(int(panel), (0, 0), VALIDATION_SIDE)
+                panels.append(make_panel(disturb_window(window, generator), params))
+    return panels
 
 
 def main(arguments: list[str]) -> None:
