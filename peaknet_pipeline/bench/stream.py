@@ -99,15 +99,18 @@ def soak(n_frames: int, *, scale: str = "edge-small", seed: int = 11) -> dict[st
 
 
 def _measure(opener: RunOpener, find: Finder, params: StreamParams, folder: Path) -> dict[str, Any]:
-    """Return frames per second of every stage alone and of the stream."""
+    """Return frames per second of every stage alone, before and after, and of the stream between the two."""
     batches = _read_all(opener, params)
     peaks = [find(frames, first) for first, frames in batches]
-    alone = {
-        "read": _rate(batches, lambda: _read_all(opener, params)),
-        "find": _rate(batches, lambda: _find_all(find, batches, params)),
-        "write": _rate(batches, lambda: _write_all(batches, peaks, folder / "alone.parquet")),
+    works: dict[str, Callable[[], object]] = {
+        "read": lambda: _read_all(opener, params),
+        "find": lambda: _find_all(find, batches, params),
+        "write": lambda: _write_all(batches, peaks, folder / "alone.parquet"),
     }
+    before = {name: _rate(batches, work) for name, work in works.items()}
     _, report = stream_run(opener, find, params=params, sinks=[ParquetSink(folder / "streamed.parquet")])
+    after = {name: _rate(batches, work) for name, work in works.items()}
+    alone = {name: statistics.harmonic_mean([before[name], after[name]]) for name in works}
     slowest = min(alone, key=lambda stage: alone[stage])
     return {
         "alone": alone,
