@@ -19,7 +19,7 @@ from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
-from peaknet_pipeline.plots import plot_cells
+from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
@@ -259,5 +259,5 @@ def _result(
     check = Check("false_index_rate", rate <= MAX_FALSE_RATE, told)
     output = index_path(store, key, finder)
     tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
-    plots = {"cell_parameters": plot_cells(table, cell, title=f"{key}, {finder}")} if len(table) else {}
+    plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}
     return StageResult(output, figures, tables, plots, (check,))
