@@ -1,10 +1,11 @@
 """Radial background: which pixels belong to which ring, and the clipped statistics of every ring.
 
-peakfinder8 clips each ring's mean and σ in five passes over the frame. The kernels here give the same statistics from a
-single pass: a small sample of each ring tells where the *core* of its values surely lies, one pass sums the core and
-sets the few remaining pixels (candidates) aside, and the five clipping rounds then run over the candidates alone. A ring
-whose limits turn out to cut into its core is gathered and clipped the plain way, so the result never depends on the
-sample. Every pixel above its ring's final limit is a candidate, so that the peak search needs no pass of its own.
+peakfinder8 clips each ring's mean and σ in five passes over the frame. The kernels here give the same
+statistics from a single pass: a small sample of each ring tells where the *core* of its values surely lies,
+one pass sums the core and sets the few remaining pixels (candidates) aside, and the five clipping rounds then
+run over the candidates alone. A ring whose limits turn out to cut into its core is gathered and clipped the
+plain way, so the result never depends on the sample. Every pixel above its ring's final limit is a candidate,
+so that the peak search needs no pass of its own.
 """
 
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ EMPTY_LOWER = -START_LIMIT
 class RingPlan:
     """What a radius map and a mask fix once for all frames; pixels are counted over the flattened stack.
 
-    ``ring`` is each pixel's ring number (``n_rings`` where the pixel is unusable). The pixels of ring r, in raster order,
-    are ``pixels[start[r]:start[r + 1]]``; ``sample[sample_start[r]:sample_start[r + 1]]`` is an even choice of them.
+    ``ring`` is each pixel's ring number (``n_rings`` where the pixel is unusable). The pixels of ring r, in
+    raster order, are ``pixels[start[r]:start[r + 1]]``; ``sample[sample_start[r]:sample_start[r + 1]]`` is an
+    even choice of them.
     """
 
     shape: tuple[int, int, int]
@@ -182,8 +184,8 @@ def clip_sampled(frame, start, pixels, low, high, min_snr, threshold, limits):  
 def choose_core(limits, start, sample_start, low, high, threshold, core):  # type: ignore[no-untyped-def]
     """Set ``core`` (n_rings + 1, 2): the open interval of values that no clipping round is expected to cut.
 
-    A sample without spread gives a core of one value. A ring that its sample holds completely keeps its limits, and its
-    core is all that is not above them. The last row, for unusable pixels, takes every value.
+    A sample without spread gives a core of one value. A ring that its sample holds completely keeps its
+    limits, and its core is all that is not above them. The last row, for unusable pixels, takes every value.
     """
     n_rings = limits.shape[0]
     below_low, above_high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
@@ -203,9 +205,10 @@ def choose_core(limits, start, sample_start, low, high, threshold, core):  # typ
 
 @nb.njit(cache=True, nogil=True)
 def sum_core(frame, ring, first, last, core, low, high, sums, outside, candidates):  # type: ignore[no-untyped-def]
-    """Pass once over pixels ``first`` to ``last``: sum each ring's core, list the usable rest; returns its length.
+    """Pass over pixels ``first`` to ``last``: sum each ring's core, list the usable rest, return its length.
 
-    ``sums`` (n_rings + 1, 2) gains Σv and Σv², ``outside`` the pixels that are not core, ``candidates`` their numbers.
+    ``sums`` (n_rings + 1, 2) gains Σv and Σv², ``outside`` the number of pixels that are not core,
+    ``candidates`` the usable ones among them.
     """
     n_rings = core.shape[0] - 1
     n = 0
@@ -248,6 +251,7 @@ def clip_candidates(  # type: ignore[no-untyped-def]
                 work[r, 2] += v * v
         if not _end_round(work, min_snr, threshold, limits):
             break
+    _begin_round(core, start, sums, outside, limits, work, failed)
     for r in range(n_rings):
         if start[r + 1] - start[r] == sample_start[r + 1] - sample_start[r]:
             failed[r] = False
@@ -256,12 +260,14 @@ def clip_candidates(  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _begin_round(core, start, sums, outside, limits, work, failed):  # type: ignore[no-untyped-def]
+    """Start every ring's sums with its core, where the limits take it; mark the rings whose core they cut."""
     for r in range(work.shape[0]):
         n_core = start[r + 1] - start[r] - outside[r]
         value = np.nextafter(core[r, 0], np.inf)
         inside = limits[r, 1] <= core[r, 0] and core[r, 1] <= limits[r, 2]
         if np.nextafter(value, np.inf) == core[r, 1]:
             inside = limits[r, 1] < value < limits[r, 2]
+            failed[r] |= value > limits[r, 2] and n_core > 0
         elif not inside and n_core > 0:
             failed[r] = True
         work[r, 0] = n_core if inside else 0

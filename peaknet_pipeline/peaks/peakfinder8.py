@@ -1,4 +1,4 @@
-"""peakfinder8 (Barty et al. 2014, J. Appl. Cryst. 47, 1118) on detector stacks: the same peaks, in one pass per frame."""
+"""peakfinder8 (Barty et al. 2014, J. Appl. Cryst. 47, 1118) on detector stacks, in one pass per frame."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,8 @@ class Peakfinder8:
         True where a pixel must not be used.
     params : Peakfinder8Params
     valid_range : (low, high)
-        Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's flag_lessthan/morethan).
+        Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's
+        flag_lessthan and flag_morethan).
 
     """
 
@@ -139,8 +140,8 @@ class Peakfinder8:
         )
         candidates = space.candidates[:n]
         background.clip_candidates(
-            flat, plan.ring, plan.start, plan.sample_start, space.core, space.sums, space.outside, candidates, *clip,
-            space.limits, space.failed,
+            flat, plan.ring, plan.start, plan.sample_start, space.core, space.sums, space.outside, candidates,
+            *clip, space.limits, space.failed,
         )  # fmt: skip
         n_failed = background.clip_failed(
             flat, plan.start, plan.pixels, *span, *clip, space.failed, space.limits

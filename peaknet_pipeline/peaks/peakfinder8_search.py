@@ -28,7 +28,7 @@ def select_seeds(frame, ring, shape, limits, failed, candidates, seeds):  # type
 def append_failed_seeds(  # type: ignore[no-untyped-def]
     frame, start, pixels, shape, limits, failed, low, high, seeds, n
 ):
-    """Add the seeds of the rings that ``failed`` names and restore raster order; returns how many there are now."""
+    """Add the seeds of the rings that ``failed`` names, restore raster order, return how many there are."""
     n_ss, n_fs = shape[1], shape[2]
     for r in range(failed.size):
         if not failed[r]:
@@ -66,10 +66,10 @@ def _is_rim(i, n_ss, n_fs):  # type: ignore[no-untyped-def]
 def grow_peaks(  # type: ignore[no-untyped-def]
     frame, ring, shape, limits, seeds, low, high, min_snr, min_pix, max_pix, bg_radius, used, visited, peaks
 ):
-    """Flood-fill from every unused seed and keep what qualifies, in raster order; returns the number of peaks.
+    """Flood-fill from every unused seed and keep what qualifies, in raster order; returns how many.
 
-    ``used`` (one byte per pixel) must be all zero and is so again afterwards; ``visited`` is scratch of that length.
-    ``peaks`` (max_peaks, 9) receives one row per peak.
+    ``used`` (one byte per pixel) must be all zero and is so again afterwards; ``visited`` is scratch of that
+    length. ``peaks`` (max_peaks, 9) receives one row per peak.
     """
     n_peaks, n_visited = 0, 0
     for seed in seeds:
@@ -122,15 +122,9 @@ def _measure(  # type: ignore[no-untyped-def]
     """Fill ``row`` from the pixels of one blob; returns 1 when it is a peak, else 0."""
     n_ss, n_fs = shape[1], shape[2]
     first = blob[0] - blob[0] % (n_ss * n_fs)
-    weight, fs_sum, ss_sum = 0.0, 0.0, 0.0
-    for i in blob:
-        w = abs(frame[i] - limits[ring[i], 0])
-        weight += w
-        fs_sum += w * ((i - first) % n_fs)
-        ss_sum += w * ((i - first) // n_fs)
-    if not weight > 0:
+    centre_fs, centre_ss = _first_centre(frame, ring, limits, blob, first, n_fs)
+    if centre_fs < 0:
         return 0
-    centre_fs, centre_ss = int(np.rint(fs_sum / weight)), int(np.rint(ss_sum / weight))
     mean, sigma, highest = _local_background(
         frame, ring, shape, limits, first, centre_fs, centre_ss, low, high, bg_radius, used
     )
@@ -143,7 +137,7 @@ def _measure(  # type: ignore[no-untyped-def]
         peak_max = max(peak_max, v - mean)
     intensity = raw - blob.size * mean
     snr = intensity / sigma if sigma > 0 else 0.0
-    if snr < min_snr or peak_max < highest - mean or not raw != 0:
+    if snr < min_snr or peak_max < highest - mean or raw == 0:
         return 0
     fs, ss = raw_fs / raw, raw_ss / raw
     if fs < 0 or ss < 0 or fs > n_fs - 1 or ss > n_ss - 1:
@@ -152,6 +146,23 @@ def _measure(  # type: ignore[no-untyped-def]
     row[INTENSITY], row[MAX_INTENSITY] = intensity, peak_max
     row[BACKGROUND], row[SIGMA], row[SNR], row[N_PIXELS] = mean, sigma, snr, blob.size
     return 1
+
+
+@nb.njit(cache=True, nogil=True)
+def _first_centre(frame, ring, limits, blob, first, n_fs):  # type: ignore[no-untyped-def]
+    """Rounded centroid (fs, ss) weighted by the distance from the ring's mean; (-1, -1) without any weight.
+
+    In single precision, like the C programs: a centroid midway between two pixels then rounds as theirs do.
+    """
+    weight, fs_sum, ss_sum = np.float32(0), np.float32(0), np.float32(0)
+    for i in blob:
+        w = abs(np.float32(frame[i]) - np.float32(limits[ring[i], 0]))
+        weight += w
+        fs_sum += w * np.float32((i - first) % n_fs)
+        ss_sum += w * np.float32((i - first) // n_fs)
+    if not weight > 0:
+        return -1, -1
+    return int(np.rint(fs_sum / weight)), int(np.rint(ss_sum / weight))
 
 
 @nb.njit(cache=True, nogil=True)
