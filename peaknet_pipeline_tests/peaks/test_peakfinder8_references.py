@@ -77,22 +77,17 @@ def compiled_peakfinder8():
         n_panels, n_ss, n_fs = stack.shape
         slab = (n_panels * n_ss, n_fs)
         nothing = np.zeros(1, np.int32)
-        fs, ss, intensity, _, n_pixels, highest, sigma, snr = om.peakfinder_8(
-            params.max_peaks, stack.astype(np.float32).reshape(slab),
-            (~bad_pixels).reshape(slab).astype(np.int8), radius.reshape(slab), 0, nothing, nothing, 0, n_fs, n_ss, 1, n_panels, params.threshold,
-            params.min_snr, params.min_pix, params.max_pix, params.local_bg_radius,
-        )  # fmt: skip
-        table = pd.DataFrame(
-            {
-                "fs": fs,
-                "ss": ss,
-                "intensity": intensity,
-                "n_pixels": n_pixels,
-                "max_intensity": highest,
-                "sigma": sigma,
-                "snr": snr,
-            }
+        values = om.peakfinder_8(
+            params.max_peaks,
+            stack.astype(np.float32).reshape(slab),
+            (~bad_pixels).reshape(slab).astype(np.int8),
+            radius.reshape(slab),
+            *(0, nothing, nothing, 0),
+            *(n_fs, n_ss, 1, n_panels),
+            *(params.threshold, params.min_snr, params.min_pix, params.max_pix, params.local_bg_radius),
         )
+        names = ("fs", "ss", "intensity", "order", "n_pixels", "max_intensity", "sigma", "snr")
+        table = pd.DataFrame(dict(zip(names, values, strict=True)))
         panel = np.rint(table.ss).astype(int) // n_ss
         return table.assign(frame=0, panel=panel, ss=table.ss - panel * n_ss)
 
