@@ -138,10 +138,11 @@ def index_with_control(
 
     The gate is only ever raised above the given one; the control told is the one at the gate that was used.
     """
-    given = {"geometry": geometry, "photon_energy_ev": photon_energy_ev, "cell": cell}
-    control = false_index_control(peaks, **given, params=params)
+    control = false_index_control(
+        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+    )
     gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
-    table = index_peaks(peaks, **given, params=gate)
+    table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
     passed = sum(value >= gate.min_significance for value in control.significance)
     return table, ControlRecord(len(control.significance), passed, gate.min_significance)
 
