@@ -34,7 +34,7 @@ def displaced(geometry, *, x=0.0, y=0.0, z_m=0.0, right=(0.0, 0.0)):
 
 
 def refined(run, wrong, **settings):
-    geometry, peaks = run
+    _, peaks = run
     lattices = index_peaks(peaks, geometry=wrong, photon_energy_ev=ENERGY_EV, cell=LYSOZYME)
     assert lattices["frame"].nunique() >= 20
     return refine_geometry(
