@@ -145,9 +145,9 @@ class Peakfinder8:
             return space.seeds[: search.scan_seeds(flat, plan, rules, limits, space.seeds)]
         background.choose_core(plan, rules, limits, space.core)
         sums, outside, *candidates = self._pass_once(flat, space, parts, pool)
-        if background.clip_candidates(plan, rules, space.core, sums, outside, *candidates, limits, failed):
+        if background.clip_candidates(plan, rules, space.core, sums, outside, *candidates, limits, failed):  # type: ignore[call-arg]
             background.clip_listed(flat, plan.start, plan.pixels, failed, rules, limits)
-        n = search.select_seeds(flat, plan, rules, limits, failed, *candidates, space.seeds)
+        n = search.select_seeds(flat, plan, rules, limits, failed, *candidates, space.seeds)  # type: ignore[call-arg]
         return space.seeds[:n]
 
     def _pass_once(
