@@ -13,10 +13,10 @@ from peaknet_pipeline.types import Float64Array
 
 
 def draw_patches(n: int, *, seed: int, half_size: int = 4) -> Patches:
-    """Draw patches with one spot each: log-uniform 30–3,000 photons, σ 0.6–1.4 px, sloping Poisson
-    background.
+    """Draw patches with one spot each, on a sloping Poisson background.
 
-    A tenth lies so close to an edge that the patch is cut, and one pixel in a hundred is bad.
+    Photons are log-uniform from 30 to 3,000, σ is 0.6 to 1.4 px. A tenth lies so close to an edge that the
+    patch is cut, and one pixel in a hundred is bad.
 
     Parameters
     ----------

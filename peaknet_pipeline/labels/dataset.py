@@ -1,8 +1,8 @@
-"""Streaming access for training: random crops or whole panels from packed runs, the same for the same seed
-and epoch.
+"""Streaming access for training: random crops or whole panels from packed runs.
 
-The datasets have ``__len__`` and ``__getitem__`` and can be pickled, which is all that
-``torch.utils.data.DataLoader`` asks for, with any number of workers; nothing here needs torch.
+The same seed and epoch give the same samples. The datasets have ``__len__`` and ``__getitem__`` and can be
+pickled, which is all that ``torch.utils.data.DataLoader`` asks for, with any number of workers; nothing here
+needs torch.
 """
 
 from collections.abc import Sequence

@@ -126,11 +126,10 @@ def photon_weights(patches: Patches) -> Float64Array:
 
 
 def start_parameters(patches: Patches, params: FitParams) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return start values, lower and upper bounds, each (n, 11), centres relative to the patch's middle
-    pixel.
+    """Return start values, lower and upper bounds, each (n, 11).
 
-    The background starts at the median of the patch's rim, the centre at the brightest 3×3 neighbourhood
-    within reach of the expected position.
+    Centres are relative to the patch's middle pixel. The background starts at the median of the patch's rim,
+    the centre at the brightest 3×3 neighbourhood within reach of the expected position.
     """
     n, size = len(patches), patches.data.shape[1]
     expected = patches.start - patches.centre
