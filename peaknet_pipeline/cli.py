@@ -38,7 +38,9 @@ def peaknet() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a PeaknetError becomes one line on stderr and exit status 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin stall busy ones on shared machines
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # idle threads that spin stall busy ones on shared machines
     try:
         peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:
@@ -83,7 +85,9 @@ def demo(data: Path) -> None:
     click.echo(format_scores(read_all_scores(store)))
     click.echo("")
     click.echo("  hit rate = hits / frames; indexing rate = indexed hits / hits; yield = indexed / frames;")
-    click.echo("  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training.")
+    click.echo(
+        "  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training."
+    )
     click.echo("")
     click.echo(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
     click.echo(f"  plots    {data / 'store'}/*/plots/*.png")

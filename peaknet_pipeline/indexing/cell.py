@@ -105,7 +105,8 @@ def cell_from_axes(axes: Float64Array, *, like: UnitCell | None = None) -> UnitC
     cosines = (unit[1] @ unit[2], unit[2] @ unit[0], unit[0] @ unit[1])
     angles = [math.degrees(math.acos(min(1.0, max(-1.0, float(v))))) for v in cosines]
     kind = (like.lattice_type, like.centering, like.unique_axis) if like else ("triclinic", "P", "*")
-    return UnitCell(*(float(v) for v in lengths), *angles, *kind)
+    a, b, c = (float(v) for v in lengths)
+    return UnitCell(a, b, c, angles[0], angles[1], angles[2], *kind)
 
 
 def _read_text(path: Path) -> str:
@@ -135,10 +136,9 @@ def _from_cell_file(text: str, path: Path) -> UnitCell:
     missing = [name for name in ("lattice_type", "centering", *_NAMES) if name not in values]
     if missing:
         raise CellError("incomplete cell", where=path, found=f"no {', '.join(missing)}")
-    numbers = {name: _quantity(short, values[short], path) for short, name in _NAMES.items()}
-    kind = {key: values.get(key, "*") for key in _TEXT_KEYS}
-    kind["unique_axis"] = "*" if kind["unique_axis"] == "?" else kind["unique_axis"]
-    return UnitCell(**numbers, **kind)
+    lattice_type, centering, unique = (values.get(key, "*").replace("?", "*") for key in _TEXT_KEYS)
+    a, b, c, alpha, beta, gamma = (_quantity(short, values[short], path) for short in _NAMES)
+    return UnitCell(a, b, c, alpha, beta, gamma, lattice_type, centering, unique)
 
 
 def _quantity(name: str, text: str, path: Path) -> float:
@@ -167,4 +167,5 @@ def _from_cryst1(line: str, path: Path) -> UnitCell:
         centering = "H"
     kinds = {"trigonal": "rhombohedral" if centering in "RH" else "hexagonal"}
     unique = {"monoclinic": "b", "tetragonal": "c", "trigonal": "c", "hexagonal": "c"}.get(system, "*")
-    return UnitCell(*numbers, kinds.get(system, system), centering, unique)
+    a, b, c, alpha, beta, gamma = numbers
+    return UnitCell(a, b, c, alpha, beta, gamma, kinds.get(system, system), centering, unique)

@@ -7,7 +7,14 @@ import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, IntArray, ReflectionTable
+from peaknet_pipeline.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    FrameArray,
+    IntArray,
+    ReflectionTable,
+)
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def _integrate(
     frame: FrameArray,
     bad: BoolArray,
     panel: IntArray,
-    ss: Float32Array,
-    fs: Float32Array,
+    ss: Float64Array,
+    fs: Float64Array,
     radii: tuple[float, float, float],
     limits: tuple[float, float, float],
     gain: float,
@@ -129,7 +136,7 @@ def _integrate(
 
 @numba.njit(cache=True, nogil=True)
 def _discs(
-    shape: tuple[int, int, int], panel: IntArray, ss: Float32Array, fs: Float32Array, radius: float
+    shape: tuple[int, int, int], panel: IntArray, ss: Float64Array, fs: Float64Array, radius: float
 ) -> BoolArray:
     taken = np.zeros(shape, dtype=np.bool_)
     reach = int(np.ceil(radius))
@@ -149,7 +156,7 @@ def _collect(
     ss: float,
     fs: float,
     radii: tuple[float, float, float],
-    ring: Float32Array,
+    ring: Float64Array,
 ) -> tuple[int, int, float, int]:
     """Sum the disc and gather the ring: good disc pixels, all disc pixels, their sum, ring pixels."""
     n, n_all, m, total = 0, 0, 0, 0.0
@@ -175,7 +182,7 @@ def _collect(
 
 
 @numba.njit(cache=True, nogil=True)
-def _clipped(values: Float32Array, clip: float) -> tuple[float, float, int]:
+def _clipped(values: Float64Array, clip: float) -> tuple[float, float, int]:
     """Return mean, variance and number of the values within ``clip`` standard deviations of their mean."""
     mean, spread = values.mean(), values.std()
     kept, total, squares = 0, 0.0, 0.0

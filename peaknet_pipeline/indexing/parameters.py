@@ -10,13 +10,13 @@ class IndexParams(Parameters):
     """How lattices of a known cell are searched, refined and accepted."""
 
     max_lattices: int = parameter(3, meaning="lattices sought in one frame", ge=1, le=20)
-    min_peaks: int = parameter(6, meaning="fewer peaks than this are not tried", ge=3)
-    min_explained: int = parameter(6, meaning="peaks that an accepted lattice explains at least", ge=3)
+    min_peaks: int = parameter(5, meaning="fewer peaks than this are not tried", ge=3)
+    min_explained: int = parameter(5, meaning="peaks that an accepted lattice explains at least", ge=3)
     min_fraction: float = parameter(
         0.1, meaning="share of the frame's peaks that the first lattice explains at least", ge=0.0, le=1.0
     )
     min_significance: float = parameter(
-        6.0, meaning="log10 of how much rarer than chance the explained peaks must be, all trials counted"
+        5.0, meaning="log10 of how much rarer than chance the explained peaks must be, all trials counted"
     )
     max_residual: float = parameter(
         0.0025, meaning="rms distance of explained peaks from lattice points", unit="Å⁻¹", gt=0.0

@@ -1,8 +1,10 @@
 """Which reflections a lattice puts on the detector, and where."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.geometry.rays import project_rays
@@ -106,12 +108,12 @@ def predict_reflections(
         lattices, peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params
     )
     indices = _miller_indices(cell, max(extent.max_inv_d for extent in extents))
-    parts = [
-        _predict_one(axes[i], waves[i], indices, extents[i], geometry)
-        | {"frame": frames[i], "lattice": int(lattices["lattice"].iloc[i])}
-        for i in range(len(lattices))
-    ]
-    tables = [make_table(REFLECTIONS, part) for part in parts if len(np.atleast_1d(part["h"]))]
+    parts = []
+    for i, lattice in enumerate(lattices["lattice"]):
+        part = _predict_one(axes[i], waves[i], indices, extents[i], geometry)
+        n = len(part["h"])
+        parts.append(part | {"frame": np.full(n, frames[i]), "lattice": np.full(n, lattice)})
+    tables = [make_table(REFLECTIONS, part) for part in parts if len(part["h"])]
     return pd.concat(tables, ignore_index=True) if tables else empty_table(REFLECTIONS)
 
 
@@ -185,7 +187,7 @@ def _miller_indices(cell: UnitCell, max_inv_d: float) -> Float64Array:
 
 def _predict_one(
     axes: Float64Array, wave: float, indices: Float64Array, extent: LatticeExtent, geometry: Geometry
-) -> dict[str, object]:
+) -> dict[str, npt.NDArray[Any]]:
     points = indices @ axes.T
     error = excitation_errors(points, wave)
     inv_d = np.linalg.norm(points, axis=1)

@@ -29,7 +29,8 @@ class Spots:
         if self.beam is None:
             return None
         out = self.q + self.beam[:, None]
-        return out / torch.linalg.vector_norm(out, dim=2, keepdim=True)
+        rays: torch.Tensor = out / torch.linalg.vector_norm(out, dim=2, keepdim=True)
+        return rays
 
 
 @dataclass(frozen=True)
@@ -247,4 +248,5 @@ def _solve(
         prior[3:] = cell_sigma**-2
         right = torch.cat([right[:, :3], right[:, 3:] - strain * cell_sigma**-2], dim=1)
     prior[:3] = 1.0
-    return torch.linalg.solve(normal + torch.diag(prior), right[..., None])[..., 0]
+    change: torch.Tensor = torch.linalg.solve(normal + torch.diag(prior), right[..., None])[..., 0]
+    return change

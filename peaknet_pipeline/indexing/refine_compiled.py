@@ -1,24 +1,29 @@
 """Refinement's loops for processors: the same steps as in ``refine``, compiled, one candidate after the other."""
 
+from typing import Any, TypeAlias
+
 import numba
 import numpy as np
+import numpy.typing as npt
 
-from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
+from peaknet_pipeline.types import BoolArray, IntArray
+
+AnyArray: TypeAlias = npt.NDArray[Any]
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(parallel=True, cache=True)
 def refine_rotations(
-    q: Float64Array,
+    q: AnyArray,
     used: BoolArray,
     frame: IntArray,
-    rotation: Float64Array,
-    basis: Float64Array,
+    rotation: AnyArray,
+    basis: AnyArray,
     start: tuple[float, float],
     end: tuple[float, float],
     limit: float,
     n_steps: int,
     volume: float,
-) -> tuple[Float64Array, Float64Array]:
+) -> tuple[AnyArray, AnyArray]:
     """Return refined rotations (n, 3, 3) and log-odds (n,); see ``refine.refine_rotation`` and ``refine.log_odds``."""
     turned = rotation.copy()
     score = np.zeros(frame.size)
@@ -37,25 +42,23 @@ def refine_rotations(
     return turned, score
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _point(
-    spot: Float64Array, axes: Float64Array, inverse: Float64Array, index: Float64Array, point: Float64Array
-) -> None:
+@numba.njit(cache=True)
+def _point(spot: AnyArray, axes: AnyArray, inverse: AnyArray, index: AnyArray, point: AnyArray) -> None:
     for a in range(3):
         index[a] = np.rint(inverse[a, 0] * spot[0] + inverse[a, 1] * spot[1] + inverse[a, 2] * spot[2])
     for a in range(3):
         point[a] = axes[a, 0] * index[0] + axes[a, 1] * index[1] + axes[a, 2] * index[2]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _turn(
-    spots: Float64Array,
+    spots: AnyArray,
     free: BoolArray,
-    rotation: Float64Array,
-    basis: Float64Array,
-    real: Float64Array,
-    tolerance: Float64Array,
-) -> Float64Array:
+    rotation: AnyArray,
+    basis: AnyArray,
+    real: AnyArray,
+    tolerance: AnyArray,
+) -> AnyArray:
     axes, inverse = rotation @ basis, real @ rotation.T
     normal, right = np.zeros((3, 3)), np.zeros(3)
     index, g, d = np.zeros(3), np.zeros(3), np.zeros(3)
@@ -82,27 +85,29 @@ def _turn(
     for a in range(3):
         normal[a, a] += 1e-3 * mean * mean + 1e-12
     turn = np.linalg.solve(normal, right)
-    return _rotation_of(np.minimum(np.maximum(turn, -0.05), 0.05)) @ rotation
+    turned: AnyArray = _rotation_of(np.minimum(np.maximum(turn, -0.05), 0.05)) @ rotation
+    return turned
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _rotation_of(v: Float64Array) -> Float64Array:
+@numba.njit(cache=True)
+def _rotation_of(v: AnyArray) -> AnyArray:
     angle2 = (v * v).sum()
     angle = np.sqrt(angle2)
     first = np.sin(angle) / angle if angle > 1e-8 else 1.0 - angle2 / 6.0
     second = (1.0 - np.cos(angle)) / angle2 if angle > 1e-4 else 0.5 - angle2 / 24.0
     cross = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
-    return np.eye(3) + first * cross + second * (cross @ cross)
+    rotation: AnyArray = np.eye(3) + first * cross + second * (cross @ cross)
+    return rotation
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _log_odds(
-    spots: Float64Array,
+    spots: AnyArray,
     free: BoolArray,
-    rotation: Float64Array,
-    basis: Float64Array,
-    real: Float64Array,
-    tolerance: Float64Array,
+    rotation: AnyArray,
+    basis: AnyArray,
+    real: AnyArray,
+    tolerance: AnyArray,
     volume: float,
 ) -> float:
     axes, inverse = rotation @ basis, real @ rotation.T
@@ -118,20 +123,20 @@ def _log_odds(
     return total
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(parallel=True, cache=True)
 def refine_lattices(
-    q: Float64Array,
+    q: AnyArray,
     used: BoolArray,
-    rays: Float64Array,
+    rays: AnyArray,
     frame: IntArray,
-    rotation: Float64Array,
-    basis: Float64Array,
-    strains: Float64Array,
+    rotation: AnyArray,
+    basis: AnyArray,
+    strains: AnyArray,
     tolerance: float,
     cell_sigma: float,
     cell_tolerance: float,
     n_steps: int,
-) -> tuple[Float64Array, Float64Array, Float64Array]:
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Return rotations (n, 3, 3), strain coefficients (n, k) and bases (n, 3, 3); see ``refine.refine_lattice``.
 
     ``rays`` (n_frames, m, 3) are unit vectors towards the spots, all zero when the beam isn't known.
@@ -163,28 +168,28 @@ def refine_lattices(
     return turned, strain, all_axes
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _stretched(strain: Float64Array, strains: Float64Array) -> Float64Array:
+@numba.njit(cache=True)
+def _stretched(strain: AnyArray, strains: AnyArray) -> AnyArray:
     total = np.eye(3)
     for k in range(strains.shape[0]):
         total += strain[k] * strains[k]
     return total
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _lattice_step(
-    spots: Float64Array,
+    spots: AnyArray,
     free: BoolArray,
-    rays: Float64Array,
-    rotation: Float64Array,
-    strain: Float64Array,
-    basis: Float64Array,
-    strains: Float64Array,
-    scale: Float64Array,
-    widths: Float64Array,
+    rays: AnyArray,
+    rotation: AnyArray,
+    strain: AnyArray,
+    basis: AnyArray,
+    strains: AnyArray,
+    scale: AnyArray,
+    widths: AnyArray,
     tolerance: float,
     cell_sigma: float,
-) -> Float64Array:
+) -> AnyArray:
     n, m, k = len(scale), rays.any(), 3 + strains.shape[0]
     axes = rotation @ _stretched(strain[: k - 3], strains) @ basis
     inverse = np.linalg.inv(axes)
@@ -219,28 +224,28 @@ def _lattice_step(
     )
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _lower_median(values: Float64Array) -> float:
-    return np.sort(values)[(values.size - 1) // 2]
+@numba.njit(cache=True)
+def _lower_median(values: AnyArray) -> float:
+    return float(np.sort(values)[(values.size - 1) // 2])
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _normal_equations(
     free: BoolArray,
-    rays: Float64Array,
-    rotation: Float64Array,
-    strain: Float64Array,
-    basis: Float64Array,
-    strains: Float64Array,
-    scale: Float64Array,
-    widths: Float64Array,
+    rays: AnyArray,
+    rotation: AnyArray,
+    strain: AnyArray,
+    basis: AnyArray,
+    strains: AnyArray,
+    scale: AnyArray,
+    widths: AnyArray,
     cell_sigma: float,
-    index: Float64Array,
-    difference: Float64Array,
-    point: Float64Array,
-    across: Float64Array,
-    along: Float64Array,
-) -> Float64Array:
+    index: AnyArray,
+    difference: AnyArray,
+    point: AnyArray,
+    across: AnyArray,
+    along: AnyArray,
+) -> AnyArray:
     k = 3 + strains.shape[0]
     normal, right, columns = np.zeros((k, k)), np.zeros(k), np.zeros((3, k))
     tilted = np.zeros((strains.shape[0], 3, 3))
@@ -263,15 +268,15 @@ def _normal_equations(
     return np.linalg.solve(normal, right)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _accumulate(
-    normal: Float64Array,
-    right: Float64Array,
-    columns: Float64Array,
-    difference: Float64Array,
-    ray: Float64Array,
+    normal: AnyArray,
+    right: AnyArray,
+    columns: AnyArray,
+    difference: AnyArray,
+    ray: AnyArray,
     weight: float,
-    widths: Float64Array,
+    widths: AnyArray,
 ) -> None:
     """Add Jᵀ W J and Jᵀ W d with W = weight · [(1 - r rᵀ)/a² + r rᵀ/b²]."""
     inner, outer = weight / widths[0] ** 2, weight / widths[1] ** 2 - weight / widths[0] ** 2

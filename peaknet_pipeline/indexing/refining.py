@@ -26,7 +26,10 @@ def refine_on_device(
     device: torch.device,
 ) -> tuple[Float64Array, IntArray]:
     """Refine in torch: reciprocal bases of the finalists, (n, 3, 3), Å⁻¹, primitive, and their frames' positions (n,)."""
-    put = lambda array: torch.as_tensor(array, dtype=torch.float64, device=device)  # noqa: E731
+
+    def put(array: Float64Array) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float64, device=device)
+
     beam = None if part.beam is None else put(part.beam)
     spots = Spots(put(part.q), torch.as_tensor(used, device=device), beam)
     basis = put(target.primitive)
@@ -103,7 +106,7 @@ def _tolerances(params: IndexParams) -> tuple[tuple[float, float], tuple[float, 
 
 def _n_coarse(part: SpotBatch, params: IndexParams) -> int:
     """Spots, from low angles up, that candidates are refined on before the finalists are chosen."""
-    return min(part.q.shape[1], 2 * params.n_search_spots)
+    return int(min(part.q.shape[1], 2 * params.n_search_spots))
 
 
 def _rays(part: SpotBatch) -> Float64Array:

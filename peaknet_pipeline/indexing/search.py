@@ -84,7 +84,7 @@ def find_orientations(
     score, turn = score_turns(*spots, pairs.frame, laboratory, crystal, target, n_turns, device)
     keep = _best_per_frame(pairs.frame, score, params.n_candidates)
     return pairs.frame[keep], _rotations(
-        laboratory[keep], crystal[keep], turn[keep] * (2.0 * np.pi / n_turns)
+        laboratory[keep], crystal[keep], np.asarray(turn[keep] * (2.0 * np.pi / n_turns), dtype=np.float64)
     )
 
 
@@ -133,7 +133,10 @@ def spin_scores(
     The score of a turn is Σ weight · max(0, 1 - (distance / tolerance)²) over the frame's spots, the distance
     from the lattice point whose indices are the rounded ones.
     """
-    put = lambda array: torch.as_tensor(array, dtype=torch.float32, device=device)  # noqa: E731
+
+    def put(array: Float64Array) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=device)
+
     angle = torch.arange(n_turns, device=device, dtype=torch.float32) * (2.0 * np.pi / n_turns)
     cosine, sine = torch.cos(angle)[None, :, None, None], torch.sin(angle)[None, :, None, None]
     to_index = put(np.linalg.inv(target.primitive) @ crystal)

@@ -40,7 +40,7 @@ def spin_scores_compiled(
     return best.astype(np.float64), turn
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(parallel=True, cache=True, fastmath=True)
 def _spin(
     q: Float32Array,
     inverse: Float32Array,
@@ -67,7 +67,7 @@ def _spin(
         best[pair], turn[pair] = top, top_turn
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, fastmath=True)
 def _series(
     q: Float32Array,
     inverse: Float32Array,
@@ -93,7 +93,7 @@ def _series(
     return count
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, fastmath=True)
 def _score(
     series: Float32Array, count: int, metric: Float32Array, c: np.float32, s: np.float32
 ) -> np.float32:

@@ -47,7 +47,7 @@ def make_target(cell: UnitCell) -> Target:
     return Target(
         cell=cell,
         primitive=primitive,
-        to_conventional=np.linalg.solve(primitive, reciprocal_matrix(cell)),
+        to_conventional=np.asarray(np.linalg.solve(primitive, reciprocal_matrix(cell)), dtype=np.float64),
         volume=volume,
         points=points[order],
         length=length[order],

@@ -4,11 +4,12 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.measure import LOGIT, measure_panel
 from peaknet_pipeline.infer.params import DecodeParams
-from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
     PEAKS,
     BoolArray,
@@ -103,7 +104,11 @@ def table_of(owners: IntArray, peaks: Float64Array, params: DecodeParams, first_
     columns: dict[str, object] = dict(zip(MEASURED, peaks.T, strict=False))
     columns["frame"], columns["panel"] = owners[:, 0] + first_frame, owners[:, 1]
     columns["score"] = probability_of(peaks[:, LOGIT])
-    return make_table(PEAKS, columns)
+    columns["inv_d"] = np.full(len(peaks), np.nan)
+    # Built column by column in the declared dtypes: make_table's checks would cost more than the measuring.
+    return pd.DataFrame(
+        {c.name: np.asarray(columns[c.name]).astype(c.dtype) for c in PEAKS.columns}, copy=False
+    )
 
 
 def check_shapes(frames: tuple[int, ...], logits: tuple[int, ...], bad_pixels: tuple[int, ...]) -> None:

@@ -46,7 +46,8 @@ class LabelledRun:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Runs and frames that a user took out, and why.
+    """Runs and frames that a user named, to take them out (or, in a list of additions, to put them in), and
+    why.
 
     Attributes
     ----------
@@ -172,7 +173,9 @@ def assign_subsets(runs: Sequence[str], params: SplitParams) -> dict[str, str]:
     subsets = {key: named[key] for key in runs if key in named}
     rest = sorted((key for key in runs if key not in named), key=lambda key: _rank(key, params.seed))
     n_test = 0 if params.test_runs else _quota(params.test_fraction, len(rest), spare=2)
-    n_validate = 0 if params.validation_runs else _quota(params.validate_fraction, len(rest) - n_test, spare=1)
+    n_validate = (
+        0 if params.validation_runs else _quota(params.validate_fraction, len(rest) - n_test, spare=1)
+    )
     for position, key in enumerate(rest):
         subsets[key] = TEST if position < n_test else VALIDATE if position < n_test + n_validate else TRAIN
     return subsets

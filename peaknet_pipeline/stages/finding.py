@@ -13,7 +13,7 @@ from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.plots import plot_peaks
+from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run

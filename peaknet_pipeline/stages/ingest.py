@@ -11,7 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.assemble import assemble
-from peaknet_pipeline.plots import plot_image, plot_mask
+from peaknet_pipeline.plots.images import plot_image, plot_mask
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams, BadPixelReport, find_bad_pixels
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.statistics import compute_statistics

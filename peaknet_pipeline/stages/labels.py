@@ -9,7 +9,7 @@ import numpy as np
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.peaks.fit import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.plots import plot_labels
+from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
@@ -90,7 +90,7 @@ def _result(store: Store, key: str, labelled: LabelRun) -> StageResult:
         "labelled_reflections": labelled.n_peaks,
         "ignored_reflections": labelled.n_ignored,
     }
-    agreement = labelled.audit.agree if labelled.audit is not None else None
+    agreement = labelled.audit.agreement if labelled.audit is not None else None
     if agreement is not None:
         figures["agreement_with_lmfit"] = agreement
     passed = agreement is None or agreement >= LEAST_AGREEMENT

@@ -19,7 +19,7 @@ from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
-from peaknet_pipeline.plots import plot_cells
+from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
@@ -138,10 +138,11 @@ def index_with_control(
 
     The gate is only ever raised above the given one; the control told is the one at the gate that was used.
     """
-    given = {"geometry": geometry, "photon_energy_ev": photon_energy_ev, "cell": cell}
-    control = false_index_control(peaks, **given, params=params)
+    control = false_index_control(
+        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+    )
     gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
-    table = index_peaks(peaks, **given, params=gate)
+    table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
     passed = sum(value >= gate.min_significance for value in control.significance)
     return table, ControlRecord(len(control.significance), passed, gate.min_significance)
 
@@ -259,5 +260,5 @@ def _result(
     check = Check("false_index_rate", rate <= MAX_FALSE_RATE, told)
     output = index_path(store, key, finder)
     tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
-    plots = {"cell_parameters": plot_cells(table, cell, title=f"{key}, {finder}")} if len(table) else {}
+    plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}
     return StageResult(output, figures, tables, plots, (check,))

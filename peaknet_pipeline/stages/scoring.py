@@ -10,7 +10,7 @@ import pandas as pd
 
 from peaknet_pipeline.metrics import RunContext, TruthParams, score_peaks, score_run
 from peaknet_pipeline.params import parameter
-from peaknet_pipeline.plots import plot_rates, plot_recall
+from peaknet_pipeline.plots.curves import plot_rates, plot_recall
 from peaknet_pipeline.simulate.truth import Truth, read_truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path

@@ -27,7 +27,7 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
-from peaknet_pipeline.plots import plot_losses
+from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.keys import parse_key

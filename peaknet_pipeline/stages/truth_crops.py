@@ -1,49 +1,79 @@
-"""Teaching material from simulated experiments: frames labelled by their truth, cut into crops."""
+"""Teaching material from simulated experiments: frames with known truth, cut into crops, kept in files."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from peaknet_pipeline.learn.crops import Crop, ValidationPanel
-from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import draw_experiment
-from peaknet_pipeline.simulate.experiment import RunConditions
+from peaknet_pipeline.simulate.experiment import ResponseParameters, RunConditions
 from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
+from peaknet_pipeline.stages.truth_windows import (
+    TeachingParameters,
+    Window,
+    disturb_window,
+    is_peak,
+    label_window,
+)
 from peaknet_pipeline.tables import replace_atomically
-from peaknet_pipeline.types import LABEL_IGNORE, LABEL_PEAK, BoolArray, Float32Array, UInt8Array
+from peaknet_pipeline.types import BoolArray, Float32Array, UInt8Array
 
-STAMP = 4
-"""Half width of the window around a reflection in which its pixels are labelled."""
+TYPICAL_AREA = 12.0
+"""Noise-equivalent area, px², of a spot on no background, where it cannot be told from its noise."""
 
 SEEDS_APART = 1_000_000
 """Experiments of teaching seed s have the simulator's seeds from s times this."""
 
 
 @dataclass(frozen=True)
-class TeachingParameters(Parameters):
-    """Which simulated frames teach the shipped network, and how they are labelled."""
+class TruthFrame:
+    """A simulated frame, its good pixels (n_panels, ss, fs) and the detector that recorded it."""
 
-    seed: int = parameter(1, meaning="seed of everything drawn", ge=0)
-    n_experiments: int = parameter(400, meaning="random experiments", ge=1)
-    frames_per_experiment: int = parameter(3, meaning="frames of each", ge=1)
-    crops_per_frame: int = parameter(6, meaning="crops cut from each frame", ge=1)
-    crop_side: int = parameter(128, meaning="side of a crop", unit="px", ge=32)
-    near_spots: float = parameter(0.75, meaning="share of crops cut around a reflection", ge=0, le=1)
-    hit_fraction: float = parameter(0.8, meaning="share of frames with a crystal", ge=0, le=1)
-    max_pixels: int = parameter(7_000_000, meaning="largest detector drawn", unit="px", ge=1)
-    peak_snr: float = parameter(3.0, meaning="expected SNR from which a reflection is a peak", ge=0)
-    ignore_snr: float = parameter(1.0, meaning="expected SNR from which it is at least ignored", ge=0)
+    frame: SimulatedFrame
+    good: BoolArray
+    response: ResponseParameters
+
+    def window(self, panel: int, corner: tuple[int, int], side: int) -> Window:
+        """Cut a square of a panel; what lies beyond the panel is bad."""
+        at = (panel, slice(corner[0], corner[0] + side), slice(corner[1], corner[1] + side))
+        data = self.frame.data[at]
+        cut = Window.blank(side, adu_per_photon=self.response.adu_per_photon)
+        part = (slice(0, data.shape[0]), slice(0, data.shape[1]))
+        cut.image[part] = np.nan_to_num(data.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        cut.good[part], cut.spots[part] = self.good[at], self.frame.spot_photons[at]
+        values: dict[str, Any] = self._reflections(panel, corner, data.shape)
+        return replace(cut, **values)
+
+    def _reflections(
+        self, panel: int, corner: tuple[int, int], shape: tuple[int, ...]
+    ) -> dict[str, npt.NDArray[Any]]:
+        table: dict[str, npt.NDArray[Any]] = dict(self.frame.reflections)
+        if not table:
+            return {}
+        ss, fs = table["ss"] - corner[0], table["fs"] - corner[1]
+        inside = (table["panel"] == panel) & (ss > -0.5) & (ss < shape[0] - 0.5)
+        inside &= (fs > -0.5) & (fs < shape[1] - 0.5)
+        photons, snr = table["photons"][inside].astype(float), table["snr"][inside].astype(float)
+        level = table["background"][inside] + self.response.read_noise_photons**2
+        noise = np.maximum((photons / np.maximum(snr, 1e-6)) ** 2 - photons, 0.0)
+        area = np.where(level > 1e-3, noise / np.maximum(level, 1e-3), TYPICAL_AREA)
+        return {
+            "ss": ss[inside],
+            "fs": fs[inside],
+            "photons": photons,
+            "noise": noise,
+            "area": np.clip(area, 3.0, 100.0),
+        }
 
 
-def draw_frames(seed: int, params: TeachingParameters) -> Iterator[tuple[SimulatedFrame, BoolArray]]:
-    """Simulate the frames of one random experiment, each with its good pixels (n_panels, ss, fs)."""
+def draw_frames(seed: int, params: TeachingParameters) -> Iterator[TruthFrame]:
+    """Simulate the frames of one random experiment."""
     experiment = draw_experiment(seed, max_pixels=params.max_pixels)
     generator = np.random.default_rng((seed, 17))
     conditions = RunConditions(
@@ -55,94 +85,44 @@ def draw_frames(seed: int, params: TeachingParameters) -> Iterator[tuple[Simulat
     for frame in simulate_frames(
         experiment, params.frames_per_experiment, seed, conditions=conditions, workers=1
     ):
-        yield frame, ~known_bad & np.isfinite(frame.data)
+        yield TruthFrame(frame, ~known_bad & np.isfinite(frame.data), experiment.response)
 
 
-def label_frame(frame: SimulatedFrame, good: BoolArray, params: TeachingParameters) -> UInt8Array:
-    """Label a simulated frame by its truth.
-
-    Parameters
-    ----------
-    frame : SimulatedFrame
-        With its expected photons.
-    good : (n_panels, ss, fs) bool
-        Good pixels; others become "ignore".
-    params : TeachingParameters
-        From which expected SNR a reflection is a peak.
-
-    Returns
-    -------
-    (n_panels, ss, fs) uint8
-        1 where a peak's expected photons reach half of its maximum; 255 (one pixel wider) where a reflection
-        is too weak, or lies on unusable pixels; 0 elsewhere.
-
-    """
-    label = np.zeros(frame.data.shape, dtype=np.uint8)
-    table = _truth(frame)
-    if table:
-        is_peak = (table["snr"] >= params.peak_snr) & table["usable"]
-        unsure = (table["snr"] >= params.ignore_snr) & ~is_peak
-        for chosen, value, margin in ((unsure, LABEL_IGNORE, 1), (is_peak, LABEL_PEAK, 0)):
-            at = np.stack(
-                [np.rint(table[name][chosen]).astype(int) for name in ("panel", "ss", "fs")], axis=1
-            )
-            _stamp(label, frame.spot_photons, at, value, margin)
-    label[~good] = LABEL_IGNORE
-    return label
-
-
-def cut_crops(
-    frame: SimulatedFrame,
-    good: BoolArray,
-    label: UInt8Array,
-    params: TeachingParameters,
-    generator: np.random.Generator,
-) -> list[Crop]:
-    """Cut crops around reflections and elsewhere; what lies beyond a panel is bad."""
-    n_panels, height, width = frame.data.shape
-    table = _truth(frame)
+def cut_windows(
+    frame: TruthFrame, params: TeachingParameters, generator: np.random.Generator
+) -> Iterator[Window]:
+    """Cut a frame's crops around reflections and elsewhere."""
+    n_panels, height, width = frame.good.shape
+    table: dict[str, npt.NDArray[Any]] = dict(frame.frame.reflections)
     strong = np.flatnonzero(table["snr"] >= params.peak_snr) if table else np.zeros(0, dtype=np.int64)
-    crops = []
     for _ in range(params.crops_per_frame):
         panel, ss, fs = generator.integers(n_panels), generator.integers(height), generator.integers(width)
         if len(strong) and generator.random() < params.near_spots:
             row = generator.choice(strong)
             jitter = generator.uniform(-0.35, 0.35, 2) * params.crop_side
             panel, ss, fs = table["panel"][row], table["ss"][row] + jitter[0], table["fs"][row] + jitter[1]
-        corner = [
+        corner = tuple(
             int(np.clip(centre - params.crop_side / 2, 0, max(0, side - params.crop_side)))
             for centre, side in ((ss, height), (fs, width))
-        ]
-        crops.append(_cut(frame.data[panel], good[panel], label[panel], corner, params.crop_side))
-    return crops
+        )
+        yield frame.window(int(panel), (corner[0], corner[1]), params.crop_side)
 
 
-def truth_panels(
-    frame: SimulatedFrame, good: BoolArray, params: TeachingParameters, *, largest: int = 1_000_000
-) -> Iterator[ValidationPanel]:
-    """Give each panel, at most ``largest`` pixels per side, with the reflections that are peaks."""
-    label = label_frame(frame, good, params)
-    window = (slice(0, largest), slice(0, largest))
-    for number in range(len(frame.data)):
-        image = _as_float(frame.data[number][window])
-        centres, snr = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.float32)
-        table = _truth(frame)
-        if table:
-            chosen = (table["panel"] == number) & (table["snr"] >= params.peak_snr) & table["usable"]
-            chosen &= (table["ss"] < image.shape[0] - 0.5) & (table["fs"] < image.shape[1] - 0.5)
-            centres = np.stack([table["ss"][chosen], table["fs"][chosen]], axis=1).astype(np.float32)
-            snr = table["snr"][chosen].astype(np.float32)
-        yield ValidationPanel(image, good[number][window], label[number][window], centres, snr)
+def make_panel(window: Window, params: TeachingParameters) -> ValidationPanel:
+    """Make a validation panel of a window, with the reflections that are peaks as true centres."""
+    chosen = is_peak(window, params)
+    centres = np.stack([window.ss[chosen], window.fs[chosen]], axis=1).astype(np.float32)
+    label, snr = label_window(window, params), window.snr[chosen].astype(np.float32)
+    return ValidationPanel(window.image, window.good, label, centres, snr)
 
 
 def simulate_crops(seeds: Iterable[int], params: TeachingParameters) -> Iterator[list[Crop]]:
     """Give the crops of each experiment in turn."""
     for seed in seeds:
         generator = np.random.default_rng((seed, 23))
-        crops = []
-        for frame, good in draw_frames(seed, params):
-            crops += cut_crops(frame, good, label_frame(frame, good, params), params, generator)
-        yield crops
+        windows = [w for frame in draw_frames(seed, params) for w in cut_windows(frame, params, generator)]
+        disturbed = (disturb_window(window, generator) for window in windows)
+        yield [Crop(w.image, w.good, label_window(w, params)) for w in disturbed]
 
 
 @dataclass(frozen=True)
@@ -196,46 +176,3 @@ def _fill_files(
             progress(number + 1, params.n_experiments)
     for array in arrays:
         array.flush()
-
-
-def _stamp(
-    label: UInt8Array, photons: Float32Array, at: npt.NDArray[np.int64], value: int, margin: int
-) -> None:
-    """Label the half-maximum pixels around each position (n, 3) of panel, ss, fs, widened by a margin."""
-    for panel, ss, fs in at:
-        window = (panel, slice(max(0, ss - STAMP), ss + STAMP + 1), slice(max(0, fs - STAMP), fs + STAMP + 1))
-        inside = photons[window]
-        centre = (ss - window[1].start, fs - window[2].start)
-        near = inside[max(0, centre[0] - 1) : centre[0] + 2, max(0, centre[1] - 1) : centre[1] + 2]
-        regions, _ = ndimage.label(inside >= 0.5 * near.max())
-        pixels = regions == regions[centre] if regions[centre] else np.zeros(inside.shape, dtype=bool)
-        pixels[centre] = True
-        if margin:
-            pixels = ndimage.binary_dilation(pixels, np.ones((3, 3), dtype=bool), iterations=margin)
-        label[window][pixels] = value
-
-
-def _cut(
-    image: npt.NDArray[np.generic], good: BoolArray, label: UInt8Array, corner: list[int], side: int
-) -> Crop:
-    window = tuple(slice(start, start + side) for start in corner)
-    crop = Crop(
-        np.zeros((side, side), dtype=np.float32),
-        np.zeros((side, side), dtype=bool),
-        np.full((side, side), LABEL_IGNORE, dtype=np.uint8),
-    )
-    part = tuple(slice(0, length) for length in image[window].shape)
-    crop.image[part], crop.good[part], crop.label[part] = (
-        _as_float(image[window]),
-        good[window],
-        label[window],
-    )
-    return crop
-
-
-def _truth(frame: SimulatedFrame) -> dict[str, npt.NDArray[Any]]:
-    return dict(frame.reflections)
-
-
-def _as_float(image: npt.NDArray[np.generic]) -> Float32Array:
-    return np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

@@ -133,7 +133,28 @@ def test_bfloat16_finds_the_same_spots() -> None:
         )
         for p in ("float32", "bfloat16")
     ]
+    assert np.abs(logits[0]).max() > 1.0
     np.testing.assert_allclose(logits[1], logits[0], atol=0.1)
+
+
+def test_host_path_knows_bad_pixels_of_single_frames() -> None:
+    loaded = LoadedModel(
+        build_model(named_scale("edge-small"), seed=1).eval(),
+        NormaliseParameters(),
+        ModelCard("m", threshold=0.001),
+    )
+
+    def flag(batch: FrameArray) -> BoolArray:
+        flagged = np.zeros(batch.shape, dtype=bool)
+        flagged[1] = True
+        return flagged
+
+    frames = frames_as("uint16")
+    engine = Engine(
+        Network.from_checkpoint(loaded), bad_pixels=GOOD, params=EngineParams(precision="bfloat16"),
+        decode=DecodeParams(max_pix=10**6), flag_bad=flag,
+    )  # fmt: skip
+    assert sorted(set(engine(frames)["frame"])) == [0, 2, 3]
 
 
 def test_unknown_devices_are_refused() -> None:
