@@ -153,12 +153,6 @@ def _check_panel(name: str, raw: dict[str, Any]) -> None:
             raise GeometryError(f"{where} has no pixels along {axis}", found=f"min {low}, max {high}")
     if math.isnan(raw["adu_per_photon"]) and math.isnan(raw["adu_per_eV"]):
         raise GeometryError(f"{where} has no intensity scale", remedy="Add adu_per_photon or adu_per_eV.")
-    if "%" in raw["data"]:
-        raise GeometryError(
-            f"{where} has a placeholder in its data path",
-            found=raw["data"],
-            remedy="One data set per frame is not supported; stack the frames in one data set.",
-        )
 
 
 def _panel_groups(groups: dict[str, list[str]], panels: dict[str, Any]) -> dict[str, str]:

@@ -169,7 +169,7 @@ def _lz4_length(source: UInt8Array, i: int, length: int) -> tuple[int, int]:
     if length < 15:
         return length, i
     while i < source.size:
-        length += np.int64(source[i])
+        length += int(np.int64(source[i]))
         i += 1
         if source[i - 1] != 255:
             return length, i
