@@ -141,7 +141,7 @@ def _lz4_block(source: UInt8Array, target: UInt8Array) -> bool:
     i, o = 0, 0
     while i < source.size:
         token = source[i]
-        length, i = _lz4_length(source, i + 1, np.int64(token >> 4))
+        length, i = _lz4_length(source, i + 1, int(np.int64(token >> 4)))
         if length < 0 or i + length > source.size or o + length > target.size:
             return False
         for k in range(length):
@@ -153,7 +153,7 @@ def _lz4_block(source: UInt8Array, target: UInt8Array) -> bool:
         if i + 2 > source.size:
             return False
         offset = np.int64(source[i]) + 256 * np.int64(source[i + 1])
-        length, i = _lz4_length(source, i + 2, np.int64(token & 15))
+        length, i = _lz4_length(source, i + 2, int(np.int64(token & 15)))
         length += 4
         if length < 4 or offset == 0 or offset > o or o + length > target.size:
             return False

@@ -16,7 +16,7 @@ from peaknet_pipeline_tests.runs.files import random_stack, slab_geometry, write
 def test_without_wishes_only_bad_pixels_are_masked(realdata: Path) -> None:
     folder = realdata / "crystfel_simulated"
     with open_run(folder / "sim1k.cxi", folder / "sim1k.geom") as run:
-        params = BadPixelParams(max_frames=12)
+        params = BadPixelParams(max_frames=8)
         plain, report = find_bad_pixels(run, params=params), make_mask(run, bad_pixel_params=params)
         assert np.array_equal(plain.bad_pixels, report.bad_pixels)
         assert plain.sources == report.sources
