@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ def peaknet() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a PeaknetError becomes one line on stderr and exit status 2."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # idle threads that spin stall busy ones on shared machines
     try:
         peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:
@@ -70,9 +75,24 @@ def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""
     from peaknet_pipeline.orchestration.demo import run_demo
+    from peaknet_pipeline.stages.scoring import format_scores, read_all_scores, summary_path
     from peaknet_pipeline.stages.store import Store
 
-    run_demo(Store(data), say=click.echo)
+    store = Store(data)
+    started = time.perf_counter()
+    run_demo(store, say=click.echo)
+    click.echo("")
+    click.echo(format_scores(read_all_scores(store)))
+    click.echo("")
+    click.echo("  hit rate = hits / frames; indexing rate = indexed hits / hits; yield = indexed / frames;")
+    click.echo(
+        "  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training."
+    )
+    click.echo("")
+    click.echo(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
+    click.echo(f"  plots    {data / 'store'}/*/plots/*.png")
+    click.echo(f"  UI       peaknet ui --data {data}")
+    click.echo(f"  done in {time.perf_counter() - started:.0f} s")
 
 
 @peaknet.command()

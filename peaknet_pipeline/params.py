@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import operator
 import types as pytypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -90,13 +91,9 @@ def _check(owner: str, item: "dataclasses.Field[Any]", value: Any) -> None:
         return
     if not math.isfinite(value):
         raise ParameterError("not a finite number", where=where, found=value)
-    for name, sign, bad in (
-        ("ge", "≥", lambda low: value < low),
-        ("gt", ">", lambda low: value <= low),
-        ("le", "≤", lambda high: value > high),
-    ):
+    for name, sign, allowed in (("ge", "≥", operator.ge), ("gt", ">", operator.gt), ("le", "≤", operator.le)):
         bound = meta.get(name)
-        if bound is not None and bad(bound):
+        if bound is not None and not allowed(value, bound):
             raise ParameterError("out of range", where=where, expected=f"{sign} {bound}", found=value)
 
 

@@ -204,6 +204,7 @@ FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
+CurationTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
 _PANEL = Column("panel", "int16", "", "panel number in the stack, in the geometry's order")
@@ -343,6 +344,7 @@ FITS = Schema(
             Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
             for name, unit, _ in _FIT_NAMES
         ),
+        Column("significance", "float32", "", "amplitude / its standard error at fixed shape", nullable=True),
         Column("reduced_chi2", "float32", "", "weighted reduced chi square", nullable=True),
         Column("n_pixels", "int32", "px", "pixels that entered the fit"),
         Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),
@@ -409,6 +411,24 @@ SCORES = Schema(
     ),
 )
 
+CURATION = Schema(
+    "curation",
+    "Frames worth a look and a place in the next training set, the most useful first",
+    (
+        _FRAME,
+        Column("rank", "int32", "", "place in the ranking, from 1"),
+        Column("priority", "float32", "", "sum of the weights of the reasons"),
+        Column("reason", "string", "", "why the frame is here, reasons separated by semicolons"),
+        Column("n_classical", "int32", "", "peaks of the classical finder"),
+        Column("n_neural", "int32", "", "peaks of the network"),
+        Column("n_common", "int32", "", "peaks that both found"),
+        Column("agreement", "float32", "", "2 n_common / (n_classical + n_neural)"),
+        Column("classical_indexed", "bool", "", "the classical peaks led to a lattice"),
+        Column("neural_indexed", "bool", "", "the neural peaks led to a lattice"),
+        Column("confidence", "float32", "", "median score of the network's peaks", nullable=True),
+    ),
+)
+
 TRUTH_FRAMES = Schema(
     "truth_frames",
     "What was simulated in each frame",
@@ -454,6 +474,7 @@ SCHEMAS = {
         FITS,
         SPLIT,
         SCORES,
+        CURATION,
         TRUTH_FRAMES,
         TRUTH_LATTICES,
         TRUTH_REFLECTIONS,

@@ -53,7 +53,7 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
 
     def materialize(
         context: dg.AssetExecutionContext, config: Any, store: StoreResource
-    ) -> dg.MaterializeResult[Any]:
+    ) -> dg.MaterializeResult:
         scope = _scope(context, spec)
         try:
             result = spec.run(store.open(), *scope, overrides=given(config))

@@ -1,22 +1,21 @@
-"""Radial background: which pixels belong to which ring, and the clipped statistics of every ring.
+"""Radial background: the clipped mean and limits of every ring, from a single pass over the frame.
 
-peakfinder8 clips each ring's mean and σ in five passes over the frame. The kernels here give the same statistics from a
-single pass: a small sample of each ring tells where the *core* of its values surely lies, one pass sums the core and
-sets the few remaining pixels (candidates) aside, and the five clipping rounds then run over the candidates alone. A ring
-whose limits turn out to cut into its core is gathered and clipped the plain way, so the result never depends on the
-sample. Every pixel above its ring's final limit is a candidate, so that the peak search needs no pass of its own.
+peakfinder8 clips each ring's mean and σ in five passes over the frame. The kernels here give the same
+statistics from one: a small sample of each ring tells where the *core* of its values surely lies, one pass
+sums the core and sets the few remaining pixels (candidates) aside, and the five clipping rounds then run over
+the candidates alone. A ring whose limits turn out to cut into its core is gathered and clipped the plain way, so
+the result never depends on the sample. Every pixel above its ring's final limit is a candidate, so that the
+peak search needs no pass of its own.
+
+Pixels are taken in single precision, as the C programs take them; sums are kept in double precision.
+``limits`` is always (3, n_rings): each ring's mean, lower and upper limit.
 """
-
-from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
-import numpy.typing as npt
 
-from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.peaks.rings import TILE_FS, TILE_SS, Int32Array, Pixels, RingPlan, Rules
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array
-
-Int32Array = npt.NDArray[np.int32]
 
 N_ROUNDS = 5
 """Clipping rounds, fixed in every published peakfinder8."""
@@ -27,270 +26,218 @@ START_LIMIT = 1e9
 CORE_FRACTION = 0.7
 """Half width of a ring's core, as a part of the clipping distance that its sample suggests."""
 
-EMPTY_LOWER = -START_LIMIT
-"""Lower limit that an emptied ring starts its next round with."""
-
-
-@dataclass(frozen=True)
-class RingPlan:
-    """What a radius map and a mask fix once for all frames; pixels are counted over the flattened stack.
-
-    ``ring`` is each pixel's ring number (``n_rings`` where the pixel is unusable). The pixels of ring r, in raster order,
-    are ``pixels[start[r]:start[r + 1]]``; ``sample[sample_start[r]:sample_start[r + 1]]`` is an even choice of them.
-    """
-
-    shape: tuple[int, int, int]
-    n_rings: int
-    ring: Int32Array
-    start: Int32Array
-    pixels: Int32Array
-    sample_start: Int32Array
-    sample: Int32Array
-
-
-def plan_rings(
-    radius: Float32Array, bad_pixels: BoolArray, *, min_radius: float, max_radius: float, sample_size: int
-) -> RingPlan:
-    """Sort the usable pixels into rings one pixel wide.
-
-    Parameters
-    ----------
-    radius : (n_panels, ss, fs), px
-        Distance of each pixel from the beam.
-    bad_pixels : (n_panels, ss, fs)
-        True where the pixel may not be used.
-    min_radius, max_radius : float, px
-        Usable pixels lie strictly between them; 0 switches a limit off.
-    sample_size : int
-        Pixels per ring in the sample.
-
-    Raises
-    ------
-    ParameterError
-        The two stacks differ in shape or are not stacks.
-
-    """
-    if radius.ndim != 3 or radius.shape != bad_pixels.shape:
-        raise ParameterError(
-            "radius map and mask are not stacks of one shape", expected=radius.shape, found=bad_pixels.shape
-        )
-    usable = ~bad_pixels & np.isfinite(radius)
-    if min_radius > 0:
-        usable &= radius > min_radius
-    if max_radius > 0:
-        usable &= radius < max_radius
-    ring = np.where(usable, np.rint(np.where(usable, radius, 0)), -1).astype(np.int32).ravel()
-    n_rings = int(ring.max(initial=-1)) + 1
-    ring[ring < 0] = n_rings
-    start, pixels = _sort_by_ring(ring, n_rings)
-    sample_start, sample = _draw_sample(start, pixels, sample_size)
-    n_panels, n_ss, n_fs = radius.shape
-    return RingPlan((n_panels, n_ss, n_fs), n_rings, ring, start, pixels, sample_start, sample)
-
-
-@nb.njit(cache=True, nogil=True)
-def _sort_by_ring(ring: Int32Array, n_rings: int) -> tuple[Int32Array, Int32Array]:
-    """Counting sort: pixel numbers ordered by ring, raster order kept within a ring."""
-    start = np.zeros(n_rings + 1, np.int32)
-    for r in ring:
-        if r < n_rings:
-            start[r + 1] += 1
-    for r in range(n_rings):
-        start[r + 1] += start[r]
-    cursor = start.copy()
-    pixels = np.empty(start[n_rings], np.int32)
-    for i in range(ring.size):
-        r = ring[i]
-        if r < n_rings:
-            pixels[cursor[r]] = i
-            cursor[r] += 1
-    return start, pixels
-
-
-@nb.njit(cache=True, nogil=True)
-def _draw_sample(start: Int32Array, pixels: Int32Array, size: int) -> tuple[Int32Array, Int32Array]:
-    """Choose up to ``size`` pixels of each ring, evenly spread over the ring's raster order."""
-    n_rings = start.size - 1
-    sample_start = np.zeros(n_rings + 1, np.int32)
-    for r in range(n_rings):
-        sample_start[r + 1] = sample_start[r] + min(start[r + 1] - start[r], size)
-    sample = np.empty(sample_start[n_rings], np.int32)
-    for r in range(n_rings):
-        n = start[r + 1] - start[r]
-        m = sample_start[r + 1] - sample_start[r]
-        for j in range(m):
-            sample[sample_start[r] + j] = pixels[start[r] + (j * n) // m]
-    return sample_start, sample
+MEAN, LOWER, UPPER = 0, 1, 2
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _limits(
-    n: float, total: float, square: float, min_snr: float, threshold: float
-) -> tuple[float, float, float]:
-    """Mean, lower and upper limit from count, sum and sum of squares; an empty ring has no upper limit."""
+def _limits(n, total, square, origin, rules):  # type: ignore[no-untyped-def]
+    """Mean, lower and upper limit from count, Σ and Σ² about ``origin``; an empty ring has no limits."""
     if n == 0:
-        return 0.0, EMPTY_LOWER, np.inf
-    mean = total / n
-    sigma = np.sqrt(max(square / n - mean * mean, 0.0))
-    return mean, mean - min_snr * sigma, max(mean + min_snr * sigma, threshold)
+        return 0.0, -START_LIMIT, np.inf
+    shift = total / n
+    reach = rules.min_snr * np.sqrt(max(square / n - shift * shift, 0.0))
+    mean = origin + shift
+    return mean, mean - reach, max(mean + reach, rules.threshold)
 
 
 @nb.njit(cache=True, nogil=True)
-def clip_values(values: Float64Array, min_snr: float, threshold: float) -> tuple[float, float, float]:
+def clip_values(values: Float32Array, rules: Rules) -> tuple[float, float, float]:
     """Clip one ring's values in five rounds, the plain way; returns mean, lower and upper limit."""
     mean, lower, upper = 0.0, -START_LIMIT, START_LIMIT
+    origin = float(values[0]) if values.size else 0.0
     for _ in range(N_ROUNDS):
         n, total, square = 0, 0.0, 0.0
         for v in values:
             if lower < v < upper:
                 n += 1
-                total += v
-                square += v * v
+                total += v - origin
+                square += (v - origin) * (v - origin)
         before_lower, before_upper = lower, upper
-        mean, lower, upper = _limits(n, total, square, min_snr, threshold)
+        mean, lower, upper = _limits(n, total, square, origin, rules)
         if lower == before_lower and upper == before_upper:
             break
     return mean, lower, upper
 
 
 @nb.njit(cache=True, nogil=True)
-def _gather(frame, pixels, low, high, values):  # type: ignore[no-untyped-def]
-    """Copy the usable values of the listed pixels; returns how many."""
-    n = 0
-    for i in pixels:
-        v = float(frame[i])
-        if low <= v <= high:
-            values[n] = v
-            n += 1
-    return n
-
-
-@nb.njit(cache=True, nogil=True)
-def clip_sampled(frame, start, pixels, low, high, min_snr, threshold, limits):  # type: ignore[no-untyped-def]
-    """Fill ``limits`` (n_rings, 3: mean, lower, upper) from the listed pixels of each ring alone."""
+def clip_listed(
+    frame: Pixels,
+    start: Int32Array,
+    pixels: Int32Array,
+    chosen: BoolArray,
+    rules: Rules,
+    limits: Float64Array,
+) -> None:
+    """Set the ``limits`` of the ``chosen`` rings from their listed pixels alone, the plain way."""
     n_rings = start.size - 1
     longest = 0
     for r in range(n_rings):
-        longest = max(longest, start[r + 1] - start[r])
-    values = np.empty(longest, np.float64)
+        longest = max(longest, start[r + 1] - start[r] if chosen[r] else 0)
+    values = np.empty(longest, np.float32)
     for r in range(n_rings):
-        n = _gather(frame, pixels[start[r] : start[r + 1]], low, high, values)
-        limits[r, 0], limits[r, 1], limits[r, 2] = clip_values(values[:n], min_snr, threshold)
+        if chosen[r]:
+            n = 0
+            for i in pixels[start[r] : start[r + 1]]:
+                v = np.float32(frame[i])
+                if rules.low <= v <= rules.high:
+                    values[n] = v
+                    n += 1
+            limits[0, r], limits[1, r], limits[2, r] = clip_values(values[:n], rules)
 
 
 @nb.njit(cache=True, nogil=True)
-def choose_core(limits, start, sample_start, low, high, threshold, core):  # type: ignore[no-untyped-def]
-    """Set ``core`` (n_rings + 1, 2): the open interval of values that no clipping round is expected to cut.
+def choose_core(plan: RingPlan, rules: Rules, limits: Float64Array, core: Float32Array) -> None:
+    """Set ``core`` (3, n_rings): an open interval that no round should cut, and an origin for its sums.
 
-    A sample without spread gives a core of one value. A ring that its sample holds completely keeps its limits, and its
-    core is all that is not above them. The last row, for unusable pixels, takes every value.
+    A sample without spread gives a core of one value. A ring that its sample holds completely keeps its
+    limits, and its core is all that is not above them.
     """
-    n_rings = limits.shape[0]
-    below_low, above_high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-    for r in range(n_rings):
-        mean, lower, upper = limits[r]
-        if start[r + 1] - start[r] == sample_start[r + 1] - sample_start[r]:
-            core[r, 0], core[r, 1] = -np.inf, upper
-        elif lower < mean:
-            half = CORE_FRACTION * (mean - lower)
-            core[r, 0], core[r, 1] = mean - half, max(mean + half, threshold)
+    lowest = max(np.nextafter(np.float32(rules.low), np.float32(-np.inf)), -START_LIMIT)
+    highest = min(np.nextafter(np.float32(rules.high), np.float32(np.inf)), START_LIMIT)
+    for r in range(plan.n_rings):
+        mean, lower, upper = limits[0, r], limits[1, r], limits[2, r]
+        if _is_whole(plan, r):
+            below, above = -START_LIMIT, upper
         else:
-            core[r, 0], core[r, 1] = np.nextafter(mean, -np.inf), np.nextafter(mean, np.inf)
-        core[r, 0] = max(core[r, 0], below_low, -START_LIMIT)
-        core[r, 1] = min(core[r, 1], above_high, START_LIMIT)
-    core[n_rings, 0], core[n_rings, 1] = -np.inf, np.inf
+            half = CORE_FRACTION * (mean - lower)
+            below, above = mean - half, max(mean + half, rules.threshold if half > 0 else mean)
+            if half > 0:
+                # An origin on a coarse binary grid: differences of whole counts and their sums stay exact.
+                grid = 2.0 ** np.floor(np.log2(half))
+                mean = np.rint(mean / grid) * grid
+        below, above = max(below, lowest), min(above, highest)
+        core[0, r], core[1, r], core[2, r] = below, above, mean
+        if core[0, r] == core[1, r]:
+            core[0, r] = np.nextafter(core[2, r], np.float32(-np.inf))
+            core[1, r] = np.nextafter(core[2, r], np.float32(np.inf))
+            continue
+        if core[0, r] < below:
+            core[0, r] = np.nextafter(core[0, r], np.float32(np.inf))
+        if core[1, r] > above:
+            core[1, r] = np.nextafter(core[1, r], np.float32(-np.inf))
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _is_whole(plan, r):  # type: ignore[no-untyped-def]
+    """Whether a ring is so small that its sample holds all its pixels."""
+    return plan.start[r + 1] - plan.start[r] == plan.sample_start[r + 1] - plan.sample_start[r]
 
 
 @nb.njit(cache=True, nogil=True)
-def sum_core(frame, ring, first, last, core, low, high, sums, outside, candidates):  # type: ignore[no-untyped-def]
-    """Pass once over pixels ``first`` to ``last``: sum each ring's core, list the usable rest; returns its length.
+def sum_core(  # type: ignore[no-untyped-def]
+    frame, plan, first, last, core, rules, sums, outside, candidates, values
+):
+    """Pass over tiles ``first`` to ``last``: sum each ring's core, list the usable rest, return its length.
 
-    ``sums`` (n_rings + 1, 2) gains Σv and Σv², ``outside`` the pixels that are not core, ``candidates`` their numbers.
+    ``sums`` (2, n_rings) gains Σ and Σ² about the core's origin, ``outside`` the number of pixels that are
+    not core, ``candidates`` and ``values`` the usable ones among them.
     """
-    n_rings = core.shape[0] - 1
+    tiles, n_fs = plan.tiles, plan.shape[2]
+    tile = np.empty(TILE_SS * TILE_FS, np.float32)
+    ordered = np.empty(TILE_SS * TILE_FS, np.float32)
     n = 0
-    for i in range(first, last):
-        r = ring[i]
-        v = float(frame[i])
-        if core[r, 0] < v < core[r, 1]:
-            sums[r, 0] += v
-            sums[r, 1] += v * v
-        elif r < n_rings:
-            outside[r] += 1
-            if low <= v <= high:
-                candidates[n] = i
-                n += 1
+    for t in range(first, last):
+        origin, width = tiles.origin[t], tiles.width[t]
+        inside = tiles.pixel[tiles.pixel_start[t] : tiles.pixel_start[t + 1]]
+        _load_tile(frame, origin, n_fs, tiles.height[t], width, inside, tile, ordered)
+        begin = 0
+        for s in range(tiles.segment_start[t], tiles.segment_start[t + 1]):
+            r, end = tiles.segment_ring[s], tiles.segment_end[s]
+            total, square, count = _sum_segment(ordered[begin:end], core[0, r], core[1, r], core[2, r])
+            sums[0, r] += total
+            sums[1, r] += square
+            if count < end - begin:
+                outside[r] += end - begin - int(count)
+                for k in range(begin, end):
+                    v = ordered[k]
+                    if not core[0, r] < v < core[1, r] and rules.low <= v <= rules.high:
+                        candidates[n] = origin + (inside[k] // width) * n_fs + inside[k] % width
+                        values[n] = v
+                        n += 1
+            begin = end
     return n
+
+
+@nb.njit(cache=True, nogil=True)
+def _load_tile(frame, origin, n_fs, height, width, inside, tile, ordered):  # type: ignore[no-untyped-def]
+    """Copy a tile from the frame in raster order, then its usable pixels in the order of their rings."""
+    for y in range(height):
+        # Loops over a view have an index that is plainly positive: only then does the compiler vectorize.
+        source, target = (
+            frame[origin + y * n_fs : origin + y * n_fs + width],
+            tile[y * width : (y + 1) * width],
+        )
+        for x in range(width):
+            target[x] = source[x]
+    for k in range(inside.size):
+        ordered[k] = tile[inside[k]]
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+def _sum_segment(values, below, above, centre):  # type: ignore[no-untyped-def]
+    """Σ and Σ² about ``centre``, and the number, of the values between ``below`` and ``above``."""
+    total, square, count = np.float32(0), np.float32(0), np.float32(0)
+    for k in range(values.size):
+        is_core = (values[k] > below) & (values[k] < above)
+        d = values[k] - centre if is_core else np.float32(0)
+        total += d
+        square += d * d
+        count += np.float32(1) if is_core else np.float32(0)
+    return total, square, count
 
 
 @nb.njit(cache=True, nogil=True)
 def clip_candidates(  # type: ignore[no-untyped-def]
-    frame, ring, start, sample_start, core, sums, outside, candidates, min_snr, threshold, limits, failed
+    plan, rules, core, sums, outside, candidates, values, limits, failed
 ):
-    """Run the five rounds over core sums and candidates; ``failed`` marks rings whose core was cut into."""
-    n_rings = core.shape[0] - 1
-    exact = limits.copy()
-    work = np.empty((n_rings, 3), np.float64)
-    values = np.empty(candidates.size, np.float64)
-    for j in range(candidates.size):
-        values[j] = float(frame[candidates[j]])
-    for r in range(n_rings):
-        failed[r] = False
-        limits[r, 0], limits[r, 1], limits[r, 2] = 0.0, -START_LIMIT, START_LIMIT
+    """Run the five rounds over core sums and candidates; returns how many rings ``failed``: a cut core."""
+    sampled = limits.copy()
+    work = np.empty((3, plan.n_rings), np.float64)
+    failed[:] = False
+    limits[0], limits[1], limits[2] = 0.0, -START_LIMIT, START_LIMIT
     for _ in range(N_ROUNDS):
-        _begin_round(core, start, sums, outside, limits, work, failed)
+        _begin_round(plan, core, sums, outside, limits, work, failed)
         for j in range(candidates.size):
-            r = ring[candidates[j]]
-            v = values[j]
-            if limits[r, 1] < v < limits[r, 2]:
-                work[r, 0] += 1
-                work[r, 1] += v
-                work[r, 2] += v * v
-        if not _end_round(work, min_snr, threshold, limits):
+            r = plan.ring[candidates[j]]
+            if limits[1, r] < values[j] < limits[2, r]:
+                d = float(values[j]) - core[2, r]
+                work[0, r] += 1
+                work[1, r] += d
+                work[2, r] += d * d
+        if not _end_round(work, core, rules, limits):
             break
-    for r in range(n_rings):
-        if start[r + 1] - start[r] == sample_start[r + 1] - sample_start[r]:
+    _begin_round(plan, core, sums, outside, limits, work, failed)
+    for r in range(plan.n_rings):
+        if _is_whole(plan, r):
             failed[r] = False
-            limits[r] = exact[r]
+            limits[:, r] = sampled[:, r]
+    return np.sum(failed)
 
 
 @nb.njit(cache=True, nogil=True)
-def _begin_round(core, start, sums, outside, limits, work, failed):  # type: ignore[no-untyped-def]
-    for r in range(work.shape[0]):
-        n_core = start[r + 1] - start[r] - outside[r]
-        value = np.nextafter(core[r, 0], np.inf)
-        inside = limits[r, 1] <= core[r, 0] and core[r, 1] <= limits[r, 2]
-        if np.nextafter(value, np.inf) == core[r, 1]:
-            inside = limits[r, 1] < value < limits[r, 2]
-        elif not inside and n_core > 0:
-            failed[r] = True
-        work[r, 0] = n_core if inside else 0
-        work[r, 1] = sums[r, 0] if inside else 0.0
-        work[r, 2] = sums[r, 1] if inside else 0.0
+def _begin_round(plan, core, sums, outside, limits, work, failed):  # type: ignore[no-untyped-def]
+    """Start every ring's sums with its core, where the limits take it; mark the rings whose core they cut."""
+    for r in range(plan.n_rings):
+        n_core = plan.start[r + 1] - plan.start[r] - outside[r]
+        below, above, value = core[0, r], core[1, r], core[2, r]
+        if below < value < above and np.nextafter(below, above) == np.nextafter(above, below):
+            inside = limits[1, r] < value < limits[2, r]
+            cut = value > limits[2, r]
+        else:
+            inside = limits[1, r] <= below and above <= limits[2, r]
+            cut = not inside
+        failed[r] |= cut and n_core > 0
+        work[0, r] = n_core if inside else 0
+        work[1, r] = sums[0, r] if inside else 0.0
+        work[2, r] = sums[1, r] if inside else 0.0
 
 
 @nb.njit(cache=True, nogil=True)
-def _end_round(work, min_snr, threshold, limits):  # type: ignore[no-untyped-def]
+def _end_round(work, core, rules, limits):  # type: ignore[no-untyped-def]
     """Move every ring's limits; returns whether any moved."""
     moved = False
-    for r in range(work.shape[0]):
-        mean, lower, upper = _limits(work[r, 0], work[r, 1], work[r, 2], min_snr, threshold)
-        moved |= lower != limits[r, 1] or upper != limits[r, 2]
-        limits[r, 0], limits[r, 1], limits[r, 2] = mean, lower, upper
+    for r in range(core.shape[1]):
+        mean, lower, upper = _limits(work[0, r], work[1, r], work[2, r], float(core[2, r]), rules)
+        moved |= lower != limits[1, r] or upper != limits[2, r]
+        limits[0, r], limits[1, r], limits[2, r] = mean, lower, upper
     return moved
-
-
-@nb.njit(cache=True, nogil=True)
-def clip_failed(frame, start, pixels, low, high, min_snr, threshold, failed, limits):  # type: ignore[no-untyped-def]
-    """Gather and clip the rings that ``failed`` names, the plain way; returns how many there were."""
-    n_failed, longest = 0, 0
-    for r in range(failed.size):
-        if failed[r]:
-            n_failed += 1
-            longest = max(longest, start[r + 1] - start[r])
-    values = np.empty(longest, np.float64)
-    for r in range(failed.size):
-        if failed[r]:
-            n = _gather(frame, pixels[start[r] : start[r + 1]], low, high, values)
-            limits[r, 0], limits[r, 1], limits[r, 2] = clip_values(values[:n], min_snr, threshold)
-    return n_failed

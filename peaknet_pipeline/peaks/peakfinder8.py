@@ -1,8 +1,10 @@
-"""peakfinder8 (Barty et al. 2014, J. Appl. Cryst. 47, 1118) on detector stacks: the same peaks, in one pass per frame."""
+"""peakfinder8 (Barty et al. 2014, J. Appl. Cryst. 47, 1118) on detector stacks, in one pass per frame."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks import background
 from peaknet_pipeline.peaks import peakfinder8_search as search
-from peaknet_pipeline.peaks.background import RingPlan, plan_rings
+from peaknet_pipeline.peaks.rings import Int32Array, Pixels, RingPlan, Rules, plan_rings
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import (
     MAX_CXI_PEAKS,
@@ -26,6 +28,10 @@ from peaknet_pipeline.types import (
 
 EXACT_SAMPLE = 64
 """Pixels per ring that guide the exact statistics; the peaks don't depend on it."""
+
+
+IN_PLACE = ("float32", "uint16", "int16", "int32", "uint32")
+"""Pixel types that are read as they are; others are copied to single precision first."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ class Peakfinder8:
         True where a pixel must not be used.
     params : Peakfinder8Params
     valid_range : (low, high)
-        Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's flag_lessthan/morethan).
+        Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's
+        flag_lessthan and flag_morethan).
 
     """
 
@@ -78,8 +85,10 @@ class Peakfinder8:
         valid_range: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
         self.params = params
-        largest = float(np.finfo(np.float64).max)
-        self._low, self._high = max(valid_range[0], -largest), min(valid_range[1], largest)
+        self._rules = Rules(
+            *_single_range(*valid_range), params.min_snr, params.threshold, params.min_pix, params.max_pix,
+            params.local_bg_radius,
+        )  # fmt: skip
         self.plan = plan_rings(
             radius,
             bad_pixels,
@@ -97,15 +106,20 @@ class Peakfinder8:
             )
         if frames.dtype.kind not in "iuf":
             raise RunError("pixels are not numbers", expected="integers or floats", found=frames.dtype)
-        n_threads = min(n_threads or os.cpu_count() or 1, len(frames))
-        if n_threads <= 1:
-            rows = [self._find_one(frame) for frame in frames]
-        else:
+        n_threads = n_threads or os.cpu_count() or 1
+        if n_threads == 1 or not len(frames):
+            rows = [self._find_one(frame, ()) for frame in frames]
+        elif len(frames) == 1:
             with ThreadPoolExecutor(n_threads) as pool:
+                rows = [self._find_one(frames[0], _split(len(self.plan.tiles.origin), n_threads), pool)]
+        else:
+            with ThreadPoolExecutor(min(n_threads, len(frames))) as pool:
                 rows = list(pool.map(self._find_one, frames))
         return _peak_table(rows, first_frame)
 
-    def _find_one(self, frame: FrameArray) -> Float64Array:
+    def _find_one(
+        self, frame: FrameArray, parts: Sequence[tuple[int, int]] = (), pool: Executor | None = None
+    ) -> Float64Array:
         """Return the rows (n_peaks, 9) of one frame, columns as in `peakfinder8_search`."""
         flat = _native(frame).ravel()
         try:
@@ -113,46 +127,51 @@ class Peakfinder8:
         except IndexError:
             space = _Workspace.allocate(self.plan, self.params.max_peaks)
         try:
-            seeds = self._find_seeds(flat, space)
-            plan, p = self.plan, self.params
+            seeds = self._find_seeds(flat, space, parts, pool)
             n_peaks = search.grow_peaks(
-                flat, plan.ring, plan.shape, space.limits, seeds, self._low, self._high, p.min_snr, p.min_pix,
-                p.max_pix, p.local_bg_radius, space.used, space.visited, space.peaks,
-            )  # fmt: skip
+                flat, self.plan, self._rules, space.limits, seeds, space.used, space.visited, space.peaks
+            )
             return space.peaks[:n_peaks].copy()
         finally:
             self._workspaces.append(space)
 
-    def _find_seeds(self, flat: FrameArray, space: "_Workspace") -> "background.Int32Array":
+    def _find_seeds(
+        self, flat: Pixels, space: "_Workspace", parts: Sequence[tuple[int, int]], pool: Executor | None
+    ) -> Int32Array:
         """Fill ``space.limits`` and return the seed pixels in raster order."""
-        plan, p, span = self.plan, self.params, (self._low, self._high)
-        clip = (p.min_snr, p.threshold)
-        background.clip_sampled(flat, plan.sample_start, plan.sample, *span, *clip, space.limits)
-        if p.statistics == "sampled":
-            n = search.scan_seeds(flat, plan.ring, 0, flat.size, plan.shape, space.limits, *span, space.seeds)
-            return space.seeds[:n]
-        background.choose_core(space.limits, plan.start, plan.sample_start, *span, p.threshold, space.core)
-        space.sums[:] = 0
-        space.outside[:] = 0
-        n = background.sum_core(
-            flat, plan.ring, 0, flat.size, space.core, *span, space.sums, space.outside, space.candidates
-        )
-        candidates = space.candidates[:n]
-        background.clip_candidates(
-            flat, plan.ring, plan.start, plan.sample_start, space.core, space.sums, space.outside, candidates, *clip,
-            space.limits, space.failed,
-        )  # fmt: skip
-        n_failed = background.clip_failed(
-            flat, plan.start, plan.pixels, *span, *clip, space.failed, space.limits
-        )
-        n = search.select_seeds(
-            flat, plan.ring, plan.shape, space.limits, space.failed, candidates, space.seeds
-        )
-        if n_failed:
-            n = search.append_failed_seeds(
-                flat, plan.start, plan.pixels, plan.shape, space.limits, space.failed, *span, space.seeds, n
-            )
+        plan, rules, limits, failed = self.plan, self._rules, space.limits, space.failed
+        background.clip_listed(flat, plan.sample_start, plan.sample, space.every, rules, limits)
+        if self.params.statistics == "sampled":
+            return space.seeds[: search.scan_seeds(flat, plan, rules, limits, space.seeds)]
+        background.choose_core(plan, rules, limits, space.core)
+        sums, outside, *candidates = self._pass_once(flat, space, parts, pool)
+        if background.clip_candidates(plan, rules, space.core, sums, outside, *candidates, limits, failed):
+            background.clip_listed(flat, plan.start, plan.pixels, failed, rules, limits)
+        n = search.select_seeds(flat, plan, rules, limits, failed, *candidates, space.seeds)
         return space.seeds[:n]
+
+    def _pass_once(
+        self, flat: Pixels, space: "_Workspace", parts: Sequence[tuple[int, int]], pool: Executor | None
+    ) -> tuple[Float64Array, Int32Array, Int32Array, Float32Array]:
+        """Sum the core and list the candidates, over all tiles at once or over parts of them in a pool."""
+        plan = self.plan
+
+        def work(part: tuple[int, int]) -> tuple[Float64Array, Int32Array, Int32Array, Float32Array]:
+            sums, outside = np.zeros((2, plan.n_rings)), np.zeros(plan.n_rings, np.int32)
+            begin = plan.tiles.pixel_start[part[0]]
+            room, values = space.candidates[begin:], space.values[begin:]
+            n = background.sum_core(flat, plan, *part, space.core, self._rules, sums, outside, room, values)
+            return sums, outside, room[:n], values[:n]
+
+        if pool is None:
+            return work((0, len(plan.tiles.origin)))
+        sums, outside, candidates, values = zip(*pool.map(work, parts), strict=True)
+        return (
+            np.sum(sums, axis=0),
+            np.sum(outside, axis=0, dtype=np.int32),
+            np.concatenate(candidates),
+            np.concatenate(values),
+        )
 
 
 @dataclass(frozen=True)
@@ -160,13 +179,13 @@ class _Workspace:
     """Scratch of one thread; pages that a frame doesn't touch are never committed."""
 
     limits: Float64Array
-    core: Float64Array
-    sums: Float64Array
-    outside: "background.Int32Array"
+    core: Float32Array
+    every: BoolArray
     failed: BoolArray
-    candidates: "background.Int32Array"
-    seeds: "background.Int32Array"
-    visited: "background.Int32Array"
+    candidates: Int32Array
+    values: Float32Array
+    seeds: Int32Array
+    visited: Int32Array
     used: UInt8Array
     peaks: Float64Array
 
@@ -174,17 +193,34 @@ class _Workspace:
     def allocate(cls, plan: RingPlan, max_peaks: int) -> "_Workspace":
         n, rings = plan.ring.size, plan.n_rings
         return cls(
-            limits=np.zeros((rings, 3)),
-            core=np.zeros((rings + 1, 2)),
-            sums=np.zeros((rings + 1, 2)),
-            outside=np.zeros(rings, np.int32),
+            limits=np.zeros((3, rings)),
+            core=np.zeros((3, rings), np.float32),
+            every=np.ones(rings, np.bool_),
             failed=np.zeros(rings, np.bool_),
             candidates=np.empty(n, np.int32),
+            values=np.empty(n, np.float32),
             seeds=np.empty(n, np.int32),
             visited=np.empty(n, np.int32),
             used=np.zeros(n, np.uint8),
             peaks=np.empty((max_peaks, search.N_COLUMNS)),
         )
+
+
+def _split(n: int, n_parts: int) -> list[tuple[int, int]]:
+    """Cut range(n) into nearly equal pieces."""
+    edges = [i * n // n_parts for i in range(n_parts + 1)]
+    return list(pairwise(edges))
+
+
+def _single_range(low: float, high: float) -> tuple[float, float]:
+    """Return the lowest and highest finite single-precision values of a range."""
+    largest = np.finfo(np.float32).max
+    first, last = np.float32(max(low, -float(largest))), np.float32(min(high, float(largest)))
+    if first < low:
+        first = np.nextafter(first, largest)
+    if last > high:
+        last = np.nextafter(last, -largest)
+    return float(first), float(last)
 
 
 def find_peaks(
@@ -243,8 +279,8 @@ def find_peaks(
 
 
 def _native(frame: FrameArray) -> FrameArray:
-    """Return the frame as a contiguous array of the machine's byte order, without a copy where it is one."""
-    dtype = np.dtype(np.float32) if frame.dtype == np.float16 else frame.dtype.newbyteorder("=")
+    """Return the frame contiguous, in a type that the kernels are compiled for; not a copy where it is so."""
+    dtype = frame.dtype.newbyteorder("=") if frame.dtype.name in IN_PLACE else np.dtype(np.float32)
     return np.ascontiguousarray(frame, dtype=dtype)
 
 

@@ -3,6 +3,9 @@
 import numba as nb
 import numpy as np
 
+from peaknet_pipeline.peaks.background import MEAN, UPPER
+from peaknet_pipeline.peaks.rings import BLOCK
+
 PANEL, FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS = range(9)
 N_COLUMNS = 9
 
@@ -11,30 +14,23 @@ NO_BACKGROUND_SIGMA = 0.01
 
 
 @nb.njit(cache=True, nogil=True)
-def select_seeds(frame, ring, shape, limits, failed, candidates, seeds):  # type: ignore[no-untyped-def]
-    """Copy to ``seeds`` the candidates above their ring's limit, off the panel's rim; returns how many."""
-    n_ss, n_fs = shape[1], shape[2]
-    n = 0
-    for i in candidates:
-        r = ring[i]
-        if failed[r] or not frame[i] > limits[r, 2] or _is_rim(i, n_ss, n_fs):
-            continue
-        seeds[n] = i
-        n += 1
-    return n
-
-
-@nb.njit(cache=True, nogil=True)
-def append_failed_seeds(  # type: ignore[no-untyped-def]
-    frame, start, pixels, shape, limits, failed, low, high, seeds, n
+def select_seeds(  # type: ignore[no-untyped-def]
+    frame, plan, rules, limits, failed, candidates, values, seeds
 ):
-    """Add the seeds of the rings that ``failed`` names and restore raster order; returns how many there are now."""
-    n_ss, n_fs = shape[1], shape[2]
-    for r in range(failed.size):
-        if not failed[r]:
-            continue
-        for i in pixels[start[r] : start[r + 1]]:
-            if low <= frame[i] <= high and frame[i] > limits[r, 2] and not _is_rim(i, n_ss, n_fs):
+    """Copy to ``seeds``, in raster order, what exceeds its ring's limit off the rim; returns how many.
+
+    The seeds of a ring that ``failed`` names may be missing among the candidates; the ring is searched.
+    """
+    n = 0
+    for j in range(candidates.size):
+        r = plan.ring[candidates[j]]
+        if not failed[r] and values[j] > limits[UPPER, r] and not _is_rim(candidates[j], plan.shape):
+            seeds[n] = candidates[j]
+            n += 1
+    for r in np.flatnonzero(failed):
+        for i in plan.pixels[plan.start[r] : plan.start[r + 1]]:
+            v = np.float32(frame[i])
+            if rules.low <= v <= rules.high and v > limits[UPPER, r] and not _is_rim(i, plan.shape):
                 seeds[n] = i
                 n += 1
     seeds[:n].sort()
@@ -42,34 +38,68 @@ def append_failed_seeds(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def scan_seeds(frame, ring, first, last, shape, limits, low, high, seeds):  # type: ignore[no-untyped-def]
-    """Fill ``seeds`` by looking at every pixel from ``first`` to ``last``; returns how many."""
-    n_ss, n_fs = shape[1], shape[2]
-    n_rings = limits.shape[0]
+def scan_seeds(frame, plan, rules, limits, seeds):  # type: ignore[no-untyped-def]
+    """Fill ``seeds`` by looking at every pixel; returns how many.
+
+    A block is looked at pixel by pixel only if some value in it exceeds the lowest limit of all its rings.
+    """
+    upper = limits[UPPER]
     n = 0
-    for i in range(first, last):
-        r = ring[i]
-        if r < n_rings and limits[r, 2] < frame[i] <= high and frame[i] >= low and not _is_rim(i, n_ss, n_fs):
-            seeds[n] = i
-            n += 1
+    for b in range(plan.block_rings.shape[0]):
+        lowest, highest = plan.block_rings[b]
+        if lowest > highest:
+            continue
+        values = frame[b * BLOCK : (b + 1) * BLOCK]
+        if _count_above(values, _lowest(upper[lowest : highest + 1])) == 0:
+            continue
+        for i in range(b * BLOCK, b * BLOCK + values.size):
+            r, v = plan.ring[i], np.float32(frame[i])
+            if (
+                r < plan.n_rings
+                and v > upper[r]
+                and rules.low <= v <= rules.high
+                and not _is_rim(i, plan.shape)
+            ):
+                seeds[n] = i
+                n += 1
+    return n
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _lowest(values):  # type: ignore[no-untyped-def]
+    lowest = np.float64(1e300)
+    for k in range(values.size):
+        lowest = values[k] if values[k] < lowest else lowest
+    return lowest
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+def _count_above(values, limit):  # type: ignore[no-untyped-def]
+    """Count the values above ``limit`` rounded down to single precision; NaN is not above."""
+    bound = np.float32(limit)
+    if bound > limit:
+        bound = np.nextafter(bound, np.float32(-np.inf))
+    n = np.float32(0)
+    for k in range(values.size):
+        n += np.float32(1) if np.float32(values[k]) > bound else np.float32(0)
     return n
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _is_rim(i, n_ss, n_fs):  # type: ignore[no-untyped-def]
+def _is_rim(i, shape):  # type: ignore[no-untyped-def]
+    """Whether a pixel lies in its panel's outermost rows or columns."""
+    n_ss, n_fs = shape[1], shape[2]
     fs = i % n_fs
     ss = (i // n_fs) % n_ss
     return fs == 0 or ss == 0 or fs == n_fs - 1 or ss == n_ss - 1
 
 
 @nb.njit(cache=True, nogil=True)
-def grow_peaks(  # type: ignore[no-untyped-def]
-    frame, ring, shape, limits, seeds, low, high, min_snr, min_pix, max_pix, bg_radius, used, visited, peaks
-):
-    """Flood-fill from every unused seed and keep what qualifies, in raster order; returns the number of peaks.
+def grow_peaks(frame, plan, rules, limits, seeds, used, visited, peaks):  # type: ignore[no-untyped-def]
+    """Flood-fill from every unused seed and keep what qualifies, in raster order; returns how many.
 
-    ``used`` (one byte per pixel) must be all zero and is so again afterwards; ``visited`` is scratch of that length.
-    ``peaks`` (max_peaks, 9) receives one row per peak.
+    ``used`` (one byte per pixel) must be all zero and is so again afterwards; ``visited`` is scratch of that
+    length. ``peaks`` (max_peaks, 9) receives one row per peak.
     """
     n_peaks, n_visited = 0, 0
     for seed in seeds:
@@ -78,23 +108,20 @@ def grow_peaks(  # type: ignore[no-untyped-def]
         if used[seed]:
             continue
         begin = n_visited
-        n_visited = _flood(frame, ring, shape, limits, seed, low, high, used, visited, begin)
+        n_visited = _flood(frame, plan, rules, limits, seed, used, visited, begin)
         n = n_visited - begin
-        if min_pix <= n <= max_pix:
+        if rules.min_pix <= n <= rules.max_pix:
             blob = visited[begin:n_visited]
-            n_peaks += _measure(
-                frame, ring, shape, limits, blob, low, high, min_snr, bg_radius, used, peaks[n_peaks]
-            )
+            n_peaks += _measure(frame, plan, rules, limits, blob, peaks[n_peaks])
     for i in visited[:n_visited]:
         used[i] = 0
     return n_peaks
 
 
 @nb.njit(cache=True, nogil=True)
-def _flood(frame, ring, shape, limits, seed, low, high, used, visited, begin):  # type: ignore[no-untyped-def]
+def _flood(frame, plan, rules, limits, seed, used, visited, begin):  # type: ignore[no-untyped-def]
     """Mark and list the 8-connected pixels above their own limits; returns the list's new end."""
-    n_ss, n_fs = shape[1], shape[2]
-    n_rings = limits.shape[0]
+    ring, n_rings, n_ss, n_fs = plan.ring, plan.n_rings, plan.shape[1], plan.shape[2]
     first = seed - seed % (n_ss * n_fs)
     visited[begin] = seed
     used[seed] = 1
@@ -106,44 +133,33 @@ def _flood(frame, ring, shape, limits, seed, low, high, used, visited, begin):  
         for s in range(max(ss - 1, 0), min(ss + 2, n_ss)):
             for f in range(max(fs - 1, 0), min(fs + 2, n_fs)):
                 i = first + s * n_fs + f
-                r = ring[i]
-                if used[i] or r == n_rings or not frame[i] > limits[r, 2] or not low <= frame[i] <= high:
-                    continue
-                used[i] = 1
-                visited[end] = i
-                end += 1
+                r, v = ring[i], np.float32(frame[i])
+                if r < n_rings and v > limits[UPPER, r] and rules.low <= v <= rules.high and not used[i]:
+                    used[i] = 1
+                    visited[end] = i
+                    end += 1
     return end
 
 
 @nb.njit(cache=True, nogil=True)
-def _measure(  # type: ignore[no-untyped-def]
-    frame, ring, shape, limits, blob, low, high, min_snr, bg_radius, used, row
-):
+def _measure(frame, plan, rules, limits, blob, row):  # type: ignore[no-untyped-def]
     """Fill ``row`` from the pixels of one blob; returns 1 when it is a peak, else 0."""
-    n_ss, n_fs = shape[1], shape[2]
+    n_ss, n_fs = plan.shape[1], plan.shape[2]
     first = blob[0] - blob[0] % (n_ss * n_fs)
-    weight, fs_sum, ss_sum = 0.0, 0.0, 0.0
-    for i in blob:
-        w = abs(frame[i] - limits[ring[i], 0])
-        weight += w
-        fs_sum += w * ((i - first) % n_fs)
-        ss_sum += w * ((i - first) // n_fs)
-    if not weight > 0:
+    centre_fs, centre_ss = _first_centre(frame, plan.ring, limits, blob, first, n_fs)
+    if centre_fs < 0:
         return 0
-    centre_fs, centre_ss = int(np.rint(fs_sum / weight)), int(np.rint(ss_sum / weight))
-    mean, sigma, highest = _local_background(
-        frame, ring, shape, limits, first, centre_fs, centre_ss, low, high, bg_radius, used
-    )
+    mean, sigma, highest = _local_background(frame, plan, rules, limits, first, centre_fs, centre_ss)
     raw, raw_fs, raw_ss, peak_max = 0.0, 0.0, 0.0, -np.inf
     for i in blob:
-        v = float(frame[i])
+        v = float(np.float32(frame[i]))
         raw += v
         raw_fs += v * ((i - first) % n_fs)
         raw_ss += v * ((i - first) // n_fs)
         peak_max = max(peak_max, v - mean)
     intensity = raw - blob.size * mean
     snr = intensity / sigma if sigma > 0 else 0.0
-    if snr < min_snr or peak_max < highest - mean or not raw != 0:
+    if snr < rules.min_snr or peak_max < highest - mean or raw == 0:
         return 0
     fs, ss = raw_fs / raw, raw_ss / raw
     if fs < 0 or ss < 0 or fs > n_fs - 1 or ss > n_ss - 1:
@@ -155,34 +171,47 @@ def _measure(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
+def _first_centre(frame, ring, limits, blob, first, n_fs):  # type: ignore[no-untyped-def]
+    """Rounded centroid (fs, ss) weighted by the distance from the ring's mean; (-1, -1) without any weight.
+
+    In single precision, like the C programs: a centroid midway between two pixels then rounds as theirs do.
+    """
+    weight, fs_sum, ss_sum = np.float32(0), np.float32(0), np.float32(0)
+    for i in blob:
+        w = abs(np.float32(frame[i]) - np.float32(limits[MEAN, ring[i]]))
+        weight += w
+        fs_sum += w * np.float32((i - first) % n_fs)
+        ss_sum += w * np.float32((i - first) // n_fs)
+    if not weight > 0:
+        return -1, -1
+    return int(np.rint(fs_sum / weight)), int(np.rint(ss_sum / weight))
+
+
+@nb.njit(cache=True, nogil=True)
 def _local_background(  # type: ignore[no-untyped-def]
-    frame, ring, shape, limits, first, centre_fs, centre_ss, low, high, bg_radius, used
+    frame, plan, rules, limits, first, centre_fs, centre_ss
 ):
-    """Mean, population σ and maximum of the background pixels in the disc about a peak's centre."""
-    n_ss, n_fs = shape[1], shape[2]
-    n_rings = limits.shape[0]
-    reach = 2 * bg_radius
+    """Mean, population σ and maximum of the background pixels in the disc about a peak's centre.
+
+    A pixel below its ring's limit cannot have been marked, so that marks need not be looked at.
+    """
+    ring, n_rings, n_ss, n_fs = plan.ring, plan.n_rings, plan.shape[1], plan.shape[2]
+    reach = 2 * rules.local_bg_radius
     n, total, square, highest = 0, 0.0, 0.0, -np.inf
-    for dy in range(-reach, reach):
-        ss = centre_ss + dy
-        if ss < 0 or ss >= n_ss:
-            continue
-        for dx in range(-reach, reach):
-            fs = centre_fs + dx
-            if fs < 0 or fs >= n_fs or dx * dx + dy * dy > reach * reach:
-                continue
-            i = first + ss * n_fs + fs
-            r = ring[i]
-            if r == n_rings or used[i] or not frame[i] < limits[r, 2] or not low <= frame[i] <= high:
-                continue
-            v = float(frame[i])
-            n += 1
-            total += v
-            square += v * v
-            highest = max(highest, v)
+    for ss in range(max(centre_ss - reach, 0), min(centre_ss + reach, n_ss)):
+        half = int(np.sqrt(reach * reach - (ss - centre_ss) ** 2))
+        row = first + ss * n_fs
+        last = min(centre_fs + min(half, reach - 1), n_fs - 1)
+        for i in range(row + max(centre_fs - half, 0), row + last + 1):
+            r, v = ring[i], float(np.float32(frame[i]))
+            if r < n_rings and v < limits[UPPER, r] and rules.low <= v <= rules.high:
+                n += 1
+                total += v
+                square += v * v
+                highest = max(highest, v)
     if n == 0:
         r = ring[first + centre_ss * n_fs + centre_fs]
-        mean = limits[r, 0] if r < n_rings else 0.0
+        mean = limits[MEAN, r] if r < n_rings else 0.0
         return mean, NO_BACKGROUND_SIGMA, mean
     mean = total / n
     return mean, np.sqrt(max(square / n - mean * mean, 0.0)), highest

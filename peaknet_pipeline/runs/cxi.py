@@ -21,6 +21,7 @@ from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, link_images, slab_of
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.sources import MAX_FRAMES
 from peaknet_pipeline.tables import make_table, replace_atomically
 from peaknet_pipeline.types import MAX_CXI_PEAKS, PEAKS, Geometry, PeakTable
 
@@ -30,6 +31,7 @@ ENERGY_PATH = "/LCLS/photon_energy_eV"
 CLEN_PATH = "/LCLS/detector_1/EncoderValue"
 CXI_VERSION = 160
 BLOCK_FRAMES = 64
+MAX_LISTED_PEAKS = 65536
 _COLUMNS = {
     "peakTotalIntensity": "intensity",
     "peakMaxIntensity": "max_intensity",
@@ -218,8 +220,13 @@ def _fill(
 
 
 def _read_lists(file: Any) -> dict[str, npt.NDArray[Any]]:
-    counts = file[f"{RESULT}/nPeaks"][()].astype(np.int64)
+    n_peaks = file[f"{RESULT}/nPeaks"]
+    if n_peaks.size > MAX_FRAMES or n_peaks.dtype.kind not in "ui":
+        raise ValueError(f"nPeaks is {n_peaks.dtype} {n_peaks.shape}")
+    counts = n_peaks[()].astype(np.int64)
     shape = file[f"{RESULT}/peakXPosRaw"].shape
+    if len(shape) == 2 and shape[1] > MAX_LISTED_PEAKS:
+        raise ValueError(f"peakXPosRaw has shape {shape}")
     if counts.ndim != 1 or len(shape) != 2 or shape[0] != counts.size:
         raise ValueError(f"nPeaks has shape {counts.shape}, peakXPosRaw {shape}")
     if counts.size and not (counts.min() >= 0 and counts.max() <= shape[1]):

@@ -7,6 +7,7 @@ import numpy as np
 
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.simulate.background import panel_sizes
+from peaknet_pipeline.simulate.blur import blur_panels
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.experiment import DefectParameters, Experiment, ResponseParameters
 from peaknet_pipeline.simulate.randomness import draw_normal_pair, draw_poisson, draw_uniform, start_stream
@@ -65,10 +66,11 @@ def detect(
     """Turn expected photons (n_panels, ss, fs) into detector numbers of the same shape, adu, before rounding.
 
     Charge sharing gives, photon by photon, up to half of the charge to one of four neighbours; what would
-    leave the panel is lost. One common-mode value is added per chip.
+    leave the panel is lost. A CCD's light spreads before it is read. One common-mode value is added per chip.
     """
     charge = np.zeros(expected.shape, dtype=np.float32)
     _collect(charge, expected, panel_sizes(geometry), response.charge_sharing, np.uint64(seed))
+    charge = blur_panels(charge, panel_sizes(geometry), response.blur_px)
     signal = np.empty_like(charge)
     chips = (response.chip_ss or expected.shape[1], response.chip_fs or expected.shape[2])
     scalars = (

@@ -6,6 +6,9 @@ from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
 DATA_PATH = "/entry_1/data_1/data"
 MASK_PATH = "/entry_1/data_1/mask"
+CODES_PATH = "/entry_1/data_1/gain"
+PEDESTAL_PATH = "/calibration/pedestal"
+GAIN_PATH = "/calibration/gain"
 ENERGY_PATH = "/LCLS/photon_energy_eV"
 ENCODER_PATH = "/LCLS/detector_1/EncoderValue"
 

@@ -1,6 +1,6 @@
 """Which reflections of a turned crystal are excited, how much of them, and where they meet the detector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -162,6 +162,14 @@ def diffract(
         rows[hit], panel[hit], fs[hit], ss[hit], inv_d[hit], error[hit],
         photons[hit] * crystal.spot_photons * brightness, *covariance.T,
     )  # fmt: skip
+
+
+def vary_widths(spots: Spots, spread: float, generator: np.random.Generator) -> Spots:
+    """Return the spots, each one's width times its own factor; ``spread`` is the rms of its logarithm."""
+    factor = np.exp(2 * spread * generator.standard_normal(len(spots.row)))
+    return replace(
+        spots, cov_ff=spots.cov_ff * factor, cov_fs=spots.cov_fs * factor, cov_ss=spots.cov_ss * factor
+    )
 
 
 def profile_covariance(

@@ -45,7 +45,7 @@ class InferenceParams(Parameters):
     )
     min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
     max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
-    min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
+    min_snr: float = parameter(1.0, meaning="smallest SNR of a peak; 0 keeps every one", ge=0)
     device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")

@@ -90,7 +90,7 @@ def _result(store: Store, key: str, labelled: LabelRun) -> StageResult:
         "labelled_reflections": labelled.n_peaks,
         "ignored_reflections": labelled.n_ignored,
     }
-    agreement = labelled.audit.agree if labelled.audit is not None else None
+    agreement = labelled.audit.agreement if labelled.audit is not None else None
     if agreement is not None:
         figures["agreement_with_lmfit"] = agreement
     passed = agreement is None or agreement >= LEAST_AGREEMENT

@@ -1,30 +1,46 @@
 """Indexing of a run's peaks, by whichever finder, with its false-index control and predicted reflections."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.control import false_index_control
+from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control
+from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.indexing.predict import PredictParams
+from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
+from peaknet_pipeline.plots.distributions import plot_cells
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.finding import peaks_path
+from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
-from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, write_table
+from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_json, write_table
 from peaknet_pipeline.types import (
     INDEX,
     PEAKS,
     REFLECTIONS,
+    BoolArray,
+    Float64Array,
+    Geometry,
+    IndexTable,
+    PeakTable,
+    ReflectionTable,
+    UnitCell,
 )
 
 MAX_FALSE_RATE = 0.005
@@ -37,6 +53,7 @@ class ControlRecord:
 
     n_scrambled: int
     n_indexed: int
+    min_significance: float
 
 
 def index_path(store: Store, key: str, finder: str) -> Path:
@@ -72,7 +89,7 @@ def read_control(store: Store, key: str, finder: str) -> ControlRecord:
             "no false-index control", where=path, remedy=f"Materialize {finder}_index for this run first."
         )
     values = json.loads(path.read_text(encoding="utf-8"))
-    return ControlRecord(int(values["n_scrambled"]), int(values["n_indexed"]))
+    return ControlRecord(**values)
 
 
 def classical_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -97,10 +114,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
             geometry = run.geometry or context.geometry
             energy = run.photon_energy_ev
-            table = index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=params)
-            control = false_index_control(
-                peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=params
-            )
+            table, control = index_with_control(peaks, geometry, energy, cell, params)
             bad = read_bad_pixels(store, key)
             reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
             n_frames = run.n_frames
@@ -117,6 +131,22 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
 
 
+def index_with_control(
+    peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array, cell: UnitCell, params: IndexParams
+) -> tuple[IndexTable, ControlRecord]:
+    """Index a run with a gate that its own azimuth-scrambled hits do not pass; return the lattices and the control.
+
+    The gate is only ever raised above the given one; the control told is the one at the gate that was used.
+    """
+    control = false_index_control(
+        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+    )
+    gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
+    table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
+    passed = sum(value >= gate.min_significance for value in control.significance)
+    return table, ControlRecord(len(control.significance), passed, gate.min_significance)
+
+
 def predict_run(
     run: Run,
     lattices: IndexTable,
@@ -130,7 +160,12 @@ def predict_run(
     """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
     geometry = geometry_of(run)
     predicted = predict_reflections(
-        lattices, peaks=peaks, cell=cell, geometry=geometry, photon_energy_ev=run.photon_energy_ev, params=params
+        lattices,
+        peaks=peaks,
+        cell=cell,
+        geometry=geometry,
+        photon_energy_ev=run.photon_energy_ev,
+        params=params,
     )
     parts: list[ReflectionTable] = []
     numbers = sorted(set(predicted["frame"]))
@@ -160,11 +195,10 @@ def index_command(
     energy = energies_of(metadata, detector, len(set(table["frame"])) and int(table["frame"].max()) + 1)
     params = IndexParams.from_settings(settings)
     start = time.perf_counter()
-    lattices = index_peaks(table, geometry=detector, photon_energy_ev=energy, cell=target, params=params)
+    lattices, control = index_with_control(table, detector, energy, target, params)
     seconds = time.perf_counter() - start
     write_table(lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell)})
     n_frames = int(metadata.get("n_frames", len(energy)))
-    control = false_index_control(table, geometry=detector, photon_energy_ev=energy, cell=target, params=params)
     indexed = lattices["frame"].nunique()
     return {
         "frames": n_frames,
@@ -177,3 +211,54 @@ def index_command(
         "frames_per_second": round(table["frame"].nunique() / max(seconds, 1e-9), 2),
         "out": str(out),
     }
+
+
+def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
+    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
+
+    Raises
+    ------
+    RunError
+        Neither knows it.
+
+    """
+    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
+    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
+    if len(recorded) == n_frames:
+        return np.asarray(recorded, dtype=np.float64)
+    value = recorded[0] if recorded else geometry.photon_energy_ev
+    if value is None or not np.isfinite(value):
+        raise RunError(
+            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
+        )
+    return np.full(n_frames, float(value))
+
+
+def _result(
+    store: Store,
+    key: str,
+    finder: str,
+    table: IndexTable,
+    control: ControlRecord,
+    *,
+    n_frames: int,
+    cell: UnitCell,
+) -> StageResult:
+    indexed = table["frame"].nunique()
+    rate = control.n_indexed / control.n_scrambled if control.n_scrambled else 0.0
+    figures: dict[str, Any] = {
+        "frames": n_frames,
+        "indexed": indexed,
+        "lattices": len(table),
+        "indexing_yield": indexed / max(n_frames, 1),
+        "false_indexed": control.n_indexed,
+        "scrambled": control.n_scrambled,
+        "gate": control.min_significance,
+        "median_residual": float(table["residual"].median()) if len(table) else 0.0,
+    }
+    told = f"{control.n_indexed} of {control.n_scrambled} scrambled hits index; at most {MAX_FALSE_RATE:.1%} wanted"
+    check = Check("false_index_rate", rate <= MAX_FALSE_RATE, told)
+    output = index_path(store, key, finder)
+    tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
+    plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}
+    return StageResult(output, figures, tables, plots, (check,))

@@ -3,7 +3,6 @@
 ``python -m peaknet_pipeline.stages.shipped WORK_FOLDER`` repeats them; stopped, it goes on where it was.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,29 +14,29 @@ from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_c
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
 from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
-from peaknet_pipeline.learn.validate import ValidationParameters
+from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
 from peaknet_pipeline.stages.truth_crops import draw_frames, make_panel, store_crops
-from peaknet_pipeline.stages.truth_windows import TeachingParameters, disturb_window
+from peaknet_pipeline.stages.truth_windows import TeachingParameters
 
 SHIPPED_NAME = "general"
-VALIDATION_SEEDS = range(900_000_000, 900_000_100)
+VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 """Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
 
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=400)
+TEACHING = TeachingParameters(n_experiments=270)
 TRAINING = TrainParameters(
-    steps=40_000,
+    steps=24_000,
     batch_size=8,
     learning_rate=2e-3,
-    warmup_steps=500,
+    warmup_steps=300,
     ema_decay=0.999,
-    validate_every=4_000,
-    patience=100,
+    validate_every=3_000,
     final_rate=0.01,
 )
 TRANSFORMS = TransformParameters()
@@ -93,17 +92,17 @@ def train_shipped(
         build_model(recipe.config, seed=recipe.training.seed),
         crops,
         params=recipe.training,
-        validation=validation_panels(recipe.teaching),
         transforms=recipe.transforms,
-        validation_params=recipe.validation,
         state_folder=work / f"state-{recipe.scale}",
         progress=progress,
     )
+    panels = validation_panels(recipe.teaching)
+    scores = validate_model(result.model, panels, NormaliseParameters(), recipe.validation)
     card = ModelCard(
         name=folder.name,
         step=result.step,
-        threshold=result.threshold,
-        scores=result.scores.to_dict() if result.scores else {},
+        threshold=scores.threshold,
+        scores=scores.to_dict(),
         training_manifest=recipe.teaching.digest(),
         seed=recipe.training.seed,
         training=recipe.training.to_dict(),
@@ -123,17 +122,16 @@ def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:
         for frame in draw_frames(seed, params):
             for panel in generator.choice(len(frame.good), min(2, len(frame.good)), replace=False):
                 window = frame.window(int(panel), (0, 0), VALIDATION_SIDE)
-                panels.append(make_panel(disturb_window(window, generator), params))
+                panels.append(make_panel(window, params))
     return panels
 
 
 def main(arguments: list[str]) -> None:
-    """Train into the package's own weights folder; write one JSON line per validation to standard error."""
+    """Train into the package's own weights folder; tell the loss on standard error."""
 
     def tell(progress: Progress) -> None:
-        if progress.scores is not None:
-            line = {"step": progress.step, "loss": progress.loss, **progress.scores.to_dict()}
-            sys.stderr.write(json.dumps(line) + "\n")
+        if progress.step % 100 == 0:
+            sys.stderr.write(f"step {progress.step} of {progress.n_steps}: loss {progress.loss:.6f}\n")
 
     train_shipped(Path(arguments[0]), SHIPPED_FOLDER / SHIPPED_NAME, progress=tell)
 

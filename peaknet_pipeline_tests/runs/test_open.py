@@ -1,6 +1,7 @@
 """Runs open to the frames they hold, and what is wrong with them is told with file, problem and remedy."""
 
 import os
+import sys
 from pathlib import Path
 
 import h5py
@@ -436,3 +437,21 @@ def test_a_linked_file_that_is_missing_is_named(path: Path) -> None:
         file[CXI_DATA] = h5py.ExternalLink("gone.h5", CXI_DATA)
     with pytest.raises(RunError, match=r"a linked file is missing, found gone.h5"):
         open_run(path, slab_geometry())
+
+
+def test_a_mask_per_frame_counts_where_every_frame_agrees(path: Path) -> None:
+    mask = np.zeros((4, N_PANELS * HEIGHT, WIDTH), np.uint8)
+    mask[:, 1, 2] = 1
+    mask[2, 3, 4] = 1
+    write_slab_run(path, mask=mask)
+    for geometry in (slab_geometry(), None):
+        with open_run(path, geometry) as run:
+            assert np.flatnonzero(run.bad_pixels).tolist() == [1 * WIDTH + 2]
+
+
+def test_a_directory_without_extra_data_names_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "extra_data", None)
+    with pytest.raises(RunError, match=r"EuXFEL runs need extra_data.*peaknet-pipeline\[euxfel\]"):
+        open_run(tmp_path)

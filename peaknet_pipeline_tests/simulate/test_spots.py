@@ -1,13 +1,19 @@
 """Spot profiles, and what the truth's signal-to-noise ratio promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 
+from peaknet_pipeline.simulate.blur import blur_panels, gaussian_taps
 from peaknet_pipeline.simulate.detectors import make_detector
+from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.ewald import Spots
+from peaknet_pipeline.simulate.experiment import ShotParameters
+from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.spots import draw_spots, expected_snr, spot_area
 
 GEOMETRY = make_detector("demo", 0.1, 9500.0)
@@ -69,3 +75,36 @@ def test_expected_snr_is_what_profile_fitting_attains(sigma, photons, background
         errors.append(fitted.std())
         promised.append(expected_snr(spot.photons, spot_area(spot), np.array([background]), 0.1)[0])
     assert np.mean(promised) == pytest.approx(photons / np.mean(errors), rel=0.08)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.1])
+def test_blurring_is_a_gaussian_filter_that_stays_in_the_panel(sigma):
+    generator = np.random.default_rng(0)
+    image = generator.random((2, 30, 40), dtype=np.float32)
+    sizes = np.array([[30, 40], [20, 35]])
+    blurred = blur_panels(image, sizes, sigma)
+    taps = gaussian_taps(sigma)
+    exact = ndimage.convolve1d(image[0].astype(float), taps, axis=0, mode="constant")
+    exact = ndimage.convolve1d(exact, taps, axis=1, mode="constant")
+    np.testing.assert_allclose(blurred[0], exact, atol=1e-5)
+    assert not blurred[1, 20:].any()
+    assert not blurred[1, :, 35:].any()
+    edges = np.arange(-0.5 - len(taps) // 2, len(taps) // 2 + 1)
+    np.testing.assert_allclose(taps, np.diff(stats.norm.cdf(edges, 0, sigma)), atol=1e-4)
+
+
+def test_a_ccd_correlates_the_noise_of_neighbours_and_its_spot_map_follows():
+    experiment = replace(
+        draw_experiment(3, detector="rayonix", sample="lysozyme"), shots=ShotParameters(hit_fraction=1.0)
+    )
+    response = replace(
+        experiment.response, read_noise_photons=0.0, gain_spread=0.0, dtype="float32", offset_adu=0.0
+    )
+    frame = next(simulate_frames(replace(experiment, response=response), 1, 2))
+    good = slice(700, 900)
+    residual = frame.data[0, good, good] / response.adu_per_photon
+    residual = residual - frame.background_photons[0, good, good] - frame.spot_photons[0, good, good]
+    clipped = np.clip(residual, *np.percentile(residual, [0.5, 99.5]))
+    neighbour = (clipped[:, 1:] * clipped[:, :-1]).mean() / clipped.var()
+    assert 0.2 < neighbour < 0.7
+    assert abs(clipped.mean()) < 0.05 * max(1.0, frame.background_photons[0, good, good].mean())
