@@ -162,6 +162,8 @@ class _Crew:
     ) -> None:
         self._ray, self._params, self._plan = ray, params, plan
         self._number = next(_STREAMS)
+        # References that are held here stay alive, so that a restarted actor finds what it is made of.
+        self._kept: list[Any] = []
         self._actors = {
             "read": self._hire(Producer, params.producers, open_run, plan, scheduling_strategy="SPREAD"),
             "find": self._hire(
@@ -235,8 +237,10 @@ class _Crew:
             "num_cpus": self._params.cpus_per_actor,
         }
         remote = self._ray.remote(**kept, **options)(kind)
+        given = [self._ray.put(argument) for argument in arguments]
+        self._kept += given
         stream = f"peaknet-{os.getpid()}-{self._number}-{kind.__name__.lower()}"
-        return [remote.options(name=f"{stream}-{i}").remote(*arguments) for i in range(count)]
+        return [remote.options(name=f"{stream}-{i}").remote(*given) for i in range(count)]
 
 
 def _cause_of(error: BaseException) -> BaseException:
