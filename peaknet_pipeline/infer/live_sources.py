@@ -152,14 +152,21 @@ def receive_frames(
 
 
 class FrameSender:
-    """Pushes frames to a receiver; for detectors that have no sender of their own, and for tests."""
+    """Pushes frames to a receiver; for detectors that have no sender of their own, and for tests.
 
-    def __init__(self, address: str, *, source: str = "detector", high_water: int = 16) -> None:
+    Sending waits until a receiver is connected and while it is behind. At the end of the block, the receiver has
+    ``linger_s`` seconds to fetch the last frames.
+    """
+
+    def __init__(
+        self, address: str, *, source: str = "detector", high_water: int = 16, linger_s: float = 60.0
+    ) -> None:
         zmq = _zmq()
-        self._source = source
+        self._source, self._linger_s = source, linger_s
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, high_water)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.connect(address)
 
     def __enter__(self) -> "FrameSender":
@@ -170,7 +177,7 @@ class FrameSender:
         """Say that there are no more frames, unless there is an exception, and close once all are sent."""
         if error[0] is None:
             self._socket.send_multipart(encode_message(EndMessage(self._source)))
-        self._socket.close(linger=5000 if error[0] is None else 0)
+        self._socket.close(linger=int(1000 * self._linger_s) if error[0] is None else 0)
         self._context.term()
 
     def send(self, frame: int, pixels: FrameArray, timestamp: float | None = None) -> None:

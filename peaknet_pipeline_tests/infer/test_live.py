@@ -149,6 +149,19 @@ def test_frames_of_two_senders_all_arrive(tmp_path: Path) -> None:
     assert 0 <= figures.latency_p50_s <= figures.latency_p99_s < 20
 
 
+def test_a_sender_waits_for_its_receiver(tmp_path: Path) -> None:
+    """More frames than the queues hold are sent long before there is anyone to receive them."""
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    address = f"ipc://{tmp_path}/frames"
+    thread = threading.Thread(target=send, args=(address, "early", list(range(80))))
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive()
+    arrivals = list(receive_frames(address, patience=Patience(0.05, 20.0)))
+    thread.join()
+    np.testing.assert_array_equal(np.concatenate([a.numbers for a in arrivals]), np.arange(80))
+
+
 def test_a_receiver_without_senders_ends_after_its_patience(tmp_path: Path) -> None:
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
     assert list(receive_frames(f"ipc://{tmp_path}/frames", patience=Patience(0.01, 0.2))) == []
