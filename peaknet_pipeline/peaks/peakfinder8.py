@@ -14,7 +14,7 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks import background
 from peaknet_pipeline.peaks import peakfinder8_search as search
 from peaknet_pipeline.peaks.rings import Int32Array, Pixels, RingPlan, Rules, plan_rings
-from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
     MAX_CXI_PEAKS,
     PEAKS,
@@ -86,7 +86,7 @@ class Peakfinder8:
     ) -> None:
         self.params = params
         self._rules = Rules(
-            *_single_range(*valid_range), params.min_snr, params.threshold, params.min_pix, params.max_pix,
+            *single_range(*valid_range), params.min_snr, params.threshold, params.min_pix, params.max_pix,
             params.local_bg_radius,
         )  # fmt: skip
         self.plan = plan_rings(
@@ -115,7 +115,7 @@ class Peakfinder8:
         else:
             with ThreadPoolExecutor(min(n_threads, len(frames))) as pool:
                 rows = list(pool.map(self._find_one, frames))
-        return _peak_table(rows, first_frame)
+        return peak_table(rows, first_frame)
 
     def _find_one(
         self, frame: FrameArray, parts: Sequence[tuple[int, int]] = (), pool: Executor | None = None
@@ -144,10 +144,13 @@ class Peakfinder8:
         if self.params.statistics == "sampled":
             return space.seeds[: search.scan_seeds(flat, plan, rules, limits, space.seeds)]
         background.choose_core(plan, rules, limits, space.core)
-        sums, outside, *candidates = self._pass_once(flat, space, parts, pool)
-        if background.clip_candidates(plan, rules, space.core, sums, outside, *candidates, limits, failed):
+        sums, outside, candidates, values = self._pass_once(flat, space, parts, pool)
+        n_failed = background.clip_candidates(
+            plan, rules, space.core, sums, outside, candidates, values, limits, failed
+        )
+        if n_failed:
             background.clip_listed(flat, plan.start, plan.pixels, failed, rules, limits)
-        n = search.select_seeds(flat, plan, rules, limits, failed, *candidates, space.seeds)
+        n = search.select_seeds(flat, plan, rules, limits, failed, candidates, values, space.seeds)
         return space.seeds[:n]
 
     def _pass_once(
@@ -212,7 +215,7 @@ def _split(n: int, n_parts: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _single_range(low: float, high: float) -> tuple[float, float]:
+def single_range(low: float, high: float) -> tuple[float, float]:
     """Return the lowest and highest finite single-precision values of a range."""
     largest = np.finfo(np.float32).max
     first, last = np.float32(max(low, -float(largest))), np.float32(min(high, float(largest)))
@@ -284,11 +287,12 @@ def _native(frame: FrameArray) -> FrameArray:
     return np.ascontiguousarray(frame, dtype=dtype)
 
 
-def _peak_table(rows: list[Float64Array], first_frame: int) -> PeakTable:
-    """Stack each frame's rows into one table."""
+def peak_table(rows: Sequence[Float64Array], first_frame: int) -> PeakTable:
+    """Stack each frame's rows (n_peaks, 9), columns as in `peakfinder8_search`, into one table."""
     if not rows:
         return empty_table(PEAKS)
-    frame = np.repeat(np.arange(first_frame, first_frame + len(rows)), [len(r) for r in rows])
     values = np.concatenate(rows)
-    names = ("panel", "fs", "ss", "intensity", "max_intensity", "background", "sigma", "snr", "n_pixels")
-    return make_table(PEAKS, {"frame": frame, **{name: values[:, j] for j, name in enumerate(names)}})
+    columns: dict[str, object] = dict(zip(search.NAMES, values.T, strict=True))
+    columns["frame"] = np.repeat(np.arange(first_frame, first_frame + len(rows)), [len(r) for r in rows])
+    columns["inv_d"] = columns["score"] = np.full(len(values), np.nan)
+    return pd.DataFrame({c.name: np.asarray(columns[c.name], c.dtype) for c in PEAKS.columns})

@@ -7,7 +7,8 @@ from peaknet_pipeline.peaks.background import MEAN, UPPER
 from peaknet_pipeline.peaks.rings import BLOCK
 
 PANEL, FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS = range(9)
-N_COLUMNS = 9
+NAMES = ("panel", "fs", "ss", "intensity", "max_intensity", "background", "sigma", "snr", "n_pixels")
+N_COLUMNS = len(NAMES)
 
 NO_BACKGROUND_SIGMA = 0.01
 """σ of a local background without a single pixel, adu."""
