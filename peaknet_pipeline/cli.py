@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,19 @@ import click
 from peaknet_pipeline.errors import PeaknetError
 
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("data"), envvar="PEAKNET_DATA", show_default=True, help="Data root."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    envvar="PEAKNET_DATA",
+    show_default=True,
+    help="Data root.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line.")
-SETTINGS = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line."
+)
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
+)
 PATH = click.Path(path_type=Path)
 
 
@@ -27,6 +38,9 @@ def peaknet() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a PeaknetError becomes one line on stderr and exit status 2."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # idle threads that spin stall busy ones on shared machines
     try:
         peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:
@@ -61,9 +75,24 @@ def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""
     from peaknet_pipeline.orchestration.demo import run_demo
+    from peaknet_pipeline.stages.scoring import format_scores, read_all_scores, summary_path
     from peaknet_pipeline.stages.store import Store
 
-    run_demo(Store(data), say=click.echo)
+    store = Store(data)
+    started = time.perf_counter()
+    run_demo(store, say=click.echo)
+    click.echo("")
+    click.echo(format_scores(read_all_scores(store)))
+    click.echo("")
+    click.echo("  hit rate = hits / frames; indexing rate = indexed hits / hits; yield = indexed / frames;")
+    click.echo(
+        "  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training."
+    )
+    click.echo("")
+    click.echo(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
+    click.echo(f"  plots    {data / 'store'}/*/plots/*.png")
+    click.echo(f"  UI       peaknet ui --data {data}")
+    click.echo(f"  done in {time.perf_counter() - started:.0f} s")
 
 
 @peaknet.command()
@@ -107,9 +136,13 @@ def runs(data: Path, as_json: bool) -> None:
 @peaknet.command()
 @click.option("--out", type=PATH, required=True, help="Folder for the run files, geometry and cell.")
 @click.option("--runs", "n_runs", type=click.IntRange(1, 9999), default=1, show_default=True)
-@click.option("--frames", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Frames per run.")
+@click.option(
+    "--frames", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Frames per run."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--experiment", default="simulated", show_default=True, help="Experiment name; 'demo' is the demo's own.")
+@click.option(
+    "--experiment", default="simulated", show_default=True, help="Experiment name; 'demo' is the demo's own."
+)
 @figures
 def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) -> dict[str, Any]:
     """Simulate runs with known truth: HDF5 files r0001.h5 …, a .geom and a .cell."""
@@ -121,7 +154,9 @@ def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) ->
 @peaknet.command()
 @click.argument("run", type=PATH)
 @click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
-@click.option("--finder", type=click.Choice(["peakfinder8", "peaknet"]), default="peakfinder8", show_default=True)
+@click.option(
+    "--finder", type=click.Choice(["peakfinder8", "peaknet"]), default="peakfinder8", show_default=True
+)
 @click.option("--model", type=PATH, help="Model folder for --finder peaknet; the shipped weights without it.")
 @SETTINGS
 @click.option("--mask", type=PATH, help="Extra mask file (HDF5, numpy); True or non-zero is bad.")
@@ -129,12 +164,21 @@ def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) ->
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
 @figures
 def find(
-    run: Path, geometry: Path | None, finder: str, model: Path | None, settings: tuple[str, ...], mask: Path | None, out: Path, cxi: Path | None
+    run: Path,
+    geometry: Path | None,
+    finder: str,
+    model: Path | None,
+    settings: tuple[str, ...],
+    mask: Path | None,
+    out: Path,
+    cxi: Path | None,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
     from peaknet_pipeline.stages.finding import find_command
 
-    return find_command(run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi)
+    return find_command(
+        run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi
+    )
 
 
 @peaknet.command()
@@ -147,12 +191,20 @@ def find(
 @click.option("--stream", type=PATH, help="Also write a CrystFEL stream.")
 @figures
 def index(
-    peaks: Path, geometry: Path, cell: Path, engine: str, settings: tuple[str, ...], out: Path, stream: Path | None
+    peaks: Path,
+    geometry: Path,
+    cell: Path,
+    engine: str,
+    settings: tuple[str, ...],
+    out: Path,
+    stream: Path | None,
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
     from peaknet_pipeline.stages.lattices import index_command
 
-    return index_command(peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream)
+    return index_command(
+        peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream
+    )
 
 
 @peaknet.command()
@@ -164,8 +216,6 @@ def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
     from peaknet_pipeline.bench import registry
 
     return registry.run(name, settings)
-
-
 
 
 if __name__ == "__main__":

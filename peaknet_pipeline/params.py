@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import operator
 import types as pytypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,9 @@ class Parameters:
         for setting in settings:
             name, separator, value = setting.partition("=")
             if not separator:
-                raise ParameterError("not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting)
+                raise ParameterError(
+                    "not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting
+                )
             pairs[name.strip().replace("-", "_")] = value.strip()
         return cls.from_mapping(pairs)
 
@@ -88,13 +91,9 @@ def _check(owner: str, item: "dataclasses.Field[Any]", value: Any) -> None:
         return
     if not math.isfinite(value):
         raise ParameterError("not a finite number", where=where, found=value)
-    for name, sign, bad in (
-        ("ge", "≥", lambda low: value < low),
-        ("gt", ">", lambda low: value <= low),
-        ("le", "≤", lambda high: value > high),
-    ):
+    for name, sign, allowed in (("ge", "≥", operator.ge), ("gt", ">", operator.gt), ("le", "≤", operator.le)):
         bound = meta.get(name)
-        if bound is not None and bad(bound):
+        if bound is not None and not allowed(value, bound):
             raise ParameterError("out of range", where=where, expected=f"{sign} {bound}", found=value)
 
 
@@ -110,7 +109,9 @@ def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
         return tuple(_convert(owner, name, arm, part) for part in parts)
     try:
         if hint is bool and isinstance(value, str):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                value.lower()
+            ]
         if hint is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return hint(value)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def make_table(schema: Schema, columns: Mapping[str, object]) -> pd.DataFrame:
     table = pd.DataFrame({name: _plain(value) for name, value in columns.items()})
     for column in schema.columns:
         if column.name in table:
-            table[column.name] = table[column.name].astype(_pandas_dtype(column))
+            table[column.name] = table[column.name].astype(np.dtype(_pandas_dtype(column)))
         elif column.nullable:
             table[column.name] = pd.Series(np.nan, index=table.index, dtype=_pandas_dtype(column))
     table = table.reindex(columns=[n for n in schema.column_names() if n in table])
@@ -82,13 +83,17 @@ def table_problems(table: pd.DataFrame, schema: Schema) -> list[str]:
     return problems
 
 
-def write_table(table: pd.DataFrame, path: Path, schema: Schema, *, extra: Mapping[str, str] | None = None) -> None:
+def write_table(
+    table: pd.DataFrame, path: Path, schema: Schema, *, extra: Mapping[str, str] | None = None
+) -> None:
     """Write a table as Parquet with meanings and units in its schema, atomically.
 
     ``extra`` goes into the file's key-value metadata (provenance: model version, parameters hash).
     """
     check_table(table, schema)
-    arrow = pa.Table.from_pandas(table[schema.column_names()], schema=arrow_schema(schema), preserve_index=False)
+    arrow = pa.Table.from_pandas(
+        table[schema.column_names()], schema=arrow_schema(schema), preserve_index=False
+    )
     metadata = {**(arrow.schema.metadata or {}), **{k.encode(): v.encode() for k, v in (extra or {}).items()}}
     with replace_atomically(path) as temporary:
         pq.write_table(arrow.replace_schema_metadata(metadata), temporary, compression="zstd")
@@ -106,12 +111,12 @@ def read_table(path: Path, schema: Schema, *, check: bool = True) -> pd.DataFram
     if not path.is_file():
         raise TableError("no such table", where=path, remedy="Make the stage that writes it first.")
     try:
-        table = pq.read_table(path).to_pandas()
+        table: pd.DataFrame = pq.read_table(path).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"not a readable Parquet file ({error})", where=path) from error
     for column in schema.columns:
         if column.dtype == "string" and column.name in table:
-            table[column.name] = table[column.name].astype(_pandas_dtype(column))
+            table[column.name] = table[column.name].astype(np.dtype(_pandas_dtype(column)))
     if check:
         check_table(table, schema)
     return table
@@ -145,7 +150,7 @@ def _pandas_dtype(column: Column) -> str:
     return "object" if column.dtype == "string" else column.dtype
 
 
-def _column_problems(values: "pd.Series[object]", column: Column) -> list[str]:
+def _column_problems(values: "pd.Series[Any]", column: Column) -> list[str]:
     if column.dtype == "string":
         bad = sum(not isinstance(v, str) for v in values)
         return [f"column {column.name} has {bad} values that are not text"] if bad else []

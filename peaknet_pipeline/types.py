@@ -204,6 +204,7 @@ FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
+CurationTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
 _PANEL = Column("panel", "int16", "", "panel number in the stack, in the geometry's order")
@@ -232,7 +233,13 @@ PEAKS = Schema(
         Column("snr", "float32", "", "intensity / sigma"),
         Column("n_pixels", "int32", "px", "pixels that belong to the peak"),
         Column("inv_d", "float32", "Å⁻¹", "resolution 1/d; NaN without a geometry", nullable=True),
-        Column("score", "float32", "", "the network's highest peak probability; NaN for classical finders", nullable=True),
+        Column(
+            "score",
+            "float32",
+            "",
+            "the network's highest peak probability; NaN for classical finders",
+            nullable=True,
+        ),
     ),
 )
 
@@ -245,7 +252,12 @@ INDEX = Schema(
         *_AXES,
         Column("n_peaks", "int32", "", "peaks in the frame that were offered to the indexer"),
         Column("n_explained", "int32", "", "peaks that this lattice explains"),
-        Column("residual", "float32", "Å⁻¹", "rms distance of the explained peaks from their reciprocal-lattice points"),
+        Column(
+            "residual",
+            "float32",
+            "Å⁻¹",
+            "rms distance of the explained peaks from their reciprocal-lattice points",
+        ),
     ),
 )
 
@@ -260,9 +272,22 @@ REFLECTIONS = Schema(
         _FS,
         _SS,
         Column("inv_d", "float32", "Å⁻¹", "resolution 1/d"),
-        Column("excitation_error", "float32", "Å⁻¹", "distance of the reciprocal-lattice point from the Ewald sphere, + outside"),
-        Column("intensity", "float32", "adu", "background-subtracted sum; NaN before integration", nullable=True),
-        Column("sigma", "float32", "adu", "standard error of the intensity; NaN before integration", nullable=True),
+        Column(
+            "excitation_error",
+            "float32",
+            "Å⁻¹",
+            "distance of the reciprocal-lattice point from the Ewald sphere, + outside",
+        ),
+        Column(
+            "intensity", "float32", "adu", "background-subtracted sum; NaN before integration", nullable=True
+        ),
+        Column(
+            "sigma",
+            "float32",
+            "adu",
+            "standard error of the intensity; NaN before integration",
+            nullable=True,
+        ),
     ),
 )
 
@@ -319,6 +344,7 @@ FITS = Schema(
             Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
             for name, unit, _ in _FIT_NAMES
         ),
+        Column("significance", "float32", "", "amplitude / its standard error at fixed shape", nullable=True),
         Column("reduced_chi2", "float32", "", "weighted reduced chi square", nullable=True),
         Column("n_pixels", "int32", "px", "pixels that entered the fit"),
         Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),
@@ -352,16 +378,54 @@ SCORES = Schema(
         Column("hit_rate", "float32", "", "hits / frames"),
         Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
         Column("indexing_yield", "float32", "", "indexed / frames"),
-        Column("false_index_rate", "float32", "", "azimuth-scrambled hits that index / scrambled hits", nullable=True),
-        Column("scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"),
+        Column(
+            "false_index_rate",
+            "float32",
+            "",
+            "azimuth-scrambled hits that index / scrambled hits",
+            nullable=True,
+        ),
+        Column(
+            "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
+        ),
         Column("peaks", "int64", "", "peaks in the run"),
         Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
-        Column("recall", "float32", "", "true reflections found / true reflections; NaN without truth", nullable=True),
-        Column("frames_per_second", "float32", "1/s", "frames per second of the finder, reading included", nullable=True),
+        Column(
+            "recall",
+            "float32",
+            "",
+            "true reflections found / true reflections; NaN without truth",
+            nullable=True,
+        ),
+        Column(
+            "frames_per_second",
+            "float32",
+            "1/s",
+            "frames per second of the finder, reading included",
+            nullable=True,
+        ),
         Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
         Column("model", "string", "", "model version; empty for classical"),
         Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
         Column("code_version", "string", "", "version of this package"),
+    ),
+)
+
+CURATION = Schema(
+    "curation",
+    "Frames worth a look and a place in the next training set, the most useful first",
+    (
+        _FRAME,
+        Column("rank", "int32", "", "place in the ranking, from 1"),
+        Column("priority", "float32", "", "sum of the weights of the reasons"),
+        Column("reason", "string", "", "why the frame is here, reasons separated by semicolons"),
+        Column("n_classical", "int32", "", "peaks of the classical finder"),
+        Column("n_neural", "int32", "", "peaks of the network"),
+        Column("n_common", "int32", "", "peaks that both found"),
+        Column("agreement", "float32", "", "2 n_common / (n_classical + n_neural)"),
+        Column("classical_indexed", "bool", "", "the classical peaks led to a lattice"),
+        Column("neural_indexed", "bool", "", "the neural peaks led to a lattice"),
+        Column("confidence", "float32", "", "median score of the network's peaks", nullable=True),
     ),
 )
 
@@ -410,6 +474,7 @@ SCHEMAS = {
         FITS,
         SPLIT,
         SCORES,
+        CURATION,
         TRUTH_FRAMES,
         TRUTH_LATTICES,
         TRUTH_REFLECTIONS,

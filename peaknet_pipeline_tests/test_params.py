@@ -22,7 +22,9 @@ class Sample(Parameters):
 
 
 def test_settings_are_converted_to_the_declared_types():
-    made = Sample.from_settings(["threshold=3.5", "count=4", "mode=sampled", "fast=true", "limit=2", "keys=a,b"])
+    made = Sample.from_settings(
+        ["threshold=3.5", "count=4", "mode=sampled", "fast=true", "limit=2", "keys=a,b"]
+    )
     assert made == Sample(3.5, 4, "sampled", True, 2.0, ("a", "b"))
 
 

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from peaknet_pipeline.peaks.fit import FitParams, fit_patches
-from peaknet_pipeline.peaks.fit_lmfit import compare_fits, fit_patches_lmfit
+from peaknet_pipeline.peaks.fit_lmfit import audit_fits, fit_patches_lmfit
 from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
 from peaknet_pipeline.profile import HALF_WIDTH_PER_SIGMA, profile_model
 from peaknet_pipeline.types import Float64Array
@@ -83,7 +83,7 @@ def run(
         fast_seconds.append(_seconds_per_fit(many, params, batched=True))
         slow_seconds.append(_seconds_per_fit(sample.take(part), params, batched=False))
     fast, slow = float(np.median(fast_seconds)), float(np.median(slow_seconds))
-    audit = compare_fits(fit_patches(sample, params), fit_patches_lmfit(sample, params))
+    audit = audit_fits(sample, params, n_sample=n_lmfit)
     return {
         "n_patches": n_patches,
         "threads": numba.get_num_threads(),

@@ -274,6 +274,6 @@ def _bits(value: str) -> int:
 
 
 def _positional(value: str) -> str:
-    """Make a vector safe for the library, which splits at an exponent's sign and keeps defaults for absent axes."""
+    """Make a vector safe for the library: it splits at exponents' signs and keeps defaults of absent axes."""
     plain = _EXPONENT.sub(lambda m: np.format_float_positional(float(m.group(0))), value.replace(" ", ""))
     return plain + "".join(f"+0{axis}" for axis in "xyz" if axis not in plain)

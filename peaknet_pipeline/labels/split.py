@@ -24,8 +24,8 @@ SUBSETS = (TRAIN, VALIDATE, TEST)
 class SplitParams(Parameters):
     """How the labelled runs are divided. Runs named outright come first; fractions divide the rest."""
 
-    validate: tuple[str, ...] = parameter((), meaning="runs that validate")
-    test: tuple[str, ...] = parameter(
+    validation_runs: tuple[str, ...] = parameter((), meaning="runs that validate")
+    test_runs: tuple[str, ...] = parameter(
         (), meaning="runs that test; training and threshold choice never see them"
     )
     validate_fraction: float = parameter(0.2, meaning="share of runs that validate, unless named", ge=0, le=1)
@@ -46,7 +46,8 @@ class LabelledRun:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Runs and frames that a user took out, and why.
+    """Runs and frames that a user named, to take them out (or, in a list of additions, to put them in), and
+    why.
 
     Attributes
     ----------
@@ -168,11 +169,13 @@ def assign_subsets(runs: Sequence[str], params: SplitParams) -> dict[str, str]:
 
     At least one run always trains; with three runs or more and non-zero fractions each subset gets one.
     """
-    named = dict.fromkeys(params.validate, VALIDATE) | dict.fromkeys(params.test, TEST)
+    named = dict.fromkeys(params.validation_runs, VALIDATE) | dict.fromkeys(params.test_runs, TEST)
     subsets = {key: named[key] for key in runs if key in named}
     rest = sorted((key for key in runs if key not in named), key=lambda key: _rank(key, params.seed))
-    n_test = 0 if params.test else _quota(params.test_fraction, len(rest), spare=2)
-    n_validate = 0 if params.validate else _quota(params.validate_fraction, len(rest) - n_test, spare=1)
+    n_test = 0 if params.test_runs else _quota(params.test_fraction, len(rest), spare=2)
+    n_validate = (
+        0 if params.validation_runs else _quota(params.validate_fraction, len(rest) - n_test, spare=1)
+    )
     for position, key in enumerate(rest):
         subsets[key] = TEST if position < n_test else VALIDATE if position < n_test + n_validate else TRAIN
     return subsets
@@ -204,10 +207,10 @@ def _check_runs(runs: Sequence[LabelledRun], params: SplitParams) -> None:
         raise LabelError("no labelled run", where="training set", remedy="Label at least one run first.")
     if len(set(keys)) < len(keys):
         raise LabelError("a run appears twice", where="training set", found=keys)
-    unknown = sorted({*params.validate, *params.test} - set(keys))
+    unknown = sorted({*params.validation_runs, *params.test_runs} - set(keys))
     if unknown:
         raise LabelError("no such run", where="training set", expected=f"one of {keys}", found=unknown)
-    both = sorted(set(params.validate) & set(params.test))
+    both = sorted(set(params.validation_runs) & set(params.test_runs))
     if both:
         raise LabelError("runs both validate and test", where="training set", found=both)
 

@@ -70,7 +70,9 @@ def _reference(depths: tuple[int, ...], dims: tuple[int, ...]) -> ModelConfig:
     return ModelConfig(depths=depths, dims=dims)
 
 
-_EDGE = ModelConfig(family="edge", depths=(1,), dims=(32,), features=1, n_fusion_blocks=0, head_features=1)
+_EDGE = ModelConfig(
+    family="edge", depths=(1, 0), dims=(32, 64), features=1, n_fusion_blocks=0, head_features=1
+)
 
 SCALES: dict[str, ModelConfig] = {
     "yocto": ModelConfig(
@@ -78,6 +80,9 @@ SCALES: dict[str, ModelConfig] = {
     ),
     "zepto": ModelConfig(
         depths=(2, 2, 2), dims=(40, 64, 96), features=64, n_fusion_blocks=1, head_features=48
+    ),
+    "zepto-wide": ModelConfig(
+        depths=(2, 2, 2), dims=(80, 112, 160), features=128, n_fusion_blocks=1, head_features=96
     ),
     "atto": _reference((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": _reference((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -87,7 +92,7 @@ SCALES: dict[str, ModelConfig] = {
     "base": _reference((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": _reference((3, 3, 27, 3), (192, 384, 768, 1536)),
     "huge": _reference((3, 3, 27, 3), (352, 704, 1408, 2816)),
-    "edge-small": replace(_EDGE, depths=(1,), dims=(24,)),
+    "edge-small": replace(_EDGE, depths=(1,), dims=(32,)),
     "edge": _EDGE,
     "edge-large": replace(_EDGE, depths=(2, 2), dims=(48, 64)),
 }

@@ -1,5 +1,6 @@
 """Losses as pure functions of logits: focal, Dice, distillation."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -43,6 +44,45 @@ def dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     probability = torch.sigmoid(logits[:, 0].float()) * counts
     overlap = (probability * peak).sum()
     return 1.0 - (2.0 * overlap + 1.0) / (probability.sum() + peak.sum() + 1.0)
+
+
+def offset_loss(logits: Tensor, target: Tensor, label: Tensor) -> Tensor:
+    """Return the mean smooth L1 distance of channels 1 and 2 from the target offsets, over peak pixels.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, 3, ss, fs).
+    target : Tensor
+        (n, 2, ss, fs), from :func:`centre_offsets`, px.
+    label : Tensor
+        (n, ss, fs), uint8.
+
+    """
+    peak = (label == LABEL_PEAK)[:, None]
+    apart = functional.smooth_l1_loss(logits[:, 1:3].float(), target, reduction="none", beta=0.5)
+    return (apart * peak).sum() / (2 * peak.sum()).clamp(min=1)
+
+
+def centre_offsets(label: Tensor, significance: Tensor) -> Tensor:
+    """Return the offset (n, 2, ss, fs) from each peak pixel to its peak's centre, px: ss and fs; 0 elsewhere.
+
+    A peak is an 8-connected component of ``label`` (n, ss, fs); its centre is weighted by the positive part of
+    ``significance`` (n, 1, ss, fs).
+    """
+    from scipy import ndimage
+
+    weights = significance[:, 0].detach().float().clamp(min=1e-3).cpu().numpy()
+    masks = (label == LABEL_PEAK).cpu().numpy()
+    offsets = np.zeros((len(masks), 2, *masks.shape[1:]), dtype=np.float32)
+    for index, (mask, weight) in enumerate(zip(masks, weights, strict=True)):
+        components, n = ndimage.label(mask, structure=np.ones((3, 3)))
+        if n == 0:
+            continue
+        centres = np.array(ndimage.center_of_mass(weight, components, range(1, n + 1)))
+        pixels = np.nonzero(mask)
+        offsets[index][:, *pixels] = (centres[components[pixels] - 1] - np.stack(pixels, axis=1)).T
+    return torch.from_numpy(offsets).to(label.device)
 
 
 def distillation_loss(

@@ -1,11 +1,12 @@
 """Frames to significance: background and noise from good pixels, so one network serves ADU, keV, photons.
 
-The panel is cut into cells of 8x8 pixels. Each cell gives the mean and the variance of its good pixels; the
+The panel is cut into cells of 8x8 pixels. Each cell gives the mean and the spread of its good pixels; the
 median over the cells of a block is the block's background and noise, untouched by peaks as long as they fill
 fewer than half of the cells. Both are interpolated between block centres. Nothing depends on a threshold, a
 gain or the value of a bad pixel.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -30,6 +31,20 @@ class NormaliseParameters(Parameters):
     compression: float = parameter(
         16.0, meaning="significance c at which the output bends over: z / (1 + |z| / c)", unit="sigma", gt=0
     )
+
+
+ROUNDING = 1e-5
+"""Least noise as a share of the background: below it, single-precision values say nothing."""
+
+
+class CellMoments(NamedTuple):
+    """Of each cell's good pixels, each (n, cells_ss, cells_fs)."""
+
+    mean: Tensor
+    variance: Tensor
+    excess: Tensor
+    """Mean distance from the mean of the pixels above it; 0 if there are none."""
+    n_good: Tensor
 
 
 class Background(NamedTuple):
@@ -99,14 +114,45 @@ def estimate_background(
     """
     params = params or NormaliseParameters()
     pixels, good = _finite(images, good)
-    mean, variance, usable = _cell_moments(pixels, good, params)
-    grids = [_block_median(values, usable, params.block_cells) for values in (mean, variance)]
-    fallback_mean, fallback_noise = _panel_moments(pixels, good)
-    mean = _fill(grids[0], fallback_mean)
-    noise = _fill(grids[1].sqrt(), fallback_noise)
-    typical = noise.flatten(1).median(dim=1).values[:, None, None]
-    floor = torch.where(typical > 0, params.noise_floor * typical, fallback_noise[:, None, None])
-    return Background(mean, torch.maximum(noise, floor))
+    moments = _cell_moments(pixels, good, params)
+
+    def panel(index: int) -> Tensor:
+        return pixels[index][good[index]]
+
+    return background_from_cells(moments, panel, params)
+
+
+def background_from_cells(
+    moments: CellMoments, panel: Callable[[int], Tensor], params: NormaliseParameters
+) -> Background:
+    """Turn moments per cell into background and noise per block.
+
+    The noise is the deviation, but at least what a typical pixel above the mean has above it: 0.8 deviations
+    of a Gaussian, one photon where photons are rare.
+
+    Parameters
+    ----------
+    moments : CellMoments
+        Of whole blocks of cells.
+    panel : callable
+        Gives all good pixels of a panel, for panels where blocks don't suffice.
+    params : NormaliseParameters
+        Cell and block sizes.
+
+    """
+    usable = moments.n_good >= params.min_good
+    side = params.block_cells
+    centre = _fill(_block_median(moments.mean, usable, side))
+    noise = _fill(_block_median(moments.variance, usable, side).sqrt())
+    quantum = _fill(_block_median(moments.excess, usable & (moments.excess > 0), side)).nan_to_num(0.0)
+    noise = torch.maximum(torch.maximum(noise, quantum), ROUNDING * centre.abs())
+    typical = noise.flatten(1).median(dim=1).values
+    noise = torch.maximum(noise, params.noise_floor * typical[:, None, None])
+    for index in (~(typical > 0)).nonzero().flatten().tolist():
+        level, excess = _panel_moments(panel(index))
+        centre[index] = centre[index].nan_to_num(level)
+        noise[index] = noise[index].nan_to_num(0.0).clamp(min=excess)
+    return Background(centre, noise)
 
 
 def expand_blocks(
@@ -121,11 +167,15 @@ def expand_blocks(
     Beyond the outermost centres it stays constant, or goes on linearly.
     """
     side = params.cell * params.block_cells
-    ring = functional.pad(grid.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
-    if outwards == "linear":
-        ring = _slope_outwards(_slope_outwards(ring).mT).mT
+    ring = ring_blocks(grid, outwards=outwards)
     full = functional.interpolate(ring, scale_factor=float(side), mode="bilinear", align_corners=False)
     return full[:, 0, side : side + shape[0], side : side + shape[1]]
+
+
+def ring_blocks(grid: Tensor, *, outwards: Literal["constant", "linear"]) -> Tensor:
+    """Surround a grid (n, blocks_ss, blocks_fs) by extrapolated blocks: (n, 1, + 2, + 2)."""
+    ring = functional.pad(grid.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    return _slope_outwards(_slope_outwards(ring).mT).mT if outwards == "linear" else ring
 
 
 def _slope_outwards(ring: Tensor) -> Tensor:
@@ -148,7 +198,7 @@ def _finite(images: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(good, pixels, 0.0), good
 
 
-def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> tuple[Tensor, Tensor, Tensor]:
+def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> CellMoments:
     side = params.cell * params.block_cells
     pad = (0, -pixels.shape[2] % side, 0, -pixels.shape[1] % side)
     n, height, width = pixels.shape[0], pixels.shape[1] + pad[3], pixels.shape[2] + pad[1]
@@ -159,7 +209,9 @@ def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> 
     mean = values.sum(dim=(2, 4)) / count.clamp(min=1)
     spread = (values - mean[:, :, None, :, None]) * weight
     variance = spread.square().sum(dim=(2, 4)) / (count - 1).clamp(min=1)
-    return mean, variance, count >= params.min_good
+    above = spread.clamp(min=0)
+    excess = above.sum(dim=(2, 4)) / (above > 0).sum(dim=(2, 4)).clamp(min=1)
+    return CellMoments(mean, variance, excess, count)
 
 
 def _block_median(values: Tensor, usable: Tensor, side: int) -> Tensor:
@@ -169,28 +221,22 @@ def _block_median(values: Tensor, usable: Tensor, side: int) -> Tensor:
     return flat.nanmedian(dim=-1).values
 
 
-def _panel_moments(pixels: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and the median excess of what lies above it (one photon, in a nearly empty frame), per panel."""
-    count = good.sum(dim=(1, 2))
-    mean = pixels.sum(dim=(1, 2)) / count.clamp(min=1)
-    noise = torch.ones_like(mean)
-    for panel in range(pixels.shape[0]):
-        above = pixels[panel][good[panel] & (pixels[panel] > mean[panel])]
-        if above.numel():
-            noise[panel] = above.median() - mean[panel]
-    return mean, noise
+def _panel_moments(values: Tensor) -> tuple[float, float]:
+    """Mean, and the median excess above it (one photon, in a nearly empty panel); 1 if constant."""
+    if not values.numel():
+        return 0.0, 1.0
+    mean = float(values.mean())
+    above = values[values > mean]
+    return mean, float(above.median()) - mean if above.numel() else 1.0
 
 
-def _fill(grid: Tensor, fallback: Tensor) -> Tensor:
-    """Grow known blocks into unknown (NaN) ones by averages over 3x3 neighbours."""
-    for _ in range(sum(grid.shape[-2:])):
+def _fill(grid: Tensor) -> Tensor:
+    """Grow known blocks into unknown (NaN) ones by averages over 3x3 neighbours; all unknown stays so."""
+    for _ in range(max(grid.shape[-2:])):
         unknown = grid.isnan()
         if not bool(unknown.any()):
-            return grid
+            break
         known = functional.avg_pool2d((~unknown).to(grid.dtype), 3, stride=1, padding=1)
         total = functional.avg_pool2d(grid.nan_to_num(0.0), 3, stride=1, padding=1)
         grid = torch.where(unknown & (known > 0), total / known, grid)
-        if bool((unknown.flatten(1).all(dim=1)).any()):
-            empty = unknown.flatten(1).all(dim=1)[:, None, None]
-            grid = torch.where(empty, fallback[:, None, None], grid)
-    return torch.where(grid.isnan(), fallback[:, None, None], grid)
+    return grid

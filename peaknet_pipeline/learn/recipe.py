@@ -30,6 +30,9 @@ class TrainParameters(Parameters):
     alpha_peak: float = parameter(0.75, meaning="focal loss: weight of peak pixels", ge=0, le=1)
     alpha_background: float = parameter(0.25, meaning="focal loss: weight of background pixels", ge=0, le=1)
     dice_weight: float = parameter(0.0, meaning="weight of the Dice loss beside the focal loss", ge=0)
+    offset_weight: float = parameter(
+        0.1, meaning="weight of the offsets' loss, for a network that predicts offsets", ge=0
+    )
     validate_every: int = parameter(100, meaning="steps between validations and saved states", ge=1)
     patience: int = parameter(4, meaning="validations without a better F1 after which training stops", ge=1)
     repeat_after: int | None = parameter(

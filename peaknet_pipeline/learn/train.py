@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from peaknet_pipeline.errors import LabelError, ModelError
 from peaknet_pipeline.learn.crops import CropBatch, CropSource, ValidationPanel, collate_crops
 from peaknet_pipeline.learn.distributed import mean_over_processes, rank_and_size, shared_from_first
-from peaknet_pipeline.learn.losses import dice_loss, focal_loss
+from peaknet_pipeline.learn.losses import centre_offsets, dice_loss, focal_loss, offset_loss
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
@@ -133,7 +133,7 @@ def train_model(
 
 
 def label_objective(params: TrainParameters) -> Objective:
-    """Return the loss on labels: focal, plus Dice if weighted."""
+    """Return the loss on labels: focal, plus Dice and offsets if weighted."""
 
     def loss(logits: Tensor, batch: CropBatch, significance: Tensor, draw: int) -> Tensor:
         focal = focal_loss(
@@ -143,7 +143,12 @@ def label_objective(params: TrainParameters) -> Objective:
             alpha_peak=params.alpha_peak,
             alpha_background=params.alpha_background,
         )
-        return focal + params.dice_weight * dice_loss(logits, batch.label) if params.dice_weight else focal
+        if params.dice_weight:
+            focal = focal + params.dice_weight * dice_loss(logits, batch.label)
+        if params.offset_weight and logits.shape[1] == 3:
+            target = centre_offsets(batch.label, significance)
+            focal = focal + params.offset_weight * offset_loss(logits, target, batch.label)
+        return focal
 
     return loss
 

@@ -29,6 +29,7 @@ class ValidationParameters(Parameters):
         3.0, meaning="largest distance of a found from a true peak", unit="px", gt=0
     )
     min_pixels: int = parameter(1, meaning="pixels that a found peak needs", unit="px", ge=1)
+    f1_slack: float = parameter(0.005, meaning="F1 given up at most for a lower threshold", ge=0, le=1)
     thresholds: tuple[float, ...] = parameter(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), meaning="decision thresholds that are compared"
     )
@@ -163,7 +164,10 @@ def choose_threshold(
     panels: Sequence[ValidationPanel],
     params: ValidationParameters | None = None,
 ) -> PeakScores:
-    """Return the scores at the threshold with the best F1; the lower threshold wins a tie.
+    """Return the scores at the lowest threshold whose F1 is within ``f1_slack`` of the best.
+
+    Labels know the clear peaks only: what lies between clear and background is "ignore" and counts neither way. Where
+    thresholds are equally good on the clear peaks, the lowest keeps the most of the others.
 
     Raises
     ------
@@ -175,7 +179,8 @@ def choose_threshold(
         raise LabelError("no validation panels to choose a threshold on")
     params = params or ValidationParameters()
     scores = [score_panels(maps, panels, threshold=t, params=params) for t in params.thresholds]
-    return max(scores, key=lambda s: (s.f1, -s.threshold))
+    best = max(score.f1 for score in scores)
+    return min((s for s in scores if s.f1 >= best - params.f1_slack), key=lambda s: s.threshold)
 
 
 def validate_model(

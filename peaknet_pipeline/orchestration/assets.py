@@ -51,7 +51,9 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
     parameters = spec.parameters or Parameters
     config_class = config_of(parameters)
 
-    def materialize(context: dg.AssetExecutionContext, config: config_class, store: StoreResource) -> dg.MaterializeResult[Any]:  # type: ignore[valid-type]
+    def materialize(
+        context: dg.AssetExecutionContext, config: Any, store: StoreResource
+    ) -> dg.MaterializeResult:
         scope = _scope(context, spec)
         try:
             result = spec.run(store.open(), *scope, overrides=given(config))
@@ -63,6 +65,7 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
             check_results=check_results(result, spec),
         )
 
+    materialize.__annotations__["config"] = config_class
     return dg.asset(
         name=spec.name,
         deps=[_dependency(spec, name, per_run=per_run) for name in spec.deps],
@@ -93,8 +96,13 @@ def _dependency(spec: StageSpec, name: str, *, per_run: dict[str, bool]) -> dg.A
 def _check_specs(spec: StageSpec) -> list[dg.AssetCheckSpec]:
     schema = [
         dg.AssetCheckSpec(
-            f"{table}_schema", asset=spec.name, blocking=True, description=f"{SCHEMAS[table].meaning}: columns, types, nulls."
+            f"{table}_schema",
+            asset=spec.name,
+            blocking=True,
+            description=f"{SCHEMAS[table].meaning}: columns, types, nulls.",
         )
         for table in spec.tables
     ]
-    return schema + [dg.AssetCheckSpec(name, asset=spec.name, blocking=name in spec.blocking) for name in spec.checks]
+    return schema + [
+        dg.AssetCheckSpec(name, asset=spec.name, blocking=name in spec.blocking) for name in spec.checks
+    ]

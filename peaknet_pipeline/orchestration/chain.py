@@ -2,7 +2,12 @@
 
 import dagster as dg
 
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.labels.split import SplitParams
 from peaknet_pipeline.orchestration.assets import StageSpec
+from peaknet_pipeline.peaks.match import MatchParams
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.runs.bad_pixels import BadPixelParams
 from peaknet_pipeline.stages import finding, inference, ingest, labels, lattices, scoring, teaching
 from peaknet_pipeline.stages.making import CODE
 
@@ -27,7 +32,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=ingest.BadPixelParams,
+        parameters=BadPixelParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
@@ -38,7 +43,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=finding.Peakfinder8Params,
+        parameters=Peakfinder8Params,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -50,7 +55,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_index"],
         kinds=frozenset({"parquet", "pytorch"}),
-        parameters=lattices.IndexParams,
+        parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
     ),
@@ -61,7 +66,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["peak_labels"],
         kinds=frozenset({"hdf5", "parquet"}),
-        parameters=labels.MatchParams,
+        parameters=MatchParams,
         tables=("fits", "matches", "frame_matches"),
         checks=("agrees_with_lmfit",),
         blocking=("agrees_with_lmfit",),
@@ -73,7 +78,7 @@ CHAIN = (
         per_run=False,
         code_version=CODE["training_set"],
         kinds=frozenset({"parquet"}),
-        parameters=teaching.SplitParams,
+        parameters=SplitParams,
         tables=("training_set",),
         checks=("split_by_run",),
         blocking=("split_by_run",),
@@ -123,7 +128,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["peaknet_index"],
         kinds=frozenset({"parquet", "pytorch"}),
-        parameters=lattices.IndexParams,
+        parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
         automation=ON_MISSING,

@@ -94,7 +94,12 @@ def _raise_on_failure(result: dg.ExecuteInProcessResult, label: str) -> None:
     if result.success:
         return
     failures = [event for event in result.all_events if event.is_step_failure]
-    reasons = [f"{e.step_key}: {e.step_failure_data.user_failure_data or e.step_failure_data.error}" for e in failures]
+    reasons = [
+        f"{e.step_key}: {e.step_failure_data.user_failure_data or e.step_failure_data.error}"
+        for e in failures
+    ]
     raise PeaknetError(
-        f"{label} failed", found="; ".join(reasons) or "a blocking check", remedy=f"See run {result.run_id} in the Dagster UI."
+        f"{label} failed",
+        found="; ".join(reasons) or "a blocking check",
+        remedy=f"See run {result.run_id} in the Dagster UI.",
     )

@@ -40,5 +40,16 @@ def serve_ui(store: Store, *, host: str, port: int) -> None:
         DATA_VARIABLE: str(store.root.absolute()),
         "DAGSTER_DISABLE_TELEMETRY": "1",
     }
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "peaknet_pipeline.definitions", "-h", host, "-p", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "peaknet_pipeline.definitions",
+        "-h",
+        host,
+        "-p",
+        str(port),
+    ]
     os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed argument list, no shell

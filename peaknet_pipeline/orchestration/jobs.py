@@ -14,7 +14,11 @@ def build_jobs() -> list[Any]:
     """Make the four jobs of the chain."""
     return [
         dg.define_asset_job("ingest_run", selection=list(INGEST), description="A raw run to labels."),
-        dg.define_asset_job("train_models", selection=list(TRAIN), description="All labels to teacher and student."),
+        dg.define_asset_job(
+            "train_models", selection=list(TRAIN), description="All labels to teacher and student."
+        ),
         dg.define_asset_job("infer_run", selection=list(INFER), description="A raw run to rates."),
-        dg.define_asset_job("summarize", selection=list(SUMMARY), description="All runs to one table and report."),
+        dg.define_asset_job(
+            "summarize", selection=list(SUMMARY), description="All runs to one table and report."
+        ),
     ]

@@ -71,7 +71,9 @@ def check_results(result: StageResult, spec: "StageSpec") -> list[dg.AssetCheckR
 def _schema_result(result: StageResult, name: str) -> dg.AssetCheckResult:
     problems = table_problems(read_table(result.tables[name], SCHEMAS[name], check=False), SCHEMAS[name])
     return dg.AssetCheckResult(
-        check_name=f"{name}_schema", passed=not problems, description="; ".join(problems) or "follows its schema"
+        check_name=f"{name}_schema",
+        passed=not problems,
+        description="; ".join(problems) or "follows its schema",
     )
 
 

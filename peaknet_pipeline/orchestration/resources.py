@@ -16,7 +16,7 @@ def default_root() -> str:
     return str(Path(os.environ.get(DATA_VARIABLE, "data")).absolute())
 
 
-class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class StoreResource(dg.ConfigurableResource):
     """Where raw runs are read and everything else is written."""
 
     root: str

@@ -16,8 +16,12 @@ MAX_RUNS_PER_TICK = 20
 def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
     """Make the sensor that watches the raw root for ``job``."""
 
-    @dg.sensor(name="new_runs", job=job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED)
-    def new_runs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
+    @dg.sensor(
+        name="new_runs", job=job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED
+    )
+    def new_runs(
+        context: dg.SensorEvaluationContext, store: StoreResource
+    ) -> dg.SensorResult | dg.SkipReason:
         """Register complete new runs under the raw root and request their ingestion."""
         known = set(context.instance.get_dynamic_partitions(RUNS.name or ""))
         incoming = find_incoming_runs(store.open(), known=known)

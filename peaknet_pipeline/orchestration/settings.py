@@ -32,5 +32,5 @@ def _describe(item: "dataclasses.Field[Any]") -> str:
 def _optional(hint: Any) -> Any:
     origin = getattr(hint, "__origin__", None)
     if origin is tuple:
-        return list[hint.__args__[0]] | None  # type: ignore[name-defined]
+        return list[hint.__args__[0]] | None
     return hint | None

@@ -1,13 +1,14 @@
 """Pseudo-Voigt + plane fits to reflections: parameters, start values, flags and the table of results."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.peaks.fit_lm import CONVERGED, solve_batch
+from peaknet_pipeline.peaks.fit_lm import CONVERGED, Solutions, solve_batch
 from peaknet_pipeline.peaks.fit_patches import Patches
 from peaknet_pipeline.profile import (
     AMPLITUDE,
@@ -17,14 +18,11 @@ from peaknet_pipeline.profile import (
     GAMMA_FS,
     GAMMA_SS,
     N_PROFILE,
-    PLANE_A,
     PLANE_C,
-    PROFILE_NAMES,
     SIGMA_FS,
     SIGMA_SS,
 )
-from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import FITS, BoolArray, FitTable, Float64Array, IntArray, ReflectionTable
+from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
 
 class FitFlag(IntFlag):
@@ -37,13 +35,13 @@ class FitFlag(IntFlag):
     NEGATIVE = 4
     """The spot is a hole."""
     INSIGNIFICANT = 8
-    """The amplitude is below ``min_significance`` of its standard errors."""
+    """The significance is below ``min_significance``: the patch may well be background."""
     CENTRE_FAR = 16
     """The centre ran into its bound, ``max_shift`` from where it was expected."""
     WIDTH_AT_BOUND = 32
-    """A width of a component that carries at least a tenth of the profile ran into its bound."""
+    """The profile is as wide as allowed, or as narrow as allowed in both directions (a single pixel)."""
     CHI2 = 64
-    """The reduced χ² exceeds ``max_chi2``."""
+    """The reduced χ² exceeds ``max_chi2`` and the misfit ``max_misfit`` of the spot."""
     MASKED_CENTRE = 128
     """The pixel under the fitted centre is bad or off the panel."""
 
@@ -54,16 +52,26 @@ class FitParams(Parameters):
 
     half_size: int = parameter(4, meaning="pixels from a patch's middle to its edge", unit="px", ge=2, le=15)
     max_shift: float = parameter(2.5, meaning="largest shift from the expected position", unit="px", gt=0)
-    min_width: float = parameter(0.25, meaning="least σ and γ", unit="px", gt=0)
+    min_width: float = parameter(0.4, meaning="least σ and γ", unit="px", gt=0)
     max_width: float = parameter(4.0, meaning="largest σ and γ", unit="px", gt=0)
     min_pixels: int = parameter(30, meaning="least good pixels in a patch", unit="px", ge=12)
-    min_significance: float = parameter(4.0, meaning="least amplitude in standard errors", ge=0)
+    min_significance: float = parameter(4.5, meaning="least amplitude over its error at fixed shape", ge=0)
     max_chi2: float = parameter(2.0, meaning="largest reduced χ² of an accepted fit", gt=0)
+    max_misfit: float = parameter(
+        0.3, meaning="misfit that is forgiven beyond max_chi2, as a share of the spot", ge=0, le=1
+    )
     tied_widths: bool = parameter(
         True, meaning="Gaussian and Lorentzian share one half width per axis, γ = σ √(2 ln 2)"
     )
     max_iterations: int = parameter(300, meaning="most trial steps of a fit", ge=1)
-    tolerance: float = parameter(1e-10, meaning="relative decrease of χ² that counts as none", gt=0)
+    tolerance: float = parameter(1e-9, meaning="relative decrease of χ² that counts as none", gt=0)
+
+
+START_SHAPE, SECOND_SHAPE = (1.3, 0.3), (0.6, 0.5)
+"""σ and η that fits start from."""
+
+SURE = 15.0
+"""Significance below which the second start is tried as well: weak spots have more than one minimum."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,14 @@ class FitResult:
     ----------
     values, errors : float64, (n, 11)
         Parameters and standard errors, in the order of ``PROFILE_NAMES``; an error is NaN for a parameter on
-        its bound. Errors are those of the photon weights, not scaled by χ².
+        its bound. Errors are scaled by the root of the reduced χ² (lmfit's default): at few photons the
+        weights 1/√(photons + 1) overstate the noise.
     chi2 : float64, (n,)
     n_pixels : int64, (n,)
     reduced_chi2 : float64, (n,)
         NaN where nothing was fitted.
+    significance : float64, (n,)
+        Amplitude over its standard error with centre, widths and η held: how sure it is that there is a spot.
     flags : int64, (n,)
         ``FitFlag`` bits.
 
@@ -89,12 +100,24 @@ class FitResult:
     chi2: Float64Array
     n_pixels: IntArray
     reduced_chi2: Float64Array
+    significance: Float64Array
     flags: IntArray
 
     @property
     def accepted(self) -> BoolArray:
         """Return which fits nothing is wrong with."""
         return np.asarray(self.flags == 0)
+
+    def take(self, rows: IntArray) -> "FitResult":
+        """Return the fits of the given rows."""
+        return FitResult(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+    def replaced(self, rows: IntArray, other: "FitResult") -> "FitResult":
+        """Return these fits with the given rows taken from ``other``, in order."""
+        columns = {name: getattr(self, name).copy() for name in self.__dataclass_fields__}
+        for name, column in columns.items():
+            column[rows] = getattr(other, name)
+        return FitResult(**columns)
 
 
 def photon_weights(patches: Patches) -> Float64Array:
@@ -117,8 +140,8 @@ def start_parameters(patches: Patches, params: FitParams) -> tuple[Float64Array,
     start[:, [CENTRE_SS, CENTRE_FS]] = _brightest_position(above, expected, params.max_shift)
     near = np.clip(np.rint(start[:, [CENTRE_SS, CENTRE_FS]]).astype(np.int64) + size // 2, 0, size - 1)
     start[:, AMPLITUDE] = np.maximum(above[np.arange(n), near[:, 0], near[:, 1]], 1.0)
-    start[:, SIGMA_SS : GAMMA_FS + 1] = np.clip(1.0, params.min_width, params.max_width)
-    start[:, ETA], start[:, PLANE_C] = 0.3, background
+    start[:, SIGMA_SS : GAMMA_FS + 1] = np.clip(START_SHAPE[0], params.min_width, params.max_width)
+    start[:, ETA], start[:, PLANE_C] = START_SHAPE[1], background
     lower, upper = np.full((n, N_PROFILE), -np.inf), np.full((n, N_PROFILE), np.inf)
     for bound, sign in ((lower, -1.0), (upper, 1.0)):
         bound[:, [CENTRE_SS, CENTRE_FS]] = expected + sign * params.max_shift
@@ -127,7 +150,15 @@ def start_parameters(patches: Patches, params: FitParams) -> tuple[Float64Array,
     return start, lower, upper
 
 
-def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
+def second_start(start: Float64Array, params: FitParams) -> Float64Array:
+    """Return the start values with the narrower, more Lorentzian shape."""
+    other = start.copy()
+    other[:, SIGMA_SS : GAMMA_FS + 1] = np.clip(SECOND_SHAPE[0], params.min_width, params.max_width)
+    other[:, ETA] = SECOND_SHAPE[1]
+    return other
+
+
+def fit_patches(patches: Patches, params: FitParams | None = None, *, device: str = "cpu") -> FitResult:
     """Fit the profile model to every patch by batched Levenberg–Marquardt and flag what went wrong.
 
     The slow equivalent is ``fit_lmfit.fit_patches_lmfit`` on the same patches.
@@ -136,26 +167,56 @@ def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
     ----------
     patches : Patches
     params : FitParams, optional
+    device : str
+        ``cpu`` fits by compiled loops over all cores, any other torch device in step on that device.
 
     """
     params = params or FitParams()
-    start, lower, upper = start_parameters(patches, params)
     n_pixels = patches.good.sum(axis=(1, 2)).astype(np.int64)
-    enough = n_pixels >= params.min_pixels
-    values, errors = np.full_like(start, np.nan), np.full_like(start, np.nan)
-    chi2, ending = np.full(len(patches), np.nan), np.zeros(len(patches), dtype=np.int64)
-    values[enough], variances, chi2[enough], ending[enough] = solve_batch(
-        patches.data[enough],
-        photon_weights(patches)[enough],
-        start[enough],
-        lower[enough],
-        upper[enough],
-        tied=params.tied_widths,
-        max_iterations=params.max_iterations,
-        tolerance=params.tolerance,
-    )
-    errors[enough] = np.sqrt(np.where(variances > 0, variances, np.nan))
-    return judge_fits(patches, params, values, errors, chi2, ending == CONVERGED)
+    enough = np.flatnonzero(n_pixels >= params.min_pixels)
+    solved = _solve(patches.take(enough), params, _solver(device))
+    values, errors = np.full((len(patches), N_PROFILE), np.nan), np.full((len(patches), N_PROFILE), np.nan)
+    chi2, significance, converged = np.full((3, len(patches)), np.nan)
+    reduced = solved.chi2 / np.maximum(n_pixels[enough] - N_PROFILE, 1)
+    values[enough], chi2[enough], converged[enough] = solved.values, solved.chi2, solved.ending == CONVERGED
+    errors[enough] = np.sqrt(np.where(solved.variances > 0, solved.variances, np.nan) * reduced[:, None])
+    significance[enough] = _significance(solved, n_pixels[enough])
+    return judge_fits(patches, params, values, errors, chi2, significance, converged == 1)
+
+
+def _solver(device: str) -> Callable[..., Solutions]:
+    if device == "cpu":
+        return solve_batch
+    from peaknet_pipeline.peaks.fit_torch import solve_batch_torch
+
+    return partial(solve_batch_torch, device=device)
+
+
+def _solve(patches: Patches, params: FitParams, solver: Callable[..., Solutions]) -> Solutions:
+    """Fit every patch from the first start and those that are not sure from the second as well."""
+    weights, (start, lower, upper) = photon_weights(patches), start_parameters(patches, params)
+
+    def solve(rows: IntArray, begin: Float64Array) -> Solutions:
+        return solver(
+            patches.data[rows],
+            weights[rows],
+            begin,
+            lower[rows],
+            upper[rows],
+            tied=params.tied_widths,
+            max_iterations=params.max_iterations,
+            tolerance=params.tolerance,
+        )
+
+    solved = solve(np.arange(len(patches)), start)
+    unsure = np.flatnonzero(~(_significance(solved, patches.good.sum(axis=(1, 2))) >= SURE))
+    return solved.improved(unsure, solve(unsure, second_start(start[unsure], params)))
+
+
+def _significance(solved: Solutions, n_pixels: IntArray) -> Float64Array:
+    reduced = solved.chi2 / np.maximum(n_pixels - N_PROFILE, 1)
+    error = np.sqrt(np.maximum(solved.fixed_shape * reduced, 1e-300))
+    return np.asarray(solved.values[:, AMPLITUDE] / error, dtype=np.float64)
 
 
 def judge_fits(
@@ -164,6 +225,7 @@ def judge_fits(
     values: Float64Array,
     errors: Float64Array,
     chi2: Float64Array,
+    significance: Float64Array,
     converged: BoolArray,
 ) -> FitResult:
     """Set the flags of fits, however they were made; rows of NaN are those that were not fitted."""
@@ -171,53 +233,25 @@ def judge_fits(
     reduced = chi2 / np.maximum(n_pixels - N_PROFILE, 1)
     fitted = np.isfinite(values).all(axis=1)
     shift = np.abs(values[:, [CENTRE_SS, CENTRE_FS]] - (patches.start - patches.centre))
+    # (significance² · reduced χ²) is the spot's own share of χ²: no profile fits ten thousand photons to
+    # within their noise.
+    forgiven = params.max_misfit**2 * significance**2 * reduced / np.maximum(n_pixels - N_PROFILE, 1)
     with np.errstate(invalid="ignore"):
         problems = {
             FitFlag.NOT_CONVERGED: ~converged,
             FitFlag.NEGATIVE: values[:, AMPLITUDE] <= 0,
-            FitFlag.INSIGNIFICANT: ~(values[:, AMPLITUDE] >= params.min_significance * errors[:, AMPLITUDE]),
+            FitFlag.INSIGNIFICANT: ~(significance >= params.min_significance),
             FitFlag.CENTRE_FAR: (shift >= params.max_shift * (1 - 1e-6)).any(axis=1),
             FitFlag.WIDTH_AT_BOUND: _width_at_bound(values, params),
-            FitFlag.CHI2: ~(reduced <= params.max_chi2),
+            FitFlag.CHI2: ~(reduced <= params.max_chi2 + forgiven),
             FitFlag.MASKED_CENTRE: ~_centre_is_good(patches, values),
         }
     flags = np.zeros(len(patches), dtype=np.int64)
     for flag, wrong in problems.items():
         flags[wrong & fitted] |= int(flag)
     flags[~fitted] = int(FitFlag.TOO_FEW_PIXELS)
-    return FitResult(values, errors, chi2, n_pixels, np.where(fitted, reduced, np.nan), flags)
-
-
-def fits_table(reflections: ReflectionTable, patches: Patches, result: FitResult) -> FitTable:
-    """Return the fits as a FITS table in adu and panel pixels.
-
-    Parameters
-    ----------
-    reflections : ReflectionTable or DataFrame
-        One row per patch with ``frame, lattice, h, k, l, panel``.
-
-    """
-    gain = np.ones((len(patches), N_PROFILE))
-    gain[:, [AMPLITUDE, *range(PLANE_A, PLANE_C + 1)]] = patches.adu_per_photon[:, None]
-    values = result.values * gain
-    values[:, [CENTRE_SS, CENTRE_FS]] += patches.centre
-    errors = result.errors * gain
-    columns: dict[str, object] = {
-        n: reflections[n].to_numpy() for n in ("frame", "lattice", "h", "k", "l", "panel")
-    }
-    columns |= {name: _finite(values[:, i]) for i, name in enumerate(PROFILE_NAMES)}
-    columns |= {f"{name}_error": _finite(errors[:, i]) for i, name in enumerate(PROFILE_NAMES)}
-    columns |= {"reduced_chi2": _finite(result.reduced_chi2), "n_pixels": result.n_pixels}
-    return make_table(FITS, {**columns, "flags": result.flags, "accepted": result.accepted})
-
-
-def profile_values(fits: FitTable | pd.DataFrame) -> Float64Array:
-    """Return the profile parameters of a FITS table, float64 (n, 11), centres in panel pixels."""
-    return fits[list(PROFILE_NAMES)].to_numpy(dtype=np.float64)
-
-
-def _finite(values: Float64Array) -> Float64Array:
-    return np.where(np.abs(values) < 1e30, values, np.nan)
+    reduced = np.where(fitted, reduced, np.nan)
+    return FitResult(values, errors, chi2, n_pixels, reduced, np.where(fitted, significance, np.nan), flags)
 
 
 def _rim_median(patches: Patches) -> Float64Array:
@@ -241,18 +275,21 @@ def _brightest_position(above: Float64Array, expected: Float64Array, max_shift: 
     reach = 0.8 * max_shift
     near_ss = np.abs(offset[None, :] - expected[:, :1]) <= reach + 0.5
     near_fs = np.abs(offset[None, :] - expected[:, 1:]) <= reach + 0.5
-    score = np.where(near_ss[:, :, None] & near_fs[:, None, :], smooth, -np.inf).reshape(n, -1)
+    score = np.where(near_ss[:, :, None] & near_fs[:, None, :], smooth, -np.inf).reshape(n, size * size)
     best = np.column_stack(np.unravel_index(np.argmax(score, axis=1), (size, size))) - size // 2
     return np.asarray(np.clip(best, expected - reach, expected + reach), dtype=np.float64)
 
 
 def _width_at_bound(values: Float64Array, params: FitParams) -> BoolArray:
-    near = (values <= params.min_width * (1 + 1e-4)) | (values >= params.max_width * (1 - 1e-4))
-    sigma = near[:, SIGMA_SS : SIGMA_FS + 1].any(axis=1)
-    gamma = near[:, GAMMA_SS : GAMMA_FS + 1].any(axis=1)
+    """Say which profiles are too wide in any direction, or as narrow as allowed in both: one pixel."""
+    narrow = values <= params.min_width * (1 + 1e-4)
+    wide = values >= params.max_width * (1 - 1e-4)
+    sigma, gamma = slice(SIGMA_SS, SIGMA_FS + 1), slice(GAMMA_SS, GAMMA_FS + 1)
+    at_sigma = narrow[:, sigma].all(axis=1) | wide[:, sigma].any(axis=1)
+    at_gamma = narrow[:, gamma].all(axis=1) | wide[:, gamma].any(axis=1)
     if params.tied_widths:
-        return np.asarray(sigma)
-    return np.asarray(sigma & (values[:, ETA] <= 0.9) | gamma & (values[:, ETA] >= 0.1))
+        return np.asarray(at_sigma)
+    return np.asarray(at_sigma & (values[:, ETA] <= 0.9) | at_gamma & (values[:, ETA] >= 0.1))
 
 
 def _centre_is_good(patches: Patches, values: Float64Array) -> BoolArray:

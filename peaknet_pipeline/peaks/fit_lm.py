@@ -8,10 +8,12 @@ box. The minimum is the one that any other bounded least squares finds from the 
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
 
+from peaknet_pipeline.peaks.fit_linear import factor_cholesky, solve_factored
 from peaknet_pipeline.profile import HALF_WIDTH_PER_SIGMA, N_PROFILE
 from peaknet_pipeline.types import Float64Array, IntArray
 
@@ -19,6 +21,39 @@ CONVERGED, MAX_ITERATIONS_REACHED, STUCK = 0, 1, 2
 """How a fit ended."""
 
 _TIE = HALF_WIDTH_PER_SIGMA
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """Where the fits of a batch ended.
+
+    Attributes
+    ----------
+    values : float64, (n, 11)
+    variances : float64, (n, 11)
+        Diagonal of the inverse of the weighted normal matrix over the parameters off their bounds; NaN
+        elsewhere.
+    chi2 : float64, (n,)
+    fixed_shape : float64, (n,)
+        Variance of the amplitude when centre, widths and η are held and only the plane moves with it.
+    ending : int64, (n,)
+        ``CONVERGED``, ``MAX_ITERATIONS_REACHED`` or ``STUCK``.
+
+    """
+
+    values: Float64Array
+    variances: Float64Array
+    chi2: Float64Array
+    fixed_shape: Float64Array
+    ending: IntArray
+
+    def improved(self, rows: IntArray, other: "Solutions") -> "Solutions":
+        """Return these fits with those of ``other`` (made of ``rows``) wherever their χ² is lower."""
+        better = other.chi2 < self.chi2[rows]
+        merged = {name: getattr(self, name).copy() for name in self.__dataclass_fields__}
+        for name, column in merged.items():
+            column[rows[better]] = getattr(other, name)[better]
+        return Solutions(**merged)
 
 
 def solve_batch(
@@ -31,7 +66,7 @@ def solve_batch(
     tied: bool,
     max_iterations: int,
     tolerance: float,
-) -> tuple[Float64Array, Float64Array, Float64Array, IntArray]:
+) -> Solutions:
     """Fit the profile model to every patch.
 
     Parameters
@@ -47,21 +82,14 @@ def solve_batch(
     tolerance : float
         Converged when a step promises less than this relative decrease of χ².
 
-    Returns
-    -------
-    values : float64, (n, 11)
-    variances : float64, (n, 11)
-        Diagonal of the inverse of the weighted normal matrix over the parameters off their bounds; NaN
-        elsewhere.
-    chi2 : float64, (n,)
-    ending : int64, (n,)
-
     """
     n = len(data)
     values, variances = start.copy(), np.full((n, N_PROFILE), np.nan)
-    chi2, ending = np.zeros(n), np.zeros(n, dtype=np.int64)
-    _solve_all(data, weight, values, variances, lower, upper, chi2, ending, tied, max_iterations, tolerance)
-    return values, variances, chi2, ending
+    summary, ending = np.zeros((n, 2)), np.zeros(n, dtype=np.int64)
+    _solve_all(
+        data, weight, values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance
+    )
+    return Solutions(values, variances, summary[:, 0], summary[:, 1], ending)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
@@ -131,38 +159,6 @@ def _normal_equations(jacobian, residual, normal, gradient):
 
 
 @njit(nogil=True, cache=True)
-def _cholesky(matrix, n):
-    """Factor the leading n×n block in place (lower); return False when it is not positive definite."""
-    for j in range(n):
-        total = matrix[j, j]
-        for k in range(j):
-            total -= matrix[j, k] * matrix[j, k]
-        if not total > 1e-14:
-            return False
-        root = math.sqrt(total)
-        matrix[j, j] = root
-        for i in range(j + 1, n):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = total / root
-    return True
-
-
-@njit(nogil=True, cache=True)
-def _substitute(factor, x, n):
-    """Solve L Lᵀ x = x in place."""
-    for i in range(n):
-        for k in range(i):
-            x[i] -= factor[i, k] * x[k]
-        x[i] /= factor[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            x[i] -= factor[k, i] * x[k]
-        x[i] /= factor[i, i]
-
-
-@njit(nogil=True, cache=True)
 def _list_free(p, gradient, lower, upper, scale, free):
     """List the parameters that may move: off their bounds or pulled inward, and with any influence."""
     n = 0
@@ -183,9 +179,9 @@ def _damped_step(normal, gradient, scale, free, n, damping, work, step):
             work[a, b] = normal[i, free[b]] / (scale[i] * scale[free[b]])
         work[a, a] += damping
         step[a] = gradient[i] / scale[i]
-    if not _cholesky(work, n):
+    if not factor_cholesky(work, n):
         return False
-    _substitute(work, step, n)
+    solve_factored(work, step, n)
     for a in range(n):
         step[a] /= scale[free[a]]
     return True
@@ -213,7 +209,7 @@ def _tie_widths(p, tied):
 
 
 @njit(nogil=True, cache=True)
-def _solve_one(data, weight, p, variance, lower, upper, tied, max_iterations, tolerance):
+def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_iterations, tolerance):
     n_parameters, n_pixels = len(p), data.size
     residual, jacobian = np.empty(n_pixels), np.empty((n_parameters, n_pixels))
     normal, work = np.empty((n_parameters, n_parameters)), np.empty((n_parameters, n_parameters))
@@ -241,11 +237,8 @@ def _solve_one(data, weight, p, variance, lower, upper, tied, max_iterations, to
             _tie_widths(trial, tied)
             new_chi2 = _evaluate(data, weight, trial, residual, jacobian, tied, False)
             gained = chi2 - new_chi2
-            if (
-                math.fabs(promised) <= tolerance * chi2
-                and math.fabs(gained) <= tolerance * chi2
-                and damping <= 1.0
-            ):
+            negligible = tolerance * (chi2 + 1e-3)
+            if damping <= 1.0 and max(math.fabs(promised), math.fabs(gained)) <= negligible:
                 ending = 0
                 break
         if gained > 0.0:
@@ -264,7 +257,27 @@ def _solve_one(data, weight, p, variance, lower, upper, tied, max_iterations, to
     _fill_variance(normal, p, lower, upper, variance, work, step, free)
     if tied:
         variance[5:7] = _TIE * _TIE * variance[3:5]
-    return chi2, ending
+    summary[0], summary[1] = chi2, _fixed_shape_variance(normal, work, step)
+    return ending
+
+
+@njit(nogil=True, cache=True)
+def _fixed_shape_variance(normal, work, column):
+    """Return the amplitude's variance with only the plane free beside it; NaN when that is singular."""
+    for a in range(4):
+        i = 0 if a == 0 else 7 + a
+        for b in range(a + 1):
+            j = 0 if b == 0 else 7 + b
+            product = normal[i, i] * normal[j, j]
+            if not product > 0.0:
+                return math.nan
+            work[a, b] = normal[i, j] / math.sqrt(product)
+    if not factor_cholesky(work, 4):
+        return math.nan
+    column[:4] = 0.0
+    column[0] = 1.0
+    solve_factored(work, column, 4)
+    return column[0] / normal[0, 0]
 
 
 @njit(nogil=True, cache=True)
@@ -279,18 +292,29 @@ def _fill_variance(normal, p, lower, upper, variance, work, column, free):
             work[a, b] = normal[free[a], free[b]] / math.sqrt(
                 normal[free[a], free[a]] * normal[free[b], free[b]]
             )
-    if not _cholesky(work, n):
+    if not factor_cholesky(work, n):
         return
     for a in range(n):
         column[:n] = 0.0
         column[a] = 1.0
-        _substitute(work, column, n)
+        solve_factored(work, column, n)
         variance[free[a]] = column[a] / normal[free[a], free[a]]
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _solve_all(data, weight, values, variances, lower, upper, chi2, ending, tied, max_iterations, tolerance):
+def _solve_all(
+    data, weight, values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance
+):
     for i in prange(len(data)):
-        chi2[i], ending[i] = _solve_one(
-            data[i], weight[i], values[i], variances[i], lower[i], upper[i], tied, max_iterations, tolerance
+        ending[i] = _solve_one(
+            data[i],
+            weight[i],
+            values[i],
+            variances[i],
+            summary[i],
+            lower[i],
+            upper[i],
+            tied,
+            max_iterations,
+            tolerance,
         )

@@ -1,21 +1,26 @@
 """Open HDF5 files and follow their links by hand, so that nothing outside the allowed folder is ever read."""
 
 import contextlib
+import itertools
+import math
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers bitshuffle-LZ4 and other filters)
 
 from peaknet_pipeline.errors import RunError
 
+MAX_CHUNK_BYTES = 2**30
 MAX_LINKS = 64
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 12
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeDecodeError)
+DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
 """What h5py raises when it meets a damaged file."""
+
+T = TypeVar("T")
 
 
 class LinkedFiles(contextlib.ExitStack):
@@ -64,16 +69,37 @@ class LinkedFiles(contextlib.ExitStack):
             raise RunError(
                 "not a data set", where=self.path, expected=f"a data set at {name}", found="a group"
             )
-        self._check_storage(found)
+        self._guard(name, lambda: self._check_storage(found))
         return found
+
+    def value(self, name: str, max_size: int = 64) -> Any:
+        """Return the whole of a small data set.
+
+        Raises
+        ------
+        RunError
+            There is none, it is larger than ``max_size`` elements, or damaged.
+
+        """
+        dataset = self.dataset(name)
+        if dataset.size is None or dataset.size > max_size:
+            found = f"shape {dataset.shape}"
+            raise RunError(
+                f"{name} is too large", where=self.path, expected=f"≤ {max_size} values", found=found
+            )
+        return self._guard(name, lambda: dataset[()])
 
     def find(self, name: str) -> Any:
         """Return the object at an absolute path, or None; links are followed inside the root."""
-        return self._walk(self.file, name, 0)
+        return self._guard(name, lambda: self._walk(self.file, name, 0))
 
     def members(self, group: Any) -> Iterator[tuple[str, Any]]:
-        """Yield name and object of a group's members; broken and forbidden links are left out."""
-        for name in group:
+        """Yield name and object of a group's members; what is broken or forbidden is left out."""
+        try:
+            names = list(itertools.islice(group, MAX_OBJECTS))
+        except DAMAGE:
+            return
+        for name in names:
             with contextlib.suppress(RunError, *DAMAGE):
                 found = self._walk(group, name, 0)
                 if found is not None:
@@ -93,6 +119,25 @@ class LinkedFiles(contextlib.ExitStack):
                     yield f"{prefix}/{name}", found
                 elif isinstance(found, h5py.Group) and depth < MAX_DEPTH:
                     queue.append((f"{prefix}/{name}", found, depth + 1))
+
+    def described(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Return path, shape and dtype of every data set that can be looked at."""
+        found = []
+        for name, dataset in self.datasets():
+            with contextlib.suppress(*DAMAGE):
+                found.append((name, tuple(dataset.shape or ()), str(dataset.dtype)))
+        return found
+
+    def close(self) -> None:
+        """Close every file; damage that shows only now is of no interest any more."""
+        with contextlib.suppress(*DAMAGE):
+            super().close()
+
+    def _guard(self, name: str, step: Callable[[], T]) -> T:
+        try:
+            return step()
+        except DAMAGE as error:
+            raise damaged(self.path, error, name) from error
 
     def _walk(self, start: Any, name: str, links: int) -> Any:
         node = start.file["/"] if name.startswith("/") else start
@@ -137,6 +182,15 @@ class LinkedFiles(contextlib.ExitStack):
         return target
 
     def _check_storage(self, dataset: Any) -> None:
+        chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+        if chunk_bytes > MAX_CHUNK_BYTES:
+            found = f"{chunk_bytes} bytes"
+            raise RunError(
+                f"{dataset.name} has absurdly large chunks",
+                where=self.path,
+                expected=f"≤ {MAX_CHUNK_BYTES} bytes",
+                found=found,
+            )
         names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
         names += [entry[0] for entry in dataset.external or ()]
         for name in names:
@@ -150,7 +204,7 @@ class LinkedFiles(contextlib.ExitStack):
         return self._open[resolved]
 
     def _suggestion(self) -> str:
-        names = [name for name, found in self.datasets() if found.ndim >= 2]
+        names = [name for name, shape, _ in self.described() if len(shape) >= 2]
         return (
             f"Data sets with images may be {', '.join(names[:5])}." if names else "The file holds no images."
         )
@@ -173,6 +227,11 @@ def open_hdf5(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise _describe(path, str(error)) from error
+
+
+def damaged(path: Path, error: BaseException, what: str = "the file") -> RunError:
+    """Return the RunError for a file that is damaged inside."""
+    return RunError(f"{what} is damaged ({error})", where=path, remedy="Copy the file again.")
 
 
 def _describe(path: Path, message: str) -> RunError:

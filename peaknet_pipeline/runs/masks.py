@@ -1,31 +1,23 @@
-"""Masks: read from run files, written, combined with a record of who removed how many pixels.
+"""Masks: combined with a record of who removed how many pixels, written and read as files.
 
-In memory a mask is ``bad_pixels``, True = bad. Polarity is settled here, once:
-
-* A mask that the geometry names follows its bits: bad unless all good bits are set, bad if any bad bit is
-set; without bits,
-  everything but zero is bad.
-* Where the geometry names none, the two places whose meaning a standard fixes are used: CXI's
-``/entry_1/data_1/mask``
-  and NeXus's ``pixel_mask``; in both 0 is good. Other masks (``/entry/mask``, …) have no agreed polarity and
-  are left alone.
+In memory a mask is ``bad_pixels``, True = bad.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.geometry.slabs import mask_layers
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, open_hdf5
-from peaknet_pipeline.runs.slabs import map_panels, map_plain
+from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
+from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
@@ -107,92 +99,12 @@ def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, 
     return bad, sources or (MaskSource(path.name, int(bad.sum()), int(bad.sum())),)
 
 
-def read_run_mask(files: LinkedFiles, geometry: Geometry | None) -> tuple[str | None, BoolArray | None]:
-    """Read the masks that belong to a run; return where they are and the joint mask, or None twice.
-
-    Raises
-    ------
-    RunError
-        A mask that the geometry names is missing or does not fit, or a conventional mask calls most pixels
-        bad.
-
-    """
-    layers = mask_layers(geometry) if geometry is not None else ()
-    if not layers:
-        return _conventional_mask(files, geometry)
-    masks = [_read_layer(files, layer, geometry) for layer in layers]
-    joint: BoolArray = np.logical_or.reduce(masks)
-    return ", ".join(f"{layer.file}:{layer.path}" if layer.file else layer.path for layer in layers), joint
-
-
 def apply_bits(values: FrameArray, layer: MaskLayer) -> BoolArray:
     """Return where mask values call a pixel bad: a good bit is missing, or a bad bit is set."""
     bits = values.astype(np.int64, copy=False)
     missing = (bits & layer.good_bits) != layer.good_bits
     bad: BoolArray = missing | ((bits & layer.bad_bits) != 0)
     return bad
-
-
-def _conventional_mask(files: LinkedFiles, geometry: Geometry | None) -> tuple[str | None, BoolArray | None]:
-    for path in CONVENTIONAL_MASKS:
-        if isinstance(files.find(path), h5py.Dataset):
-            bad = _read_layer(files, MaskLayer(path, bad_bits=-1), geometry)
-            if bad.mean() > 0.5:
-                raise RunError(
-                    f"the mask {path} calls {bad.mean():.0%} of the pixels bad",
-                    where=files.path,
-                    expected="0 = good",
-                    remedy="Declare it in the geometry with mask0_goodbits and mask0_badbits.",
-                )
-            return path, bad
-    return None, None
-
-
-def _read_layer(files: LinkedFiles, layer: MaskLayer, geometry: Geometry | None) -> BoolArray:
-    if layer.file is None:
-        return _read_layer_data(files, files.dataset(layer.path), layer, geometry)
-    path = _mask_file(files, layer.file, geometry)
-    with LinkedFiles(path) as own:
-        return _read_layer_data(own, own.dataset(layer.path), layer, geometry)
-
-
-def _mask_file(files: LinkedFiles, name: str, geometry: Geometry | None) -> Path:
-    """Find a mask file as named by the geometry: absolute, beside the geometry, or beside the run."""
-    folders = [geometry.source.parent] if geometry is not None and geometry.source is not None else []
-    for folder in (*folders, files.path.parent):
-        path = (folder / name).resolve()
-        if path.is_file():
-            if files.has_own_root and not any(
-                path.is_relative_to(f.resolve()) for f in (files.root, *folders)
-            ):
-                raise RunError(
-                    "the geometry's mask file lies outside the allowed folder",
-                    where=path,
-                    expected=files.root,
-                )
-            return path
-    remedy = "Copy it beside the geometry."
-    raise RunError("the geometry's mask file is missing", where=files.path, found=name, remedy=remedy)
-
-
-def _read_layer_data(
-    files: LinkedFiles, dataset: Any, layer: MaskLayer, geometry: Geometry | None
-) -> BoolArray:
-    if dataset.dtype.kind not in "uib":
-        raise RunError(f"the mask {layer.path} is not whole numbers", where=files.path, found=dataset.dtype)
-    slab_map = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
-    if geometry is None and dataset.ndim == 3:
-        slab_map = map_plain((1, *dataset.shape))
-    n = 1 if slab_map.frame_axis is None else dataset.shape[slab_map.frame_axis]
-    frames = np.unique(np.linspace(0, n - 1, MAX_SAMPLED_FRAMES).astype(int))
-    try:
-        parts = [
-            apply_bits(slab_map.to_stack(dataset[slab_map.selection(i, i + 1)])[0], layer) for i in frames
-        ]
-    except DAMAGE as error:
-        raise RunError(f"the mask {layer.path} cannot be read ({error})", where=files.path) from error
-    joint: BoolArray = np.logical_and.reduce(parts)
-    return joint
 
 
 def _read_npy(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
@@ -209,6 +121,8 @@ def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, .
             raise RunError("no mask in the file", where=path, expected=MASK_DATA)
         try:
             data = file[names[0]]
+            if math.prod(data.shape) > MAX_STACK_PIXELS:
+                raise RunError("the mask has an absurd shape", where=path, found=data.shape)
             sources = json.loads(data.attrs.get("sources", "[]"))
             return data[()], tuple(MaskSource(**source) for source in sources)
         except DAMAGE as error:

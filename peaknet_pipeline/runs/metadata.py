@@ -4,6 +4,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.runs.formats import attribute_text
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.types import Float64Array, Geometry
 
@@ -15,6 +16,7 @@ CONVENTIONAL_ENERGY = (
     ("/entry/instrument/beam/incident_wavelength", "A"),
     ("/entry/instrument/beam/incident_energy", "eV"),
 )
+_UNITS = {"angstrom": "A", "å": "A", "ev": "eV", "kev": "keV", "j": "J"}
 _METRES = {"mm": 1e-3, "m": 1.0}
 
 
@@ -35,8 +37,10 @@ def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, n_frames: 
         return _to_ev(values, geometry.photon_energy_unit, files, geometry.photon_energy_path)
     if geometry is not None and geometry.photon_energy_ev is not None:
         return np.full(n_frames, geometry.photon_energy_ev)
-    for path, unit in CONVENTIONAL_ENERGY:
-        if files.find(path) is not None:
+    for path, default in CONVENTIONAL_ENERGY:
+        found = files.find(path)
+        if found is not None:
+            unit = _UNITS.get(attribute_text(found, "units").lower(), default)
             return _to_ev(read_per_frame(files, path, n_frames), unit, files, path)
     return np.full(n_frames, np.nan)
 

@@ -12,12 +12,21 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.runs.checksum import checksum_files
+from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.formats import file_format
-from peaknet_pipeline.runs.hdf5_files import LinkedFiles
-from peaknet_pipeline.runs.masks import MaskSource, combine_masks, read_run_mask
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
+from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
+from peaknet_pipeline.runs.nexus import read_nexus_geometry
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.runs.sources import FrameSource, find_data_path, open_panel_sources, open_source
+from peaknet_pipeline.runs.run_masks import read_run_mask
+from peaknet_pipeline.runs.sources import (
+    FrameSource,
+    find_data_path,
+    numbered_datasets,
+    open_panel_sources,
+    open_source,
+)
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, RunInfo
 
 T = TypeVar("T")
@@ -36,7 +45,7 @@ def open_run(
     Parameters
     ----------
     path : Path
-        The run's file; a master file where data files are linked.
+        The run's file; a master file where data files are linked; a directory for a EuXFEL run.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
     data_path : str, optional
@@ -54,11 +63,16 @@ def open_run(
 
     """
     path = Path(path)
+    if path.is_dir():
+        return open_euxfel_run(path, geometry)
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
     files = LinkedFiles(path, Path(root) if root is not None else None)
     try:
         run, problems = assemble_run(files, geometry, data_path)
+    except DAMAGE as error:
+        files.close()
+        raise damaged(path, error) from error
     except BaseException:
         files.close()
         raise
@@ -79,8 +93,12 @@ def assemble_run(
             return step()
         except RunError as error:
             problems.append(_located(error, files.path))
-            return default
+        except DAMAGE as error:
+            problems.append(damaged(files.path, error))
+        return default
 
+    if geometry is None and file_format(files) == "nxmx":
+        geometry = _nexus_geometry(files, data_path)
     nothing: tuple[str, tuple[FrameSource, ...]] = ("", ())
     path, sources = attempt(lambda: _open_sources(files, geometry, data_path), nothing)
     if not sources:
@@ -89,7 +107,7 @@ def assemble_run(
     shape = sources[0].slab_map.stack_shape
     energy = attempt(lambda: read_photon_energy(files, geometry, n_frames), np.full(n_frames, np.nan))
     clen = attempt(lambda: read_clen(files, geometry, n_frames), None)
-    no_mask = (None, np.zeros(shape, dtype=np.bool_), ())
+    no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
     mask_path, bad_pixels, mask_sources = attempt(lambda: _read_mask(files, geometry, shape), no_mask)
     info = _run_info(files, path, sources, energy, geometry, mask_path)
     run = Run(
@@ -129,6 +147,15 @@ def _open_sources(
     return path, (open_source(files, path, geometry),)
 
 
+def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | None:
+    """Return the geometry that an NXmx file describes; None: frames are read as they are."""
+    try:
+        dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
+        return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
+    except (RunError, *DAMAGE):
+        return None
+
+
 def _count_frames(sources: tuple[FrameSource, ...]) -> int:
     counts = {source.n_frames for source in sources}
     if len(counts) > 1:
@@ -149,7 +176,7 @@ def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Arra
 
 def _read_mask(files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int]) -> JointMask:
     masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
-    path, bad = read_run_mask(files, geometry)
+    path, bad = read_run_mask(files, geometry, shape)
     if path is not None and bad is not None:
         if bad.shape != shape:
             raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)

@@ -1,17 +1,30 @@
 """An open run: what it is, its geometry and mask, and its frames by range."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.runs.hdf5_files import DAMAGE
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo
+
+
+class OpenFiles(Protocol):
+    """What a run keeps open."""
+
+    @property
+    def path(self) -> Path:
+        """The run's file or directory."""
+
+    def close(self) -> None:
+        """Close everything."""
 
 
 class Run:
@@ -34,7 +47,7 @@ class Run:
 
     def __init__(
         self,
-        files: LinkedFiles,
+        files: OpenFiles,
         sources: tuple[FrameSource, ...],
         *,
         info: RunInfo,
@@ -76,8 +89,11 @@ class Run:
         """The data sets behind the frames."""
         return self._sources
 
-    def read(self, start: int, stop: int) -> FrameArray:
+    def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), in the stored dtype.
+
+        With a ``pool`` of threads, chunks are read and decoded side by side; the result is the same. A run
+        may be read by several threads at once, with or without a pool.
 
         Raises
         ------
@@ -93,8 +109,8 @@ class Run:
         if start == stop:
             return np.empty((0, *self.stack_shape), dtype=self.dtype)
         try:
-            parts = [source.read(start, stop) for source in self._sources]
-        except DAMAGE as error:
+            parts = [source.read(start, stop, pool) for source in self._sources]
+        except (RunError, *DAMAGE) as error:
             raise RunError(
                 f"frames {start} to {stop - 1} cannot be read ({error})",
                 where=self._files.path,

@@ -1,6 +1,8 @@
 """Find the frames in a file and read them by range."""
 
+import math
 from bisect import bisect_right
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.chunks import read_chunks
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import FrameArray, Geometry
 
 MAX_FRAME_BYTES = 2 * 2**30
-MAX_CHUNK_BYTES = 2**30
-MAX_FRAMES = 50_000_000
+MAX_FRAMES = 20_000_000
+MAX_LINKED_DATA = 10_000
 CONVENTIONAL_DATA = (
     "/entry_1/data_1/data",
     "/entry_1/instrument_1/detector_1/data",
@@ -33,18 +36,19 @@ class FrameSource:
     starts: tuple[int, ...]
     n_frames: int
 
-    def read(self, start: int, stop: int) -> FrameArray:
+    def read(self, start: int, stop: int, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), native byte order."""
         parts, first = [], bisect_right(self.starts, start) - 1
         for offset, dataset in zip(self.starts[first:], self.datasets[first:], strict=True):
             if offset >= stop:
                 break
             n = _n_frames(dataset, self.slab_map)
-            parts.append(self._read_one(dataset, max(start - offset, 0), min(stop - offset, n)))
+            parts.append(self._read_one(dataset, max(start - offset, 0), min(stop - offset, n), pool))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _read_one(self, dataset: Any, start: int, stop: int) -> FrameArray:
-        slab = dataset[self.slab_map.selection(start, stop)]
+    def _read_one(self, dataset: Any, start: int, stop: int, pool: Executor | None) -> FrameArray:
+        selection = self.slab_map.selection(start, stop)
+        slab = dataset[selection] if pool is None else read_chunks(dataset, selection, pool)
         if not slab.dtype.isnative:
             slab = slab.astype(slab.dtype.newbyteorder("="))
         return self.slab_map.to_stack(slab)
@@ -65,10 +69,14 @@ def find_data_path(files: LinkedFiles) -> str:
             return path
     if files.find(f"/entry/data/{LINKED_DATA}") is not None:
         return f"/entry/data/{LINKED_DATA}"
-    everything = list(files.datasets())
-    stacks = [(found.ndim >= 3, found.size, path) for path, found in everything if _looks_like_frames(found)]
+    everything = files.described()
+    stacks = [
+        (len(shape) >= 3, math.prod(shape), path)
+        for path, shape, dtype in everything
+        if _is_frames(shape, dtype)
+    ]
     if not stacks:
-        names = ", ".join(f"{path} {found.shape}" for path, found in everything[:8]) or "no data sets"
+        names = ", ".join(f"{path} {shape}" for path, shape, _ in everything[:8]) or "no data sets"
         raise RunError(
             "no data set holds frames",
             where=files.path,
@@ -87,7 +95,7 @@ def open_source(files: LinkedFiles, path: str, geometry: Geometry | None) -> Fra
         The data set is missing, not numeric, empty, absurdly large, or does not fit the geometry.
 
     """
-    datasets = _numbered(files, path)
+    datasets = numbered_datasets(files, path)
     for dataset in datasets:
         check_frames(dataset, files.path)
     shape = datasets[0].shape
@@ -120,9 +128,8 @@ def check_frames(dataset: Any, where: Path) -> None:
         raise RunError(
             f"{name} has no frames", where=where, found=f"shape {shape}", remedy="Record the run again."
         )
-    frame_bytes = int(np.prod(sorted(shape)[-2:], dtype=object)) * kind.itemsize
-    chunk_bytes = int(np.prod(dataset.chunks or (0,), dtype=object)) * kind.itemsize
-    if frame_bytes > MAX_FRAME_BYTES or chunk_bytes > MAX_CHUNK_BYTES or max(shape) > MAX_FRAMES:
+    frame_bytes = math.prod(shape[-3:] if len(shape) > 3 else shape[-2:]) * kind.itemsize
+    if frame_bytes > MAX_FRAME_BYTES or max(shape) > MAX_FRAMES:
         found = f"shape {shape}, chunks {dataset.chunks}"
         limit = f"≤ {MAX_FRAME_BYTES} bytes a frame"
         raise RunError(f"{name} is absurdly large", where=where, expected=limit, found=found)
@@ -130,12 +137,15 @@ def check_frames(dataset: Any, where: Path) -> None:
         raise RunError(f"{name} was never written", where=where, found=f"shape {shape} without stored data")
 
 
-def _numbered(files: LinkedFiles, path: str) -> tuple[Any, ...]:
+def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
+    """Return the data set at a path, then its numbered successors in a master file (data_000001, …)."""
     if not path.endswith(LINKED_DATA):
         return (files.dataset(path),)
     parent = path.removesuffix(LINKED_DATA)
     group = files.find(parent)
     names = sorted(name for name in group if name.startswith("data_") and name[5:].isdigit())
+    if len(names) > MAX_LINKED_DATA:
+        raise RunError("absurdly many linked data sets", where=files.path, found=len(names))
     return tuple(files.dataset(parent + name) for name in names)
 
 
@@ -158,7 +168,11 @@ def _frame_shape(dataset: Any, slab_map: SlabMap) -> tuple[int, ...]:
 
 def _looks_like_frames(found: Any) -> bool:
     try:
-        numeric = found.dtype.kind in "uif"
-        return bool(numeric and 2 <= found.ndim <= 4 and min(found.shape[-2:]) > 1)
+        return _is_frames(found.shape or (), str(found.dtype))
     except (AttributeError, *DAMAGE):
         return False
+
+
+def _is_frames(shape: tuple[int, ...], dtype: str) -> bool:
+    numeric = dtype.lstrip("<>|=").startswith(("uint", "int", "float", "u", "i", "f"))
+    return numeric and 2 <= len(shape) <= 4 and min(shape[-2:]) > 1

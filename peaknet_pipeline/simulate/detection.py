@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.simulate.background import panel_sizes
+from peaknet_pipeline.simulate.blur import blur_panels
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.experiment import DefectParameters, Experiment, ResponseParameters
 from peaknet_pipeline.simulate.randomness import draw_normal_pair, draw_poisson, draw_uniform, start_stream
@@ -49,7 +51,7 @@ def make_pixel_maps(experiment: Experiment) -> PixelMaps:
     truly_bad = np.zeros(shape, dtype=bool)
     for rows in (hot, dead, noisy):
         truly_bad.flat[rows] = True
-    regions = _region_bad_pixels(experiment.geometry)
+    regions = geometry_bad_pixels(experiment.geometry)
     known_bad = regions.copy()
     known_bad.flat[known] = True
     gain[regions] = 0
@@ -64,10 +66,11 @@ def detect(
     """Turn expected photons (n_panels, ss, fs) into detector numbers of the same shape, adu, before rounding.
 
     Charge sharing gives, photon by photon, up to half of the charge to one of four neighbours; what would
-    leave the panel is lost. One common-mode value is added per chip.
+    leave the panel is lost. A CCD's light spreads before it is read. One common-mode value is added per chip.
     """
     charge = np.zeros(expected.shape, dtype=np.float32)
     _collect(charge, expected, panel_sizes(geometry), response.charge_sharing, np.uint64(seed))
+    charge = blur_panels(charge, panel_sizes(geometry), response.blur_px)
     signal = np.empty_like(charge)
     chips = (response.chip_ss or expected.shape[1], response.chip_fs or expected.shape[2])
     scalars = (
@@ -119,19 +122,6 @@ def _draw_defects(
     hot, dead, noisy = np.split(chosen, np.cumsum(counts)[:-1])
     known = chosen[generator.random(len(chosen)) < defects.known_fraction]
     return hot, dead, noisy, known
-
-
-def _region_bad_pixels(geometry: Geometry) -> BoolArray:
-    """Mark what no pixel fills: gaps between modules, and the rest of the stack beside smaller panels."""
-    bad = np.ones(geometry.stack_shape, dtype=bool)
-    names = {panel.name: number for number, panel in enumerate(geometry.panels)}
-    for number, (height, width) in enumerate(panel_sizes(geometry)):
-        bad[number, :height, :width] = False
-    for region in geometry.bad_regions:
-        if region.is_fsss and region.panel in names:
-            rows = slice(int(region.min_b), int(region.max_b) + 1)
-            bad[names[region.panel], rows, int(region.min_a) : int(region.max_a) + 1] = True
-    return bad
 
 
 @compiled

@@ -6,6 +6,9 @@ from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
 DATA_PATH = "/entry_1/data_1/data"
 MASK_PATH = "/entry_1/data_1/mask"
+CODES_PATH = "/entry_1/data_1/gain"
+PEDESTAL_PATH = "/calibration/pedestal"
+GAIN_PATH = "/calibration/gain"
 ENERGY_PATH = "/LCLS/photon_energy_eV"
 ENCODER_PATH = "/LCLS/detector_1/EncoderValue"
 
@@ -85,11 +88,11 @@ def _module_gaps(detector: Detector) -> tuple[BadRegion, ...]:
     rows = range(module_ss, detector.n_ss - 1, module_ss + gap_ss)
     columns = range(module_fs, detector.n_fs - 1, module_fs + gap_fs)
     horizontal = [
-        BadRegion(f"gap_ss{i}", "p0", True, 0, detector.n_fs - 1, row, row + gap_ss - 1)
+        BadRegion(f"bad_gap_ss{i}", "p0", True, 0, detector.n_fs - 1, row, row + gap_ss - 1)
         for i, row in enumerate(rows)
     ]
     vertical = [
-        BadRegion(f"gap_fs{i}", "p0", True, column, column + gap_fs - 1, 0, detector.n_ss - 1)
+        BadRegion(f"bad_gap_fs{i}", "p0", True, column, column + gap_fs - 1, 0, detector.n_ss - 1)
         for i, column in enumerate(columns)
     ]
     return (*horizontal, *vertical)

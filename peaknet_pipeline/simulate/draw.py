@@ -17,6 +17,7 @@ from peaknet_pipeline.simulate.experiment import (
     Sample,
     ShotParameters,
 )
+from peaknet_pipeline.simulate.gain_stages import STAGES
 from peaknet_pipeline.types import HC_EV_ANGSTROM
 
 SAMPLES: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -48,7 +49,12 @@ def find_sample(name: str) -> Sample:
 
 
 def draw_experiment(
-    seed: int, *, detector: str | None = None, sample: str | None = None, max_pixels: int | None = None
+    seed: int,
+    *,
+    detector: str | None = None,
+    sample: str | None = None,
+    max_pixels: int | None = None,
+    raw: bool = False,
 ) -> Experiment:
     """Draw a random experiment.
 
@@ -60,6 +66,8 @@ def draw_experiment(
         Names from ``DETECTORS`` and :data:`SAMPLES`; drawn if absent.
     max_pixels : int, optional
         Leave detectors with more pixels out of the draw.
+    raw : bool
+        Let detectors that switch gain write their raw output.
 
     """
     generator = np.random.default_rng([seed, 3])
@@ -68,17 +76,20 @@ def draw_experiment(
     kind, crystal_form = find_detector(detector or drawn_detector), find_sample(sample or drawn_sample)
     beam = _draw_beam(kind, generator)
     distance = _draw_distance(kind, crystal_form, beam, generator)
+    # A CCD at a synchrotron integrates far more than one pulse of a laser.
+    exposure = _log_uniform(generator, 1.0, 1500.0) if kind.response.blur_px else 1.0
     return Experiment(
         name=f"{crystal_form.name}-{kind.name}-{seed}",
         seed=seed,
         sample=crystal_form,
         geometry=make_detector(kind.name, distance, beam.photon_energy_ev),
         beam=beam,
-        crystal=_draw_crystal(kind, generator),
-        background=_draw_background(crystal_form.name in LCP_SAMPLES, generator),
+        crystal=_draw_crystal(kind, exposure, generator),
+        background=_draw_background(crystal_form.name in LCP_SAMPLES, exposure, generator),
         response=detector_response(kind, beam.photon_energy_ev),
         defects=_draw_defects(kind, generator),
         shots=_draw_shots(generator),
+        stages=STAGES.get(kind.name) if raw else None,
     )
 
 
@@ -102,8 +113,12 @@ def _sometimes(generator: np.random.Generator, probability: float, low: float, h
     return value if happens else 0.0
 
 
+def _is_laser(detector: Detector) -> bool:
+    return detector.response.read_noise_photons > 0 and detector.response.blur_px == 0
+
+
 def _draw_beam(detector: Detector, generator: np.random.Generator) -> BeamParameters:
-    is_laser = detector.name not in ("eiger4m", "eiger16m", "pilatus6m")
+    is_laser = _is_laser(detector)
     return BeamParameters(
         photon_energy_ev=float(generator.uniform(*detector.energies_ev)),
         bandwidth=_log_uniform(generator, 4e-4, 2.2e-3) if is_laser else _log_uniform(generator, 1e-4, 4e-4),
@@ -125,26 +140,29 @@ def _draw_distance(
     return max(float(generator.uniform(*detector.distances_m)), apart)
 
 
-def _draw_crystal(detector: Detector, generator: np.random.Generator) -> CrystalParameters:
+def _draw_crystal(detector: Detector, exposure: float, generator: np.random.Generator) -> CrystalParameters:
     return CrystalParameters(
-        spot_photons=_log_uniform(generator, 60.0, 3000.0),
+        width_spread=float(generator.uniform(0.0, 0.2)),
+        spot_photons=exposure**0.85
+        * _log_uniform(generator, 60.0, 4000.0 if _is_laser(detector) else 15000.0),
         b_factor=float(generator.uniform(15.0, 40.0)),
         brightness_spread=float(generator.uniform(0.3, 0.9)),
-        mosaicity_rad=_log_uniform(generator, 3e-4, 2.5e-3),
+        mosaicity_rad=_log_uniform(generator, 2e-4, 1.5e-3 if _is_laser(detector) else 3.5e-3),
         size_angstrom=_log_uniform(generator, 3000.0, 100000.0),
-        resolution_limit_angstrom=float(generator.uniform(1.6, 3.2)),
+        resolution_limit_angstrom=float(generator.uniform(1.4, 3.2)),
         spot_sigma_px=float(generator.uniform(*detector.point_spread_px)),
     )
 
 
-def _draw_background(is_lcp: bool, generator: np.random.Generator) -> BackgroundParameters:
-    level = _log_uniform(generator, 0.15, 12.0)
+def _draw_background(is_lcp: bool, exposure: float, generator: np.random.Generator) -> BackgroundParameters:
+    level = exposure * _log_uniform(generator, 0.1, 20.0)
     streak, arm = generator.random(2) < (0.35, 0.4)
     return BackgroundParameters(
-        flat_photons=level * float(generator.uniform(0.01, 0.15)),
+        flat_photons=level * float(generator.uniform(0.01, 0.4)),
         air_photons=level * _log_uniform(generator, 0.3, 6.0),
         air_decay=float(generator.uniform(0.04, 0.14)),
         water_photons=level * (0.3 if is_lcp else 1.0),
+        diffuse_photons=level * float(generator.uniform(0.0, 1.5)),
         lcp_photons=level * float(generator.uniform(0.5, 2.5)) * is_lcp,
         ice_photons=level * _sometimes(generator, 0.08, 0.2, 3.0),
         ring_photons=level * _sometimes(generator, 0.15, 0.2, 2.0),
@@ -172,7 +190,7 @@ def _draw_defects(detector: Detector, generator: np.random.Generator) -> DefectP
 
 def _draw_shots(generator: np.random.Generator) -> ShotParameters:
     return ShotParameters(
-        hit_fraction=float(generator.uniform(0.05, 0.6)),
+        hit_fraction=float(generator.uniform(0.05, 0.5)),
         multi_probability=float(generator.uniform(0.0, 0.3)),
         background_spread=float(generator.uniform(0.05, 0.5)),
         miss_probability=float(generator.uniform(0.0, 0.15)),

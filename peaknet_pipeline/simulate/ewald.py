@@ -1,9 +1,11 @@
 """Which reflections of a turned crystal are excited, how much of them, and where they meet the detector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from peaknet_pipeline.geometry.maps import panel_table
+from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.crystal import StructureFactors
 from peaknet_pipeline.simulate.experiment import BeamParameters, CrystalParameters
@@ -121,44 +123,9 @@ def scattered_directions(q: Float64Array, photon_energy_ev: float) -> Float64Arr
 
 def panel_matrices(geometry: Geometry) -> Float64Array:
     """Return (n_panels, 3, 3) matrices: rows fs step, ss step, centre of pixel (0, 0); in metres."""
-    rows = []
-    for panel in geometry.panels:
-        fs, ss = np.array(panel.fs_vec), np.array(panel.ss_vec)
-        corner = np.array([panel.corner_x, panel.corner_y, panel.clen_m / panel.pixel_size_m])
-        rows.append(panel.pixel_size_m * np.stack([fs, ss, corner + (fs + ss) / 2]))
-    return np.stack(rows)
-
-
-def project_directions(
-    directions: Float64Array, matrices: Float64Array, geometry: Geometry
-) -> tuple[IntArray, Float64Array, Float64Array]:
-    """Intersect rays from the sample with the panels.
-
-    Parameters
-    ----------
-    directions : float64 (n, 3)
-        Laboratory directions.
-    matrices : float64 (n_panels, 3, 3), m
-        From :func:`panel_matrices`.
-    geometry : Geometry
-        For the panels' sizes.
-
-    Returns
-    -------
-    panel (n,), fs (n,), ss (n,)
-        Panel −1 where the ray misses the detector.
-
-    """
-    panel = np.full(len(directions), -1, dtype=np.int64)
-    fs, ss = np.zeros(len(directions)), np.zeros(len(directions))
-    for number, (matrix, item) in enumerate(zip(matrices, geometry.panels, strict=True)):
-        steps = directions @ np.linalg.inv(matrix)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            f, s = steps[:, 0] / steps[:, 2], steps[:, 1] / steps[:, 2]
-        inside = (steps[:, 2] > 0) & (f >= -0.5) & (f < item.max_fs - item.min_fs + 0.5)
-        inside &= (s >= -0.5) & (s < item.max_ss - item.min_ss + 0.5)
-        panel[inside], fs[inside], ss[inside] = number, f[inside], s[inside]
-    return panel, fs, ss
+    table = panel_table(geometry)
+    corner, fs, ss = table[:, 0], table[:, 1], table[:, 2]
+    return np.stack([fs, ss, corner + (fs + ss) / 2], axis=1)
 
 
 def polarisation_factor(directions: Float64Array, polarisation: float) -> Float64Array:
@@ -182,19 +149,27 @@ def diffract(
         factors, axes, photon_energy_ev=photon_energy_ev, beam=beam, crystal=crystal
     )
     directions = scattered_directions(q, photon_energy_ev)
-    matrices = panel_matrices(geometry)
-    panel, fs, ss = project_directions(directions, matrices, geometry)
+    panel, fs, ss = project_rays(geometry, directions)
     inv_d = factors.inv_d[rows]
     falloff = np.exp(-0.5 * crystal.b_factor * (inv_d**2 - REFERENCE_INV_D**2))
     photons = (
         factors.intensity[rows] * fraction * falloff * polarisation_factor(directions, beam.polarisation)
     )
     hit = panel >= 0
+    matrices = panel_matrices(geometry)
     covariance = profile_covariance(directions[hit], panel[hit], matrices, beam, crystal)
     return Spots(
         rows[hit], panel[hit], fs[hit], ss[hit], inv_d[hit], error[hit],
         photons[hit] * crystal.spot_photons * brightness, *covariance.T,
     )  # fmt: skip
+
+
+def vary_widths(spots: Spots, spread: float, generator: np.random.Generator) -> Spots:
+    """Return the spots, each one's width times its own factor; ``spread`` is the rms of its logarithm."""
+    factor = np.exp(2 * spread * generator.standard_normal(len(spots.row)))
+    return replace(
+        spots, cov_ff=spots.cov_ff * factor, cov_fs=spots.cov_fs * factor, cov_ss=spots.cov_ss * factor
+    )
 
 
 def profile_covariance(

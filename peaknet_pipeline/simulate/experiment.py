@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.simulate.gain_stages import GainStageParameters
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, UnitCell
 
 DTYPES = ("int16", "uint16", "int32", "uint32", "float32")
@@ -48,6 +49,7 @@ class CrystalParameters(Parameters):
     brightness_spread: float = parameter(
         0.5, meaning="crystal-to-crystal spread of ln(brightness), rms", ge=0, le=3
     )
+    width_spread: float = parameter(0.08, meaning="spot-to-spot spread of ln(width), rms", ge=0, le=1)
     mosaicity_rad: float = parameter(
         1e-3, meaning="orientation spread within a crystal, rms", unit="rad", ge=0, le=0.1
     )
@@ -70,6 +72,9 @@ class BackgroundParameters(Parameters):
     )
     air_decay: float = parameter(0.08, meaning="1/d at which air scatter has fallen to 1/e", unit="Å⁻¹", gt=0)
     water_photons: float = parameter(2.0, meaning="height of the water ring (3.2 Å)", unit="photons", ge=0)
+    diffuse_photons: float = parameter(
+        0.3, meaning="height of the protein's and solvent's diffuse hump (4.5 Å)", unit="photons", ge=0
+    )
     lcp_photons: float = parameter(
         0.0, meaning="height of the lipidic-cubic-phase ring (4.5 Å)", unit="photons", ge=0
     )
@@ -99,6 +104,9 @@ class ResponseParameters(Parameters):
     )
     chip_ss: int = parameter(0, meaning="chip height for the common mode; 0 = the panel", unit="px", ge=0)
     chip_fs: int = parameter(0, meaning="chip width for the common mode; 0 = the panel", unit="px", ge=0)
+    blur_px: float = parameter(
+        0.0, meaning="spread of the recorded light, noise included (CCD), rms", unit="px", ge=0, le=5
+    )
     charge_sharing: float = parameter(
         0.2, meaning="fraction of photons that share charge with a neighbour", ge=0, le=1
     )
@@ -142,16 +150,24 @@ class RunConditions(Parameters):
     hit_fraction: float | None = parameter(
         None, meaning="shots that meet a crystal; none = the experiment's", ge=0, le=1
     )
-    background_factor: float = parameter(1.0, meaning="factor on the whole background", ge=0)
+    background_factor: float = parameter(
+        1.0, meaning="factor on the background, the jet streak excepted", ge=0
+    )
     brightness_factor: float = parameter(1.0, meaning="factor on all reflections", ge=0)
     streak_factor: float = parameter(1.0, meaning="factor on the jet streak", ge=0)
     ring_photons: float = parameter(0.0, meaning="height of an additional ring", unit="photons", ge=0)
     ring_d_angstrom: float = parameter(3.7, meaning="spacing of the additional ring", unit="Å", gt=0)
+    forced_stage: int | None = parameter(
+        None, meaning="gain stage held by all pixels of a raw run; none = they switch", ge=0
+    )
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A complete simulated experiment; ``seed`` fixes its structure factors, pixel gains and bad pixels."""
+    """A complete simulated experiment; ``seed`` fixes its structure factors, pixel gains and bad pixels.
+
+    With ``stages`` the frames are raw: uint16 values and gain codes instead of calibrated numbers.
+    """
 
     name: str
     seed: int
@@ -163,3 +179,4 @@ class Experiment:
     response: ResponseParameters
     defects: DefectParameters
     shots: ShotParameters
+    stages: GainStageParameters | None = None

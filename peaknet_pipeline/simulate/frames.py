@@ -9,18 +9,23 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.simulate.background import BackgroundMaps, make_background_maps
+from peaknet_pipeline.simulate.background import BackgroundMaps, add_streak, make_background_maps, panel_sizes
+from peaknet_pipeline.simulate.blur import blur_panels
 from peaknet_pipeline.simulate.compilation import compiled
 from peaknet_pipeline.simulate.crystal import StructureFactors, draw_structure_factors, reciprocal_axes
 from peaknet_pipeline.simulate.detection import PixelMaps, detect, make_pixel_maps, to_file_values
-from peaknet_pipeline.simulate.ewald import Spots, diffract, panel_matrices
+from peaknet_pipeline.simulate.ewald import Spots, diffract, panel_matrices, vary_widths
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
+from peaknet_pipeline.simulate.gain_stages import GainConstants, UInt16Array, draw_gain_constants, encode_raw
 from peaknet_pipeline.simulate.shots import Shot, draw_shot
 from peaknet_pipeline.simulate.spots import draw_spots, expected_snr, spot_area
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, FrameArray, Geometry
 
 MIN_TRUTH_PHOTONS = 0.5
 """Reflections with fewer expected photons are drawn but not listed in the truth."""
+
+NO_MAP: Float32Array = np.empty((0, 0, 0), dtype=np.float32)
+NO_MAP.flags.writeable = False
 
 Columns = dict[str, npt.NDArray[np.generic]]
 
@@ -35,6 +40,7 @@ class Simulator:
     axes: Float64Array
     background: BackgroundMaps
     pixels: PixelMaps
+    constants: GainConstants | None
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class SimulatedFrame:
 
     ``data`` (n_panels, ss, fs) is what the file holds; ``spot_photons`` and ``background_photons`` are the
     expected photons of reflections and of everything else, same shape, float32. ``axes`` holds one (3, 3)
-    matrix per crystal, a*, b*, c* as rows, laboratory frame, Å⁻¹. ``reflections`` are the columns of
-    ``TRUTH_REFLECTIONS``.
+    matrix per crystal, a*, b*, c* as rows, laboratory frame, Å⁻¹. ``gain_codes`` (uint16, same shape) go with
+    raw output. ``reflections`` are the columns of ``TRUTH_REFLECTIONS``.
     """
 
     shot: Shot
@@ -53,6 +59,7 @@ class SimulatedFrame:
     background_photons: Float32Array
     axes: tuple[Float64Array, ...]
     reflections: Columns
+    gain_codes: UInt16Array | None = None
 
 
 def make_simulator(experiment: Experiment, conditions: RunConditions | None = None) -> Simulator:
@@ -68,6 +75,7 @@ def make_simulator(experiment: Experiment, conditions: RunConditions | None = No
             experiment.geometry, experiment.beam, experiment.background, conditions
         ),
         pixels=make_pixel_maps(experiment),
+        constants=make_gain_constants(experiment),
     )
 
 
@@ -80,11 +88,13 @@ def simulate_frames(
     run_number: int = 1,
     start: int = 0,
     workers: int = 2,
+    with_maps: bool = True,
 ) -> Iterator[SimulatedFrame]:
     """Simulate frames ``start … start + n − 1`` of a run, in order.
 
-    Each frame depends on the experiment, the seed, the run number and its own number alone: workers, start
-    and n change nothing in it. At most ``2 × workers`` frames are held at a time.
+    Each frame depends on the experiment, the seed, the run number and its own number alone: workers, start and
+    n change nothing in it. At most ``workers + 1`` frames are held at a time. Without ``with_maps`` the maps of
+    expected photons are left empty, which saves memory on large detectors.
     """
     simulator = make_simulator(experiment, conditions)
     shots = (
@@ -94,43 +104,73 @@ def simulate_frames(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting: deque[Future[SimulatedFrame]] = deque()
         try:
-            for shot in islice(shots, 2 * workers):
-                waiting.append(pool.submit(simulate_frame, simulator, shot))
+            for shot in islice(shots, workers + 1):
+                waiting.append(pool.submit(simulate_frame, simulator, shot, with_maps=with_maps))
             while waiting:
                 frame = waiting.popleft().result()
-                waiting.extend(pool.submit(simulate_frame, simulator, shot) for shot in islice(shots, 1))
+                for shot in islice(shots, 1):
+                    waiting.append(pool.submit(simulate_frame, simulator, shot, with_maps=with_maps))
                 yield frame
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def simulate_frame(simulator: Simulator, shot: Shot) -> SimulatedFrame:
-    """Simulate one shot."""
-    experiment, maps = simulator.experiment, simulator.background
+def simulate_frame(simulator: Simulator, shot: Shot, *, with_maps: bool = True) -> SimulatedFrame:
+    """Simulate one shot; without ``with_maps`` the maps of expected photons are left empty."""
+    experiment = simulator.experiment
+    response, geometry = experiment.response, experiment.geometry
     axes = tuple(np.ascontiguousarray(simulator.axes @ rotation.T) for rotation in shot.rotations)
     lattices = [_diffract(simulator, shot, n, lattice_axes) for n, lattice_axes in enumerate(axes)]
-    spot_photons = np.zeros(experiment.geometry.stack_shape, dtype=np.float32)
+    expected, background, spot_photons = _illuminate(simulator, shot, lattices)
+    signal = detect(expected, simulator.pixels, response, geometry, seed=shot.detector_seed)
+    data, codes = _write_numbers(simulator, signal, shot)
+    reflections = _join([_tabulate(simulator, n, s, expected, background) for n, s in enumerate(lattices)])
+    if not with_maps:
+        return SimulatedFrame(shot, data, NO_MAP, NO_MAP, axes, reflections, codes)
+    spot_photons = blur_panels(spot_photons, panel_sizes(geometry), response.blur_px)
+    return SimulatedFrame(shot, data, spot_photons, background, axes, reflections, codes)
+
+
+def _illuminate(
+    simulator: Simulator, shot: Shot, lattices: list[Spots]
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Return expected photons, and those of the background and of the spots, each (n_panels, ss, fs)."""
+    geometry, maps = simulator.experiment.geometry, simulator.background
+    spot_photons = np.zeros(geometry.stack_shape, dtype=np.float32)
     for spots in lattices:
-        draw_spots(spot_photons, spots, experiment.geometry)
-    background = np.empty_like(spot_photons)
-    expected = np.empty_like(spot_photons)
-    scale = shot.background_scale * simulator.conditions.background_factor
-    _compose(
-        expected,
+        draw_spots(spot_photons, spots, geometry)
+    conditions, jet = simulator.conditions, simulator.experiment.background
+    background = maps.scatter * np.float32(shot.background_scale * conditions.background_factor)
+    add_streak(
         background,
-        spot_photons,
-        maps.scatter,
-        maps.streak,
-        maps.transmission,
-        scale,
-        shot.streak_scale,
+        geometry,
+        photons=jet.streak_photons * shot.streak_scale * conditions.streak_factor,
+        angle_deg=jet.streak_angle_deg + shot.streak_tilt_deg,
+        width_px=jet.streak_width_px,
     )
-    signal = detect(
-        expected, simulator.pixels, experiment.response, experiment.geometry, seed=shot.detector_seed
-    )
-    data = to_file_values(signal, simulator.pixels, experiment.response, experiment.defects)
-    tables = [_tabulate(simulator, n, spots, expected, background) for n, spots in enumerate(lattices)]
-    return SimulatedFrame(shot, data, spot_photons, background, axes, _join(tables))
+    expected = np.empty_like(spot_photons)
+    _compose(expected, background, spot_photons, maps.transmission)
+    return expected, background, spot_photons
+
+
+def make_gain_constants(experiment: Experiment) -> GainConstants | None:
+    """Return a raw experiment's calibration constants; None if it writes calibrated frames."""
+    if experiment.stages is None:
+        return None
+    return draw_gain_constants(experiment.stages, experiment.geometry.stack_shape, seed=experiment.seed)
+
+
+def _write_numbers(
+    simulator: Simulator, signal: Float32Array, shot: Shot
+) -> tuple[FrameArray, UInt16Array | None]:
+    """Turn the signal into the file's numbers, and for raw output into gain codes as well."""
+    experiment = simulator.experiment
+    response, stages = experiment.response, experiment.stages
+    if stages is None or simulator.constants is None:
+        return to_file_values(signal, simulator.pixels, response, experiment.defects), None
+    kev = (signal - response.offset_adu) * (experiment.beam.photon_energy_ev / 1000 / response.adu_per_photon)
+    forced, seed = simulator.conditions.forced_stage, shot.detector_seed
+    return encode_raw(kev.astype(np.float32), simulator.constants, stages, seed=seed, forced_stage=forced)
 
 
 def finest_spacing(geometry: Geometry, experiment: Experiment) -> float:
@@ -148,7 +188,7 @@ def finest_spacing(geometry: Geometry, experiment: Experiment) -> float:
 def _diffract(simulator: Simulator, shot: Shot, number: int, axes: Float64Array) -> Spots:
     experiment = simulator.experiment
     size = experiment.crystal.size_angstrom * shot.sizes[number]
-    return diffract(
+    spots = diffract(
         simulator.factors,
         axes,
         experiment.geometry,
@@ -157,6 +197,8 @@ def _diffract(simulator: Simulator, shot: Shot, number: int, axes: Float64Array)
         crystal=replace(experiment.crystal, size_angstrom=size),
         brightness=shot.brightness[number],
     )
+    generator = np.random.default_rng([shot.detector_seed, number])
+    return vary_widths(spots, experiment.crystal.width_spread, generator)
 
 
 def _tabulate(
@@ -211,21 +253,12 @@ def _join(tables: list[Columns]) -> Columns:
 
 @compiled
 def _compose(
-    expected: Float32Array,
-    background: Float32Array,
-    spots: Float32Array,
-    scatter: Float32Array,
-    streak: Float32Array,
-    transmission: Float32Array,
-    scale: float,
-    streak_scale: float,
+    expected: Float32Array, background: Float32Array, spots: Float32Array, transmission: Float32Array
 ) -> None:
-    """Put spots and background behind the beamstop; ``spots`` is changed in place."""
+    """Put background and spots (both changed in place) behind the beamstop, and add them up."""
     for p in range(expected.shape[0]):
         for i in range(expected.shape[1]):
             for j in range(expected.shape[2]):
-                passed = transmission[p, i, j]
-                level = (scale * scatter[p, i, j] + streak_scale * streak[p, i, j]) * passed
-                spots[p, i, j] *= passed
-                background[p, i, j] = level
-                expected[p, i, j] = level + spots[p, i, j]
+                background[p, i, j] *= transmission[p, i, j]
+                spots[p, i, j] *= transmission[p, i, j]
+                expected[p, i, j] = background[p, i, j] + spots[p, i, j]

@@ -9,10 +9,18 @@ import numpy as np
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.simulate.detection import make_pixel_maps
-from peaknet_pipeline.simulate.detectors import DATA_PATH, ENCODER_PATH, ENERGY_PATH, MASK_PATH
+from peaknet_pipeline.simulate.detectors import (
+    CODES_PATH,
+    DATA_PATH,
+    ENCODER_PATH,
+    ENERGY_PATH,
+    GAIN_PATH,
+    MASK_PATH,
+    PEDESTAL_PATH,
+)
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
-from peaknet_pipeline.simulate.frames import simulate_frames
-from peaknet_pipeline.simulate.truth import Truth, frame_truth, join_truth, write_truth
+from peaknet_pipeline.simulate.frames import make_gain_constants, simulate_frames
+from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns, write_truth
 from peaknet_pipeline.tables import replace_atomically
 
 Progress = Callable[[int, int], None]
@@ -34,8 +42,13 @@ def simulate_run(
 
     ``/entry_1/data_1/data`` is (n, n_panels·ss, fs), one chunk per frame, bitshuffle-LZ4;
     ``/entry_1/data_1/mask`` is (n_panels·ss, fs) uint8, 1 = known to be bad; ``/LCLS/photon_energy_eV`` (n,);
-    ``/truth`` as :func:`read_truth` reads it. The file appears under its name only when it is complete; the
-    same arguments give the same bytes of data.
+    ``/truth`` as :func:`read_truth` reads it.
+
+    A raw run (experiment with ``stages``) holds uint16 values; its calibration constants, (n_stages,
+    n_panels·ss, fs), are in ``/calibration/pedestal`` and ``/calibration/gain``, and gain codes that are a
+    separate image in ``/entry_1/data_1/gain``.
+
+    The file appears under its name only when it is complete; the same arguments give the same data.
 
     Raises
     ------
@@ -48,26 +61,51 @@ def simulate_run(
             "no frames to simulate", where="simulate_run", expected="n_frames ≥ 1", found=n_frames
         )
     frames = simulate_frames(
-        experiment, n_frames, seed, conditions=conditions, run_number=run_number, workers=workers
+        experiment,
+        n_frames,
+        seed,
+        conditions=conditions,
+        run_number=run_number,
+        workers=workers,
+        with_maps=False,
     )
     with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        data = _create_data(file, experiment, n_frames)
-        parts: list[Truth] = []
+        data = _create_data(file, experiment, DATA_PATH, n_frames)
+        codes = _create_gain(file, experiment, n_frames)
+        parts = []
         for done, frame in enumerate(frames, start=1):
             data[done - 1] = frame.data.reshape(data.shape[1:])
-            parts.append(frame_truth(frame))
+            if codes is not None and frame.gain_codes is not None:
+                codes[done - 1] = frame.gain_codes.reshape(codes.shape[1:])
+            parts.append(truth_columns(frame))
             if progress is not None:
                 progress(done, n_frames)
         _write_metadata(file, experiment, join_truth(parts), seed, run_number)
     return path
 
 
-def _create_data(file: h5py.File, experiment: Experiment, n_frames: int) -> h5py.Dataset:
+def _create_gain(file: h5py.File, experiment: Experiment, n_frames: int) -> h5py.Dataset | None:
+    """Write a raw run's calibration constants; create the data set of its gain codes if they are separate."""
+    constants = make_gain_constants(experiment)
+    if experiment.stages is None or constants is None:
+        return None
+    n_panels, height, width = experiment.geometry.stack_shape
+    for path, values, unit in (
+        (PEDESTAL_PATH, constants.pedestal, "adu"),
+        (GAIN_PATH, constants.gain, "adu/keV"),
+    ):
+        data = file.create_dataset(path, data=values.reshape(-1, n_panels * height, width))
+        data.attrs["unit"] = unit
+        data.attrs["codes"] = experiment.stages.codes
+    return _create_data(file, experiment, CODES_PATH, n_frames) if experiment.stages.separate_gain else None
+
+
+def _create_data(file: h5py.File, experiment: Experiment, path: str, n_frames: int) -> h5py.Dataset:
     n_panels, height, width = experiment.geometry.stack_shape
     shape = (n_panels * height, width)
-    dtype = np.dtype(experiment.response.dtype)
+    dtype = np.dtype(experiment.response.dtype if experiment.stages is None else np.uint16)
     filter_ = hdf5plugin.Bitshuffle(cname="lz4")
-    return file.create_dataset(DATA_PATH, (n_frames, *shape), dtype, chunks=(1, *shape), compression=filter_)
+    return file.create_dataset(path, (n_frames, *shape), dtype, chunks=(1, *shape), compression=filter_)
 
 
 def _write_metadata(

@@ -8,8 +8,11 @@ from peaknet_pipeline.simulate.crystal import draw_rotation
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.types import Float64Array
 
-BACKGROUND_RANGE = (0.01, 2.5)
+BACKGROUND_RANGE = (0.01, 2.0)
 """A shot's factor on the background stays in this range."""
+
+STREAK_TILT_DEG = 2.0
+"""A jet's streak turns by this much from shot to shot, rms."""
 
 BLANK, HIT, MULTI = "blank", "hit", "multi"
 
@@ -23,6 +26,7 @@ class Shot:
     photon_energy_ev: float
     background_scale: float
     streak_scale: float
+    streak_tilt_deg: float
     rotations: tuple[Float64Array, ...]
     brightness: tuple[float, ...]
     sizes: tuple[float, ...]
@@ -38,7 +42,7 @@ def draw_shot(
     pulse = _draw_pulse(beam.pulse_jitter, generator)
     n_lattices = _draw_n_lattices(experiment, conditions, generator)
     energy = beam.photon_energy_ev * (1 + beam.energy_jitter * generator.standard_normal())
-    thickness, streak = _draw_jet(experiment, generator)
+    thickness, streak, tilt = _draw_jet(experiment, generator)
     bright = generator.normal(0.0, crystal.brightness_spread, n_lattices)
     sizes = generator.lognormal(0.0, 0.3, n_lattices)
     return Shot(
@@ -47,6 +51,7 @@ def draw_shot(
         photon_energy_ev=float(energy),
         background_scale=float(np.clip(pulse * thickness, *BACKGROUND_RANGE)),
         streak_scale=float(pulse * streak),
+        streak_tilt_deg=tilt,
         rotations=tuple(draw_rotation(generator) for _ in range(n_lattices)),
         brightness=tuple(float(pulse * np.exp(b) * conditions.brightness_factor) for b in bright),
         sizes=tuple(float(s) for s in sizes),
@@ -80,9 +85,10 @@ def _draw_n_lattices(
     return int(is_hit) * (1 + int(is_multi) * (1 + int(is_triple)))
 
 
-def _draw_jet(experiment: Experiment, generator: np.random.Generator) -> tuple[float, float]:
+def _draw_jet(experiment: Experiment, generator: np.random.Generator) -> tuple[float, float, float]:
     missed = generator.random() < experiment.shots.miss_probability
     thickness = float(generator.lognormal(0.0, experiment.shots.background_spread))
     thin = float(generator.uniform(0.01, 0.3))
     streak = float(generator.exponential())
-    return (thin, 0.0) if missed else (thickness, streak)
+    tilt = STREAK_TILT_DEG * float(generator.standard_normal())
+    return (thin, 0.0, tilt) if missed else (thickness, streak, tilt)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError, TableError
-from peaknet_pipeline.simulate.frames import SimulatedFrame
+from peaknet_pipeline.simulate.frames import Columns, SimulatedFrame
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import TRUTH_FRAMES, TRUTH_LATTICES, TRUTH_REFLECTIONS, Schema
 
@@ -29,35 +29,34 @@ class Truth:
 
 def collect_truth(frames: Iterable[SimulatedFrame]) -> Truth:
     """Gather the truth of frames; their pixels are not kept."""
-    return join_truth([frame_truth(frame) for frame in frames])
+    return join_truth([truth_columns(frame) for frame in frames])
 
 
-def frame_truth(frame: SimulatedFrame) -> Truth:
-    """Return the truth of one frame."""
+def truth_columns(frame: SimulatedFrame) -> tuple[Columns, Columns, Columns]:
+    """Return one frame's rows of the three tables, as columns."""
     shot, names = frame.shot, [f"{a}star_{x}" for a in "abc" for x in "xyz"]
-    shots = {
-        "frame": [shot.frame],
-        "kind": [shot.kind],
-        "n_lattices": [len(shot.rotations)],
-        "background_scale": [shot.background_scale],
-        "photon_energy_ev": [shot.photon_energy_ev],
+    shots: Columns = {
+        "frame": np.array([shot.frame]),
+        "kind": np.array([shot.kind], dtype=object),
+        "n_lattices": np.array([len(shot.rotations)]),
+        "background_scale": np.array([shot.background_scale]),
+        "photon_energy_ev": np.array([shot.photon_energy_ev]),
     }
     axes = np.stack([a.ravel() for a in frame.axes]) if frame.axes else np.empty((0, 9))
-    lattices = {"frame": np.full(len(axes), shot.frame), "lattice": np.arange(len(axes))}
+    lattices: Columns = {"frame": np.full(len(axes), shot.frame), "lattice": np.arange(len(axes))}
     lattices |= dict(zip(names, axes.T, strict=True))
-    return Truth(
-        make_table(TRUTH_FRAMES, shots),
-        make_table(TRUTH_LATTICES, lattices),
-        _reflection_table(frame),
-    )
+    n_reflections = len(frame.reflections["fs"]) if frame.reflections else 0
+    reflections: Columns = {"frame": np.full(n_reflections, shot.frame), **frame.reflections}
+    return shots, lattices, reflections
 
 
-def join_truth(parts: list[Truth]) -> Truth:
-    """Join the truth of several frames."""
+def join_truth(parts: list[tuple[Columns, Columns, Columns]]) -> Truth:
+    """Make the tables from the columns of several frames."""
     return Truth(
-        _concatenate([p.frames for p in parts], TRUTH_FRAMES),
-        _concatenate([p.lattices for p in parts], TRUTH_LATTICES),
-        _concatenate([p.reflections for p in parts], TRUTH_REFLECTIONS),
+        *(
+            _join(list(columns), schema)
+            for columns, schema in zip(zip(*parts, strict=True), TABLES.values(), strict=True)
+        )
     )
 
 
@@ -102,13 +101,9 @@ def _read_columns(group: Any, schema: Schema) -> pd.DataFrame:
     )
 
 
-def _reflection_table(frame: SimulatedFrame) -> pd.DataFrame:
-    if not frame.reflections:
-        return empty_table(TRUTH_REFLECTIONS)
-    number = np.full(len(frame.reflections["fs"]), frame.shot.frame)
-    return make_table(TRUTH_REFLECTIONS, {"frame": number, **frame.reflections})
-
-
-def _concatenate(parts: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else empty_table(schema)
+def _join(parts: list[Columns], schema: Schema) -> pd.DataFrame:
+    filled = [part for part in parts if len(part["frame"])]
+    if not filled:
+        return empty_table(schema)
+    names = [name for name in schema.column_names() if name in filled[0]]
+    return make_table(schema, {name: np.concatenate([part[name] for part in filled]) for name in names})

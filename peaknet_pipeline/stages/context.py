@@ -1,16 +1,17 @@
 """What most stages of one run need first: its experiment, raw file, geometry, cell and bad pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.runs.open import Run, open_run
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.experiment import Experiment, find_run_file, read_experiment
 from peaknet_pipeline.stages.keys import RunKey, parse_key
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.types import Geometry
+from peaknet_pipeline.types import FrameArray, Geometry
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class RunContext:
     @property
     def settings_files(self) -> list[Path]:
         """Files whose change makes every output of the run stale."""
-        return [p for p in (self.experiment.geometry, self.experiment.folder / "experiment.yaml") if p.is_file()]
+        return [
+            p for p in (self.experiment.geometry, self.experiment.folder / "experiment.yaml") if p.is_file()
+        ]
 
 
 def read_context(store: Store, key: str) -> RunContext:
@@ -44,3 +47,13 @@ def open_raw(context: RunContext) -> Iterator[Run]:
         context.path, context.geometry, data_path=context.experiment.data_path, root=context.store.raw_root
     ) as run:
         yield run
+
+
+def frame_reader(run: Run) -> Callable[[int], FrameArray]:
+    """Return a function that reads one frame, (n_panels, ss, fs), by its number."""
+
+    def read(frame: int) -> FrameArray:
+        single: FrameArray = run.read(frame, frame + 1)[0]
+        return single
+
+    return read

@@ -29,12 +29,12 @@ EXPERIMENT_YAML = """\
 # Settings of this experiment; `peaknet parameters` lists what each section may hold.
 geometry: demo.geom
 cell: demo.cell
-finder: {threshold: 30, min_snr: 5, min_pix: 2, max_pix: 60, local_bg_radius: 4}
+finder: {threshold: 70, min_snr: 5, min_pix: 2, max_pix: 60, local_bg_radius: 4}
 """
 
 PIPELINE_YAML = """\
 # Settings of what belongs to all runs together.
-training_set: {validate: [demo-r0004], test: [demo-r0005]}
+training_set: {validation_runs: [demo-r0004], test_runs: [demo-r0005]}
 """
 
 

@@ -102,7 +102,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"not readable as YAML ({error})", where=path) from error
     if values is not None and not isinstance(values, dict):
-        raise ParameterError("not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__)
+        raise ParameterError(
+            "not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__
+        )
     for name in SECTIONS:
         if values and not isinstance(values.get(name, {}), dict):
             raise ParameterError(f"section {name} is not a mapping", where=path, expected="NAME: VALUE lines")

@@ -12,11 +12,10 @@ import pandas as pd
 from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
-from peaknet_pipeline.plots import plot_peaks
-from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
+from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.masks import read_mask
-from peaknet_pipeline.runs.open import flag_bad, open_run
+from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
@@ -66,18 +65,22 @@ def find_in_run(
 ) -> tuple[PeakTable, float]:
     """Find the peaks of all frames with peakfinder8; return them, with resolutions, and the seconds that it took."""
     geometry = geometry_of(run)
-    radius = pixel_radius(geometry)
-    batch = max(1, BATCH_PIXELS // bad_pixels.size)
+    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, valid_range=valid_range(geometry))
     parts: list[PeakTable] = []
+    finder.find(run.read(0, 1))  # compiles on first use, which is no part of the speed
     start = time.perf_counter()
-    for first, frames in run.batches(batch):
-        flagged = flag_bad(frames, geometry)
-        bad = bad_pixels if flagged is None else bad_pixels | flagged
-        parts.append(find_peaks(frames, radius=radius, bad_pixels=bad, params=params, first_frame=first))
+    for first, frames in run.batches(max(1, BATCH_PIXELS // bad_pixels.size)):
+        parts.append(finder.find(frames, first_frame=first))
         if progress is not None:
             progress(first + len(frames), run.n_frames)
     seconds = time.perf_counter() - start
     return add_resolution(join_peaks(parts), geometry, run.photon_energy_ev), seconds
+
+
+def valid_range(geometry: Geometry) -> tuple[float, float]:
+    """Return the lowest and highest value that the geometry's flags allow."""
+    low, high = geometry.flag_less_than, geometry.flag_more_than
+    return (-np.inf if low is None else low, np.inf if high is None else high)
 
 
 def join_peaks(parts: Sequence[PeakTable]) -> PeakTable:
@@ -90,7 +93,9 @@ def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float
     """Return the peaks with 1/d from the geometry and each frame's photon energy; NaN where that is unknown."""
     frames = peaks["frame"].to_numpy()
     energy = photon_energy_ev[frames] if len(frames) else np.empty(0)
-    inv_d = peak_inv_d(geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy)
+    inv_d = peak_inv_d(
+        geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy
+    )
     return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
 
 
@@ -104,7 +109,9 @@ def geometry_of(run: Run) -> Geometry:
 
     """
     if run.geometry is None:
-        raise GeometryError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry.")
+        raise GeometryError(
+            "no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry."
+        )
     return run.geometry
 
 
@@ -134,7 +141,13 @@ def peak_result(
         "seconds": seconds,
     }
     checks = (inside_panels(peaks, geometry), finite_intensities(peaks))
-    return StageResult(output, figures, {"peaks": output}, {"peaks_per_frame": plot_peaks(peaks, n_frames, title=title)}, checks)
+    return StageResult(
+        output,
+        figures,
+        {"peaks": output},
+        {"peaks_per_frame": plot_peaks(peaks, n_frames, title=title)},
+        checks,
+    )
 
 
 def inside_panels(peaks: PeakTable, geometry: Geometry) -> Check:
@@ -177,10 +190,14 @@ def find_command(
             from peaknet_pipeline.stages.inference import infer_in_run, load_model
 
             loaded = load_model(model)
-            peaks, seconds, used = infer_in_run(run, loaded, settings=settings, bad_pixels=bad, progress=progress)
+            peaks, seconds, used = infer_in_run(
+                run, loaded, settings=settings, bad_pixels=bad, progress=progress
+            )
             metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
         write_table(peaks, out, PEAKS, extra=metadata)
         if cxi is not None:
+            from peaknet_pipeline.runs.cxi import write_cxi_peaks
+
             write_cxi_peaks(cxi, peaks, run)
         n_frames = run.n_frames
     counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)

@@ -29,7 +29,9 @@ def find_incoming_runs(store: Store, *, known: Collection[str], settle_s: float 
     """
     found: dict[str, list[Path]] = {}
     refused: list[tuple[Path, str]] = []
-    for folder in sorted(p for p in store.raw_root.glob("*") if p.is_dir()) if store.raw_root.is_dir() else []:
+    for folder in (
+        sorted(p for p in store.raw_root.glob("*") if p.is_dir()) if store.raw_root.is_dir() else []
+    ):
         for path in sorted(folder.iterdir()):
             number = run_number(path)
             if number is None:

@@ -1,6 +1,7 @@
 """Raw runs: what a run is, written down once, and its statistics and bad pixels."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.assemble import assemble
-from peaknet_pipeline.plots import plot_image, plot_mask
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams, find_bad_pixels
-from peaknet_pipeline.runs.masks import combine_masks, read_mask
+from peaknet_pipeline.plots.images import plot_image, plot_mask
+from peaknet_pipeline.runs.bad_pixels import BadPixelParams, BadPixelReport, find_bad_pixels
+from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.making import make_stage
@@ -48,7 +49,7 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
         manifest = _manifest(context, info)
         write_json(output, manifest)
         energy = float(np.median(info.photon_energy_ev))
-        figures = {
+        figures: dict[str, Any] = {
             "frames": info.n_frames,
             "panels": info.stack_shape[0],
             "pixels": int(np.prod(info.stack_shape)),
@@ -57,7 +58,9 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
             "checksum": info.checksum,
         }
         checks = (
-            Check("has_photon_energy", bool(np.isfinite(info.photon_energy_ev).all()), f"median {energy:.1f} eV"),
+            Check(
+                "has_photon_energy", bool(np.isfinite(info.photon_energy_ev).all()), f"median {energy:.1f} eV"
+            ),
         )
         return StageResult(output, figures, checks=checks)
 
@@ -73,25 +76,30 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
     def build(recipe: Recipe) -> StageResult:
         with open_raw(context) as run, progress_bar(f"statistics {key}") as progress:
             statistics = compute_statistics(run, progress=progress)
-            known, sources = run.bad_pixels, run.mask_sources
-        found = find_bad_pixels(statistics, known, params=params)
-        bad, _ = combine_masks({"known": known, "statistics": found})
-        _write_statistics(output, statistics, bad, found & ~known)
+            report = find_bad_pixels(run, statistics, params)
+        bad = report.bad_pixels
+        write_statistics(output, statistics, report)
         fraction = float(bad.mean())
         figures = {
             "frames": statistics.n_frames,
             "bad_pixels": int(bad.sum()),
             "bad_fraction": fraction,
-            "newly_found": int((found & ~known).sum()),
+            "hot": int(report.hot.sum()),
+            "noisy": int(report.noisy.sum()),
+            "dead": int(report.dead.sum()),
             "mean_intensity": float(statistics.mean[~bad].mean()) if not bad.all() else 0.0,
-            **{f"masked_by_{s.name}".replace("/", "_"): s.n_pixels for s in sources},
+            **{f"new_from_{s.name.strip('/').replace('/', '_')}": s.n_new for s in report.sources},
         }
         passed = fraction <= MAX_BAD_FRACTION
-        check = Check("mask_fraction", passed, f"{fraction:.2%} of the pixels are bad; at most {MAX_BAD_FRACTION:.0%}")
-        virtual = assemble(np.where(bad, np.nan, statistics.maximum), context.geometry)
+        check = Check(
+            "mask_fraction", passed, f"{fraction:.2%} of the pixels are bad; at most {MAX_BAD_FRACTION:.0%}"
+        )
+        masked = np.where(bad, np.nan, statistics.maximum).astype(np.float32)
+        virtual = np.asarray(assemble(masked, context.geometry), dtype=np.float32)
+        mask = np.asarray(assemble(bad.astype(np.float32), context.geometry), dtype=np.float32)
         plots = {
             "virtual_powder": plot_image(virtual, title=f"{key}: maximum over {statistics.n_frames} frames"),
-            "bad_pixel_mask": plot_mask(assemble(bad.astype(np.float32), context.geometry), title=f"{key}: bad pixels"),
+            "bad_pixel_mask": plot_mask(mask, title=f"{key}: bad pixels"),
         }
         return StageResult(output, figures, plots=plots, checks=(check,))
 
@@ -114,14 +122,25 @@ def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
         **values,
         "key": str(context.key),
         "cell": str(context.experiment.cell),
-        "photon_energy_ev": {"median": float(np.median(energies)), "low": float(energies.min()), "high": float(energies.max())},
+        "photon_energy_ev": {
+            "median": float(np.median(energies)),
+            "low": float(energies.min()),
+            "high": float(energies.max()),
+        },
     }
 
 
-def _write_statistics(path: Path, statistics: RunStatistics, bad: BoolArray, found: BoolArray) -> None:
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        for name in ("mean", "std", "maximum"):
-            file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
-        file.create_dataset("bad_pixels", data=bad.astype(np.uint8), compression="gzip")
-        file.create_dataset("newly_found", data=found.astype(np.uint8), compression="gzip")
-        file.attrs["n_frames"] = statistics.n_frames
+def write_statistics(path: Path, statistics: RunStatistics, report: BadPixelReport) -> None:
+    """Write a run's statistics and its mask, with who removed how many pixels, as HDF5."""
+    with replace_atomically(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for name in ("mean", "std", "maximum"):
+                file.create_dataset(
+                    name, data=getattr(statistics, name), compression="gzip", compression_opts=1
+                )
+            file.attrs["n_frames"] = statistics.n_frames
+        with h5py.File(temporary, "a") as file:
+            data = file.create_dataset(
+                "bad_pixels", data=report.bad_pixels.astype(np.uint8), compression="gzip"
+            )
+            data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in report.sources])

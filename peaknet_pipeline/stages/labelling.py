@@ -1,6 +1,6 @@
 """Peak matching for one run: found peaks and predicted reflections → pairs → fits → label maps."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import pandas as pd
 
 from peaknet_pipeline.labels.rasterize import Positions, RasterParams, find_saturated, rasterize_labels
 from peaknet_pipeline.labels.store import LabelWriter, write_labels_to
-from peaknet_pipeline.peaks.fit import FitParams, fit_patches, fits_table, profile_values
+from peaknet_pipeline.peaks.fit import FitParams, fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import FitAudit, audit_fits
 from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
+from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.peaks.match import MatchParams, is_labelled_reflection, match_peaks
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
@@ -73,6 +74,7 @@ def label_frames(
     match: MatchParams | None = None,
     fit: FitParams | None = None,
     raster: RasterParams | None = None,
+    additions: Collection[int] = (),
     provenance: Mapping[str, str] | None = None,
     audit_sample: int = 50,
     seed: int = 0,
@@ -93,6 +95,9 @@ def label_frames(
     saturation_adu : float, optional
         Pixels at or above it become ignore and stay out of the fits.
     match, fit, raster : parameter sets
+    additions : collection of int
+        Frames to label whatever their match looks like, because somebody looked at them; they still need a
+        lattice.
     provenance : mapping of str
         Written into the label file.
     audit_sample : int
@@ -111,22 +116,30 @@ def label_frames(
     """
     match, fit, raster = match or MatchParams(), fit or FitParams(), raster or RasterParams()
     matches, frame_matches = match_peaks(peaks, reflections, params=match)
+    frame_matches = _add_frames(frame_matches, additions)
     chosen = frame_matches["frame"].to_numpy(np.int64)[frame_matches["selected"].to_numpy(bool)]
     plan = _plan_reflections(peaks, reflections, matches, chosen, match)
     detector = _Detector(bad_pixels, adu_per_photon, saturation_adu)
     fits: list[FitTable] = []
     kept: list[Patches] = []
-    keep = np.random.default_rng(seed)
+    sample = np.random.default_rng(seed).permutation(plan.labelled.index.to_numpy(copy=True))[:audit_sample]
     with write_labels_to(path, _stack_shape(bad_pixels), provenance=provenance or {}) as writer:
         for block in _blocks(chosen):
             images = {int(frame): read_frame(int(frame)) for frame in block}
-            table, patches = _fit_block(images, plan, detector, fit)
+            table, patches, rows = _fit_block(images, plan, detector, fit)
             fits.append(table)
-            _keep_sample(kept, patches, share=audit_sample / max(len(plan.labelled), 1), rng=keep)
+            kept.append(patches.take(np.flatnonzero(np.isin(rows, sample))))
             _write_block(writer, images, table, plan, detector, raster)
             if progress is not None:
                 progress(len(block))
     return _summarize(fits, matches, frame_matches, len(chosen), kept, fit, audit_sample)
+
+
+def _add_frames(frame_matches: FrameMatchTable, additions: Collection[int]) -> FrameMatchTable:
+    """Select the added frames too, and say so beside the reason for which they would have been left out."""
+    added = frame_matches["frame"].isin(list(additions)) & ~frame_matches["selected"]
+    reason = frame_matches["reason"].where(~added, "added in spite of: " + frame_matches["reason"])
+    return frame_matches.assign(selected=frame_matches["selected"] | added, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,8 @@ def _plan_reflections(
 
 def _fit_block(
     images: Mapping[int, FrameArray], plan: _Plan, detector: _Detector, params: FitParams
-) -> tuple[FitTable, Patches | None]:
-    """Fit all labelled reflections of a few frames together."""
+) -> tuple[FitTable, Patches, npt.NDArray[np.int64]]:
+    """Fit a few frames' labelled reflections together; return their rows in the reflection table too."""
     tables, parts = [], []
     for frame, image in images.items():
         rows = plan.labelled[plan.labelled["frame"] == frame]
@@ -182,7 +195,9 @@ def _fit_block(
         )
         tables.append(rows)
     patches = concatenate_patches(parts)
-    return fits_table(pd.concat(tables), patches, fit_patches(patches, params)), patches
+    fitted = pd.concat(tables)
+    table = fits_table(fitted, patches, fit_patches(patches, params))
+    return table, patches, fitted.index.to_numpy(np.int64)
 
 
 def _write_block(
@@ -230,14 +245,6 @@ def _blocks(frames: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 def _stack_shape(bad_pixels: BoolArray) -> tuple[int, int, int]:
     n_panels, n_ss, n_fs = bad_pixels.shape
     return n_panels, n_ss, n_fs
-
-
-def _keep_sample(
-    kept: list[Patches], patches: Patches | None, *, share: float, rng: np.random.Generator
-) -> None:
-    """Keep a random share of the patches for the audit, so that no run's patches are held in memory."""
-    if patches is not None and share > 0:
-        kept.append(patches.take(np.flatnonzero(rng.random(len(patches)) < 1.2 * share)))
 
 
 def _summarize(

@@ -9,14 +9,14 @@ import numpy as np
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.peaks.fit import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.plots import plot_labels
-from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.stages.progress import counting_bar
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
@@ -43,16 +43,10 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, "classical"), PEAKS)
         reflections = read_table(reflections_path(store, key, "classical"), REFLECTIONS)
-        with open_raw(context) as run, progress_bar(f"labels {key}") as bar:
-            done = 0
-
-            def advance(step: int) -> None:
-                nonlocal done
-                done += step
-                bar(done, max(done, run.n_frames))
-
+        selected = peaks["frame"].nunique()
+        with open_raw(context) as run, counting_bar(f"labels {key}", selected) as advance:
             labelled = label_frames(
-                lambda frame: run.read(frame, frame + 1)[0],
+                frame_reader(run),
                 peaks,
                 reflections,
                 output,
@@ -100,7 +94,9 @@ def _result(store: Store, key: str, labelled: LabelRun) -> StageResult:
     if agreement is not None:
         figures["agreement_with_lmfit"] = agreement
     passed = agreement is None or agreement >= LEAST_AGREEMENT
-    told = "nothing was fitted" if agreement is None else f"{agreement:.1%} of the sampled fits agree with lmfit"
+    told = (
+        "nothing was fitted" if agreement is None else f"{agreement:.1%} of the sampled fits agree with lmfit"
+    )
     plots = plot_labels(labelled.fits, title=key)
     return StageResult(
         labels_path(store, key), figures, tables, {"fits": plots}, (Check("agrees_with_lmfit", passed, told),)

@@ -7,6 +7,7 @@ from typing import Any
 
 from peaknet_pipeline.stages.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.tables import replace_atomically
 
 CODE: dict[str, str] = {
     "raw_run": "1",
@@ -26,15 +27,30 @@ CODE: dict[str, str] = {
 
 
 def make_stage(
-    stage: str, *, parameters: Mapping[str, Any], inputs: Iterable[Path], build: Callable[[Recipe], StageResult]
+    stage: str,
+    *,
+    parameters: Mapping[str, Any],
+    inputs: Iterable[Path],
+    build: Callable[[Recipe], StageResult],
 ) -> StageResult:
     """Run ``build`` and record its output's recipe, time and figures."""
     recipe = make_recipe(stage, code=CODE[stage], parameters=parameters, inputs=inputs)
     start = time.perf_counter()
     result = build(recipe)
+    for name, png in result.plots.items():
+        with replace_atomically(plot_path(result.output, name)) as temporary:
+            temporary.write_bytes(png)
     write_recipe(result.output, recipe, seconds=time.perf_counter() - start, figures=result.figures)
     return StageResult(
-        result.output, result.figures, result.tables, result.plots, result.checks, data_version=recipe.digest()
+        result.output,
+        result.figures,
+        result.tables,
+        result.plots,
+        result.checks,
+        data_version=recipe.digest(),
     )
 
 
+def plot_path(output: Path, name: str) -> Path:
+    """Return where a plot of an output lies."""
+    return output.parent / "plots" / f"{output.stem}_{name}.png"

@@ -20,7 +20,9 @@ def pipeline_file(store: Store) -> Path:
     return store.root / "pipeline.yaml"
 
 
-def pipeline_parameters(store: Store, section: str, cls: type[P], overrides: Mapping[str, Any] | None = None) -> P:
+def pipeline_parameters(
+    store: Store, section: str, cls: type[P], overrides: Mapping[str, Any] | None = None
+) -> P:
     """Return a parameter set: defaults, then the file's section, then the overrides that aren't None.
 
     Raises
@@ -47,7 +49,9 @@ def _read_section(path: Path, section: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"not readable as YAML ({error})", where=path) from error
     if not isinstance(values, dict) or set(values) - set(SECTIONS):
-        raise ParameterError("unknown sections", where=path, expected=f"only {', '.join(SECTIONS)}", found=values)
+        raise ParameterError(
+            "unknown sections", where=path, expected=f"only {', '.join(SECTIONS)}", found=values
+        )
     chosen = values.get(section) or {}
     if not isinstance(chosen, dict):
         raise ParameterError(f"section {section} is not a mapping", where=path, expected="NAME: VALUE lines")

@@ -19,3 +19,17 @@ def progress_bar(label: str, *, unit: str = "frame") -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield advance
+
+
+@contextmanager
+def counting_bar(label: str, total: int, *, unit: str = "frame") -> Iterator[Callable[[int], None]]:
+    """Give a callback that is told how many were done since it was last called."""
+    done = 0
+    with progress_bar(label, unit=unit) as bar:
+
+        def count(step: int) -> None:
+            nonlocal done
+            done += step
+            bar(done, total)
+
+        yield count

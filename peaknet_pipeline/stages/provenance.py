@@ -67,7 +67,9 @@ def make_recipe(stage: str, *, code: str, parameters: Mapping[str, Any], inputs:
     return Recipe(stage, code, plain, {str(path.absolute()): input_digest(path) for path in inputs})
 
 
-def write_recipe(output: Path, recipe: Recipe, *, seconds: float, figures: Mapping[str, Any] | None = None) -> None:
+def write_recipe(
+    output: Path, recipe: Recipe, *, seconds: float, figures: Mapping[str, Any] | None = None
+) -> None:
     """Record how ``output`` was made."""
     record = {
         "stage": recipe.stage,

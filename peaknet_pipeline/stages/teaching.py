@@ -12,23 +12,29 @@ from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
 from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusions, split_runs
-from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, package_version, read_checkpoint, write_checkpoint
+from peaknet_pipeline.learn.checkpoint import (
+    LoadedModel,
+    ModelCard,
+    package_version,
+    read_checkpoint,
+    write_checkpoint,
+)
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.crops import Crop, ValidationPanel, panel_from_crop
 from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import build_model, count_parameters
 from peaknet_pipeline.learn.recipe import TrainParameters
-from peaknet_pipeline.learn.train import Progress, TrainResult, train_model
+from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
-from peaknet_pipeline.plots import plot_losses
-from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.plots.curves import plot_losses
+from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.stages.progress import counting_bar, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
@@ -91,7 +97,9 @@ def student_path(store: Store, scope: str) -> Path:
     return model_path(store, "student")
 
 
-def training_set(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+def training_set(
+    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
+) -> StageResult:
     """Which labelled runs train, validate and test: split by run, never by frame, with a manifest hash."""
     params = pipeline_parameters(store, "training_set", SplitParams, overrides)
     output = training_set_path(store, "all")
@@ -104,7 +112,11 @@ def training_set(store: Store, keys: Sequence[str], *, overrides: Mapping[str, A
         write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
         write_json(manifest_file(store), made.manifest)
         counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
-        figures: dict[str, Any] = {"manifest": made.hash, "labelled_runs": len(labelled), "runs_without_labels": len(keys) - len(labelled)}
+        figures: dict[str, Any] = {
+            "manifest": made.hash,
+            "labelled_runs": len(labelled),
+            "runs_without_labels": len(keys) - len(labelled),
+        }
         for subset, row in counts.iterrows():
             figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
         return StageResult(output, figures, {"training_set": output}, checks=(_split_by_run(made.table),))
@@ -114,7 +126,9 @@ def training_set(store: Store, keys: Sequence[str], *, overrides: Mapping[str, A
     return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
 
 
-def peaknet_teacher(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+def peaknet_teacher(
+    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
+) -> StageResult:
     """The teacher network, trained on the labels of the training runs, its threshold chosen on the validation runs."""
     params = pipeline_parameters(store, "teacher", TeacherParams, overrides)
 
@@ -135,7 +149,9 @@ def peaknet_teacher(store: Store, keys: Sequence[str], *, overrides: Mapping[str
     return _train_stage(store, "peaknet_teacher", "teacher", params, train, inputs=[])
 
 
-def peaknet_student(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+def peaknet_student(
+    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
+) -> StageResult:
     """The student network, distilled from the teacher's logits; what inference uses."""
     params = pipeline_parameters(store, "student", StudentParams, overrides)
 
@@ -209,7 +225,9 @@ def cut_validation(store: Store, table: SplitTable, params: NetworkTraining) -> 
     """Take whole panels of the validation runs, evenly over their frames."""
     runs, frames = _cached_runs(store, table, "validate")
     if not runs:
-        raise LabelError("no validation run", where="training_set", remedy="Label more runs, or name one to validate.")
+        raise LabelError(
+            "no validation run", where="training_set", remedy="Label more runs, or name one to validate."
+        )
     dataset = PanelDataset(runs, frames=frames, shuffle=True, seed=params.seed)
     chosen = range(min(len(dataset), params.validation_panels))
     return [panel_from_crop(Crop(s.image, s.good, s.label)) for s in (dataset[i] for i in chosen)]
@@ -220,20 +238,14 @@ def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[Cac
     runs, frames = [], []
     for key, part in rows.groupby("run", sort=True):
         context = read_context(store, str(key))
-        with open_raw(context) as run, progress_bar(f"packing {key}") as bar:
-            total, done = len(part), 0
-
-            def count(step: int) -> None:
-                nonlocal done
-                done += step
-                bar(done, total)
-
+        bad_pixels = read_bad_pixels(store, str(key))
+        with open_raw(context) as run, counting_bar(f"packing {key}", len(part)) as count:
             runs.append(
                 cache_run(
                     str(key),
                     labels_path(store, str(key)),
-                    lambda frame, run=run: run.read(frame, frame + 1)[0],
-                    bad_pixels=read_bad_pixels(store, str(key)),
+                    frame_reader(run),
+                    bad_pixels=bad_pixels,
                     cache_root=store.root / "store" / "cache",
                     progress=count,
                 )
@@ -257,7 +269,9 @@ def _card(store: Store, name: str, params: NetworkTraining, result: TrainResult)
     )
 
 
-def _train_result(store: Store, name: str, params: NetworkTraining, result: TrainResult, *, n_crops: int) -> StageResult:
+def _train_result(
+    store: Store, name: str, params: NetworkTraining, result: TrainResult, *, n_crops: int
+) -> StageResult:
     scores = result.scores.to_dict() if result.scores else {}
     figures: dict[str, Any] = {
         "parameters": count_parameters(result.model.config)["total"],
@@ -265,10 +279,18 @@ def _train_result(store: Store, name: str, params: NetworkTraining, result: Trai
         "crops": n_crops,
         "final_loss": float(result.history[-1]["loss"]),
         "threshold": result.threshold,
-        **{f"validation_{k}": scores[k] for k in ("precision", "recall", "f1", "n_true", "n_found") if k in scores},
+        **{
+            f"validation_{k}": scores[k]
+            for k in ("precision", "recall", "f1", "n_true", "n_found")
+            if k in scores
+        },
     }
     recall = float(scores.get("recall", 0.0))
-    check = Check("learned_something", recall >= LEAST_RECALL, f"validation recall {recall:.2f}, at least {LEAST_RECALL}")
+    check = Check(
+        "learned_something",
+        recall >= LEAST_RECALL,
+        f"validation recall {recall:.2f}, at least {LEAST_RECALL}",
+    )
     plots = {"learning_curves": plot_losses(result.history, title=name)}
     return StageResult(model_path(store, name), figures, plots=plots, checks=(check,))
 

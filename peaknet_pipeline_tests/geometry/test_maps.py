@@ -47,7 +47,6 @@ def test_rays_through_pixels_come_back_to_those_pixels(geometry: Geometry, seed:
     back = project_rays(geometry, positions * rng.uniform(0.1, 9.0, (50, 1)))
     # Two tilted panels can lie behind each other: then the nearer one is hit.
     hidden = back[0] != panel
-    assert np.all(np.linalg.norm(positions[hidden], axis=1) > 0)
     assert hidden.mean() <= 0.5
     np.testing.assert_allclose(back[1][~hidden], fs[~hidden], atol=1e-6)
     np.testing.assert_allclose(back[2][~hidden], ss[~hidden], atol=1e-6)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from peaknet_pipeline.learn.losses import dice_loss, distillation_loss, focal_loss
+from peaknet_pipeline.learn.losses import (
+    centre_offsets,
+    dice_loss,
+    distillation_loss,
+    focal_loss,
+    offset_loss,
+)
 
 
 def example(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,3 +85,28 @@ def test_a_student_like_its_teacher_has_only_the_focal_part() -> None:
     teacher = torch.where(example()[0] > 0, 30.0, -30.0)
     loss = distillation_loss(teacher, teacher, torch.ones(2, 8, 8, dtype=torch.bool))
     assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_offsets_lead_from_every_peak_pixel_to_the_weighted_centre() -> None:
+    label = torch.zeros(2, 12, 12, dtype=torch.uint8)
+    label[0, 3:5, 3:6] = 1
+    label[1, 8, 8] = label[1, 9, 9] = 1
+    weight = torch.ones(2, 1, 12, 12)
+    weight[1, 0, 9, 9] = 3.0
+    offsets = centre_offsets(label, weight)
+    for crop, centre in ((0, (3.5, 4.0)), (1, (8.75, 8.75))):
+        for ss, fs in (label[crop] == 1).nonzero().tolist():
+            reached = (ss + float(offsets[crop, 0, ss, fs]), fs + float(offsets[crop, 1, ss, fs]))
+            assert reached == pytest.approx(centre, abs=1e-5)
+    assert float(offsets[:, :, 0].abs().max()) == 0
+
+
+def test_offset_loss_counts_peak_pixels_alone() -> None:
+    label = torch.zeros(1, 6, 6, dtype=torch.uint8)
+    label[0, 2, 2] = 1
+    target = torch.zeros(1, 2, 6, 6)
+    logits = torch.full((1, 3, 6, 6), 9.0)
+    logits[:, 1:, 2, 2] = 0
+    assert float(offset_loss(logits, target, label)) == 0
+    logits[:, 1, 2, 2] = 2.0
+    assert float(offset_loss(logits, target, label)) == pytest.approx((2.0 - 0.25) / 2)

@@ -36,9 +36,12 @@ def test_reference_layout_has_about_the_published_total(scale: str, millions: fl
 
 
 def test_scales_grow_from_a_few_thousand_parameters() -> None:
-    teachers = [count_parameters(SCALES[name])["total"] for name in ("yocto", "zepto", *PUBLISHED_MILLIONS)]
+    teachers = [
+        count_parameters(SCALES[name])["total"]
+        for name in ("yocto", "zepto", "zepto-wide", *PUBLISHED_MILLIONS)
+    ]
     assert teachers == sorted(teachers)
-    assert count_parameters(SCALES["edge"])["total"] < 20_000
+    assert count_parameters(SCALES["edge"])["total"] < 40_000
 
 
 @pytest.mark.parametrize("scale", SMALL)

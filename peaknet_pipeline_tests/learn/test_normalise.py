@@ -13,6 +13,7 @@ from peaknet_pipeline.learn.normalise import (
     expand_blocks,
     normalise,
 )
+from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 
 
 def poisson(mean: float | np.ndarray, shape: tuple[int, int] = (128, 96), seed: int = 0) -> torch.Tensor:
@@ -33,7 +34,7 @@ def test_gain_and_pedestal_change_nothing(gain: float, pedestal: float, seed: in
     torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("mean", [0.3, 3.0, 300.0])
+@pytest.mark.parametrize("mean", [3.0, 30.0, 300.0])
 def test_background_noise_has_unit_deviation(mean: float) -> None:
     image = poisson(mean, (256, 256))
     background = estimate_background(image, everywhere(image))
@@ -102,9 +103,14 @@ def test_empty_and_constant_and_masked_panels_give_zero() -> None:
     assert float(normalise(image, good).abs().max()) == 0
 
 
-def test_photons_in_a_nearly_empty_frame_stay_small() -> None:
-    image = poisson(0.002, (128, 128))
-    assert float(normalise(image, everywhere(image)).max()) < 3
+@pytest.mark.parametrize("mean", [0.0005, 0.005, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("gain", [1.0, 12.5])
+def test_where_photons_are_rare_one_photon_is_the_noise(mean: float, gain: float) -> None:
+    image = poisson(mean, (256, 256)) * gain
+    z = normalise(image, everywhere(image))[0, 0]
+    single = z[image[0] == gain]
+    assert 0.5 < float(single.median()) < 1.3
+    assert float(single.max()) < 2
 
 
 def test_panels_are_normalised_alone() -> None:
@@ -122,3 +128,33 @@ def test_integer_frames_are_accepted() -> None:
 def test_shapes_must_fit() -> None:
     with pytest.raises(ModelError, match="do not fit"):
         normalise(torch.zeros(1, 8, 8), torch.ones(1, 8, 9, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32", "float64", ">i4"])
+@pytest.mark.parametrize("stem", [2, 4])
+def test_compiled_cells_are_the_same_significance(dtype: str, stem: int) -> None:
+    rng = np.random.default_rng(3)
+    images = rng.poisson(40, (2, 101, 87)).astype(dtype)
+    good = rng.random(images.shape) > 0.1
+    good[0, 30:80] = False
+    if images.dtype.kind == "f":
+        images[1, 5, 5:9] = [np.nan, np.inf, -np.inf, 1e12]
+    z = normalise(torch.from_numpy(images.astype(np.float32)), torch.from_numpy(good))
+    padded = torch.nn.functional.pad(z, (0, -87 % 8, 0, -101 % 8))
+    expected = torch.nn.functional.pixel_unshuffle(padded, stem)
+    cells = normalise_cells(images, good, stem=stem, pad_to=8)
+    assert cells.dtype == torch.bfloat16
+    assert cells.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(cells.float(), expected, atol=1e-4, rtol=2**-8)
+
+
+def test_compiled_cells_agree_on_empty_and_masked_panels() -> None:
+    images = np.stack(
+        [np.zeros((40, 48)), np.full((40, 48), 7), np.random.default_rng(0).poisson(0.002, (40, 48))]
+    )
+    good = np.ones(images.shape, dtype=bool)
+    good[1] = False
+    expected = torch.nn.functional.pixel_unshuffle(
+        normalise(torch.from_numpy(images), torch.from_numpy(good)), 4
+    )
+    torch.testing.assert_close(normalise_cells(images, good, stem=4).float(), expected, atol=1e-4, rtol=2**-8)

@@ -6,15 +6,16 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from peaknet_pipeline.errors import LabelError, ModelError
-from peaknet_pipeline.learn.config import SCALES
+from peaknet_pipeline.learn.config import SCALES, named_scale
 from peaknet_pipeline.learn.crops import Crop
 from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import PeakNet, build_model
-from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
 from peaknet_pipeline.learn.state import STATE_FILE
 from peaknet_pipeline.learn.train import Progress, TrainResult, draw_crops, train_model
@@ -189,3 +190,18 @@ def run(crops: list[Crop], params: TrainParameters, **options: object) -> TrainR
 def assert_same_weights(first: PeakNet, second: PeakNet, atol: float = 0.0) -> None:
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=atol, rtol=0)
+
+
+def test_a_network_with_offsets_learns_sub_pixel_centres(crops: list[Crop]) -> None:
+    params = TrainParameters(steps=300, batch_size=16, validate_every=300)
+    model = train_model(build_model(named_scale("edge", offsets=True)), crops, params=params).model
+    from_pixels, from_offsets = [], []
+    for panel in draw_panels(4, seed=4, n_spots=10, snr_range=(15.0, 40.0)):
+        image, good = torch.from_numpy(panel.image)[None], torch.from_numpy(panel.good)[None]
+        with torch.inference_mode():
+            out = model(normalise(image, good))[0].numpy()
+        for ss, fs in panel.centres:
+            at = round(float(ss)), round(float(fs))
+            from_pixels.append(np.hypot(at[0] - ss, at[1] - fs))
+            from_offsets.append(np.hypot(at[0] + out[1][at] - ss, at[1] + out[2][at] - fs))
+    assert np.median(from_offsets) < 0.8 * np.median(from_pixels)

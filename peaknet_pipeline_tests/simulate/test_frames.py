@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peaknet_pipeline.geometry.maps import resolution_map
+from peaknet_pipeline.simulate.background import add_streak
 from peaknet_pipeline.simulate.catalogue import DETECTORS
 from peaknet_pipeline.simulate.demo import demo_experiment, demo_runs, drifting_runs
 from peaknet_pipeline.simulate.detectors import make_detector
@@ -174,7 +176,7 @@ def test_saturation_limits_the_signal():
 def test_every_detector_gives_frames_of_its_type(name):
     experiment = draw_experiment(17, detector=name, sample="lysozyme")
     experiment = replace(experiment, shots=ShotParameters(hit_fraction=1.0))
-    if np.prod(experiment.geometry.stack_shape) > 5_000_000:
+    if np.prod(experiment.geometry.stack_shape) > 10_000_000:
         pytest.skip("too many pixels for a quick test; its smaller sibling is tested")
     frame = next(simulate_frames(experiment, 1, 1))
     assert frame.data.shape == experiment.geometry.stack_shape
@@ -243,3 +245,52 @@ def test_the_drift_raises_the_background_from_run_to_run():
     ]
     assert levels[0] < 0.6 * levels[1] < 0.36 * levels[2]
     assert runs[0].conditions == RunConditions()
+
+
+def test_the_background_is_polarised_falls_with_solid_angle_and_stops_at_the_beamstop():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    flat = BackgroundParameters(
+        flat_photons=1.0, air_photons=0.0, water_photons=0.0, diffuse_photons=0.0, shadow_radius_px=40.0
+    )
+    experiment = replace(experiment, background=flat, beam=replace(experiment.beam, polarisation=1.0))
+    maps = make_simulator(experiment).background
+    panel = experiment.geometry.panels[0]
+    tangent = (1800 - 959.5) * panel.pixel_size_m / panel.clen_m
+    cosine = 1 / np.hypot(1, tangent)
+    assert maps.scatter[0, 1800, 960] == pytest.approx(cosine**3, rel=1e-3)
+    assert maps.scatter[0, 960, 1800] == pytest.approx(cosine**5, rel=1e-3)
+    assert maps.transmission[0, 960, 960] == 0
+    assert maps.transmission[0, 960, 960 + 30] == 0
+    assert maps.transmission[0, 960, 960 + 50] == 1
+
+
+def test_rings_lie_at_their_spacings():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    ring = BackgroundParameters(
+        flat_photons=0.0,
+        air_photons=0.0,
+        water_photons=0.0,
+        diffuse_photons=0.0,
+        ring_photons=5.0,
+        ring_d_angstrom=6.0,
+    )
+    experiment = replace(experiment, background=ring)
+    scatter = make_simulator(experiment).background.scatter
+    inv_d = resolution_map(experiment.geometry, experiment.beam.photon_energy_ev)
+    brightest = inv_d[scatter > 0.98 * scatter.max()]
+    np.testing.assert_allclose(brightest, 1 / 6.0, atol=0.003)
+
+
+def test_a_jet_streak_is_brighter_in_its_direction_and_flickers():
+    experiment = draw_experiment(3, detector="rayonix", sample="lysozyme")
+    streak = np.zeros(experiment.geometry.stack_shape, dtype=np.float32)
+    add_streak(streak, experiment.geometry, photons=10.0, angle_deg=0.0, width_px=3.0)
+    assert streak[0, 960, 1010] == pytest.approx(10 * 3 / 3.5 * np.exp(-50.5 / 300) * 50 / 50.5, rel=0.02)
+    assert streak[0, 1010, 960] < 0.01
+    background = BackgroundParameters(
+        streak_photons=30.0, streak_angle_deg=90.0, air_photons=0.0, water_photons=0.0
+    )
+    jet = replace(demo_experiment(), background=background, shots=ShotParameters(hit_fraction=0.0))
+    maps = [frame.background_photons for frame in simulate_frames(jet, 4, 1)]
+    assert len({float(m.max()) for m in maps}) == 4
+    assert len({int(m.argmax()) for m in maps}) > 1

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels, panel_table
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.detection import make_pixel_maps
-from peaknet_pipeline.simulate.files import write_experiment_files
+from peaknet_pipeline.simulate.draw import draw_experiment, find_sample
+from peaknet_pipeline.simulate.files import cell_text, write_experiment_files
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import collect_truth, read_truth
@@ -76,22 +79,20 @@ def test_a_file_without_truth_is_refused(tmp_path, content):
         read_truth(path)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_geometry_file_reads_back_with_an_independent_reader(tmp_path):
-    from cfelpyutils.geometry import load_crystfel_geometry
-
-    experiment = demo_experiment()
+@pytest.mark.parametrize("detector", ["demo", "eiger4m", "cspad"])
+def test_the_files_read_back_as_the_experiments_geometry_and_cell(tmp_path, detector):
+    experiment = draw_experiment(3, detector=detector, sample="insulin")
     geometry_path, cell_path = write_experiment_files(experiment, tmp_path)
-    detector = load_crystfel_geometry(str(geometry_path)).detector
-    assert len(detector["panels"]) == 8
-    for panel in experiment.geometry.panels:
-        read = detector["panels"][panel.name]
-        assert read["cnx"] == pytest.approx(panel.corner_x)
-        assert read["cny"] == pytest.approx(panel.corner_y)
-        assert (read["fsx"], read["fsy"], read["ssx"], read["ssy"]) == (*panel.fs_vec[:2], *panel.ss_vec[:2])
-        assert (read["orig_min_ss"], read["orig_max_ss"]) == (panel.min_ss, panel.max_ss)
-        assert read["clen"] == pytest.approx(panel.clen_m)
-        assert 1 / read["res"] == pytest.approx(panel.pixel_size_m)
+    read = read_geometry(geometry_path)
+    np.testing.assert_allclose(panel_table(read), panel_table(experiment.geometry), rtol=0, atol=1e-12)
+    assert read.stack_shape == experiment.geometry.stack_shape
+    np.testing.assert_array_equal(geometry_bad_pixels(read), geometry_bad_pixels(experiment.geometry))
     text = cell_path.read_text()
-    assert "a = 79.1 A" in text
+    for line in ("a = 78.9 A", "ga = 90.0 deg", "centering = I", "lattice_type = cubic"):
+        assert line in text
+
+
+def test_a_cell_file_names_its_unique_axis(tmp_path):
+    text = cell_text(find_sample("lysozyme").cell)
     assert "unique_axis = c" in text
+    assert "lattice_type = tetragonal" in text

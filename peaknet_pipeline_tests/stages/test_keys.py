@@ -24,7 +24,20 @@ def test_keys_round_trip(experiment, number):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "r0001", "exp", "exp-r1", "a/b-r0001", "../x-r0001", "a,b-r0001", "a...b-r0001", "é-r0001", "x\n-r0001", "x-r0001\n"]
+    "text",
+    [
+        "",
+        "r0001",
+        "exp",
+        "exp-r1",
+        "a/b-r0001",
+        "../x-r0001",
+        "a,b-r0001",
+        "a...b-r0001",
+        "é-r0001",
+        "x\n-r0001",
+        "x-r0001\n",
+    ],
 )
 def test_keys_that_would_break_tools_are_refused(text):
     with pytest.raises(ParameterError, match="not a run key"):
@@ -33,7 +46,14 @@ def test_keys_that_would_break_tools_are_refused(text):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("r0001.h5", 1), ("lyso_run13.cxi", 13), ("x-r7_master.h5", 7), ("notes.txt", None), (".r0001.h5", None), ("dark.h5", None)],
+    [
+        ("r0001.h5", 1),
+        ("lyso_run13.cxi", 13),
+        ("x-r7_master.h5", 7),
+        ("notes.txt", None),
+        (".r0001.h5", None),
+        ("dark.h5", None),
+    ],
 )
 def test_run_numbers_are_read_from_file_names(name, number):
     assert run_number(Path(name)) == number

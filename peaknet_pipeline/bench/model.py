@@ -1,0 +1,204 @@
+"""Benchmark of the networks: a 4.2 Mpix frame beside the compiled peakfinder8, and the machine's limits."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from peaknet_pipeline.learn.checkpoint import load_shipped, shipped_models
+from peaknet_pipeline.learn.config import ModelConfig, named_scale
+from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
+from peaknet_pipeline.learn.model import PeakNet, build_model, count_parameters
+from peaknet_pipeline.learn.normalise import normalise
+from peaknet_pipeline.learn.normalise_cpu import normalise_cells
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
+from peaknet_pipeline.types import BoolArray, Float32Array
+
+SHAPE = (8, 512, 1024)
+"""A JUNGFRAU 4M frame: 4.2 Mpix."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one frame costs in principle."""
+
+    flop: float
+    weight_bytes: float
+    activation_bytes: float
+    """Output of every convolution and linear layer, written and read once, in bfloat16."""
+
+
+def run(
+    *,
+    scale: str = "edge",
+    shipped: bool = True,
+    n_spots: int = 60,
+    seed: int = 0,
+    repeats: int = 9,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Measure the edge network and peakfinder8 on the same frame and cores, alternating; medians.
+
+    Parameters
+    ----------
+    scale : str
+        Named scale, used with untrained weights unless ``shipped`` weights are there.
+    shipped : bool
+        Measure the network that comes with the package.
+    n_spots, seed : int
+        Spots per panel of the frame, and the seed of frame and weights.
+    repeats : int
+        Rounds over all candidates.
+    threads : int
+        Torch threads; peakfinder8 and the compiled normalisation use one core per frame.
+
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = (
+            load_shipped().model
+            if shipped and shipped_models()
+            else build_model(named_scale(scale), seed=seed)
+        )
+        images, good = draw_frame(n_spots=n_spots, seed=seed)
+        times = _alternate(_candidates(model, images, good), repeats)
+        figures: dict[str, Any] = {"mpix": images.size / 1e6, "threads": threads, "repeats": repeats}
+        figures |= {f"{name}_ms": round(value, 2) for name, value in times.items()}
+        figures["edge_over_peakfinder8"] = round(times["edge"] / times["peakfinder8"], 2)
+        figures |= _describe(model.config, times["edge_network"])
+        if torch.cuda.is_available():
+            figures |= run_on_gpu(model, images, good, repeats)
+        return figures
+    finally:
+        torch.set_num_threads(before)
+
+
+def draw_frame(*, n_spots: int, seed: int) -> tuple["np.typing.NDArray[np.uint16]", BoolArray]:
+    """Draw a frame (8, 512, 1024), Poisson 8 photons per pixel, with spots; one pixel in a hundred is bad."""
+    rng = np.random.default_rng(seed)
+    images = rng.poisson(8.0, SHAPE).astype(np.uint16)
+    for panel in images:
+        for ss, fs in rng.integers(2, (SHAPE[1] - 2, SHAPE[2] - 2), size=(n_spots, 2)):
+            panel[ss - 1 : ss + 2, fs - 1 : fs + 2] += rng.poisson(40.0, (3, 3)).astype(np.uint16)
+    return images, rng.random(SHAPE) > 0.01
+
+
+def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Work:
+    """Count operations and bytes of one frame (n_panels, ss, fs) without computing anything."""
+    with torch.device("meta"):
+        model = PeakNet(config).eval()
+        moved = 0
+
+        def note(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            nonlocal moved
+            moved += output.numel()
+
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_hook(note)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            model(torch.zeros(shape[0], 1, *shape[1:]))
+    weights = sum(p.numel() for p in model.parameters())
+    return Work(float(counter.get_total_flops()), 2.0 * weights, 4.0 * moved)
+
+
+def run_on_gpu(
+    model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray, repeats: int
+) -> dict[str, Any]:
+    """Measure frames per second on a GPU, frames resident there as 16-bit integers, normalised there."""
+    device = torch.device("cuda")
+    pixels, mask = torch.from_numpy(images.view(np.int16)).to(device), torch.from_numpy(good).to(device)
+    figures: dict[str, Any] = {"gpu": torch.cuda.get_device_name(device)}
+    for name, network in (("edge", model), ("atto", build_model(named_scale("atto")))):
+        ready = network.eval().to(device, torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = torch.compile(ready)
+
+        def once(step: Callable[..., torch.Tensor] = compiled) -> None:
+            with torch.inference_mode():
+                step(normalise(pixels, mask).bfloat16(), mask[:, None])
+            torch.cuda.synchronize()
+
+        figures[f"gpu_{name}_frames_per_second"] = round(1e3 / _alternate({name: once}, repeats)[name], 1)
+    return figures
+
+
+def _candidates(
+    model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray
+) -> dict[str, Callable[[], object]]:
+    edge, radius = EdgeOnCpu(model), _radius()
+    finders = {
+        mode: Peakfinder8(radius, ~good, Peakfinder8Params(threshold=20.0, statistics=mode))
+        for mode in ("exact", "sampled")
+    }
+    config = model.config
+    cells = [
+        normalise_cells(images[n : n + 1], good[n : n + 1], stem=config.stem) for n in range(len(images))
+    ]
+    eager = model.float().eval()
+    pixels, mask = torch.from_numpy(images), torch.from_numpy(good)
+    return {
+        "peakfinder8": lambda: finders["exact"].find(images[None], n_threads=1),
+        "peakfinder8_sampled": lambda: finders["sampled"].find(images[None], n_threads=1),
+        "edge": lambda: edge.logits(images, good),
+        "edge_normalise": lambda: normalise_cells(images, good, stem=config.stem),
+        "edge_network": lambda: [_inferred(edge.network.forward_cells, part) for part in cells],
+        "edge_float32": lambda: _inferred(lambda z: eager(z), normalise(pixels, mask)),
+    }
+
+
+def _inferred(function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return function(value)
+
+
+def _radius() -> Float32Array:
+    ss, fs = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    corners = [((n // 2) * 550.0 - 1100.0, (n % 2) * 1060.0 - 1060.0) for n in range(SHAPE[0])]
+    return np.stack([np.hypot(ss + y, fs + x) for y, x in corners]).astype(np.float32)
+
+
+def _alternate(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return each candidate's median milliseconds, all tried in turn in every round, one round untimed."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeats + 1):
+        for name, once in candidates.items():
+            start = time.perf_counter()
+            once()
+            if turn:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _describe(config: ModelConfig, network_ms: float) -> dict[str, Any]:
+    """Return the network's size, work, and which share of the machine's measured limits it reaches."""
+    work = measure_work(config)
+    flop_per_second, bytes_per_second = machine_limits()
+    bytes_moved = work.weight_bytes + work.activation_bytes
+    bound_ms = 1e3 * max(work.flop / flop_per_second, bytes_moved / bytes_per_second)
+    return {
+        "parameters": count_parameters(config)["total"],
+        "gflop": round(work.flop / 1e9, 2),
+        "weight_mbytes": round(work.weight_bytes / 1e6, 3),
+        "activation_mbytes": round(work.activation_bytes / 1e6, 1),
+        "machine_bf16_gflop_per_second": round(flop_per_second / 1e9, 1),
+        "machine_gbytes_per_second": round(bytes_per_second / 1e9, 1),
+        "roofline_ms": round(bound_ms, 2),
+        "roofline_fraction": round(bound_ms / network_ms, 2),
+    }
+
+
+def machine_limits(side: int = 1024) -> tuple[float, float]:
+    """Measure bfloat16 matrix products, operations per second, and copying, bytes per second."""
+    a = torch.randn(side, side).bfloat16()
+    source = torch.zeros(32_000_000, dtype=torch.uint8)
+    target: torch.Tensor = torch.empty_like(source)
+    best = _alternate({"product": lambda: a @ a, "copy": lambda: target.copy_(source)}, 7)
+    return 2.0 * side**3 / best["product"] * 1e3, 2.0 * source.numel() / best["copy"] * 1e3

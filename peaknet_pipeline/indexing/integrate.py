@@ -1,0 +1,196 @@
+"""Simple integration: a disc's sum above the mean of a ring around it, with its standard error."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    FrameArray,
+    IntArray,
+    ReflectionTable,
+)
+
+
+@dataclass(frozen=True)
+class IntegrateParams(Parameters):
+    """The disc and the ring, and what must be left of them."""
+
+    peak_radius: float = parameter(
+        2.5, meaning="radius of the disc that is summed", unit="px", gt=0.0, le=20.0
+    )
+    inner_radius: float = parameter(
+        3.5, meaning="inner radius of the background ring", unit="px", gt=0.0, le=30.0
+    )
+    outer_radius: float = parameter(
+        6.0, meaning="outer radius of the background ring", unit="px", gt=0.0, le=40.0
+    )
+    min_good_fraction: float = parameter(
+        0.75, meaning="share of the disc's pixels that must be good", gt=0.0, le=1.0
+    )
+    min_ring_pixels: int = parameter(10, meaning="good ring pixels that must be left", ge=3)
+    clip: float = parameter(
+        3.0, meaning="ring pixels further from the mean are dropped once", unit="σ", gt=0.0
+    )
+
+
+def integrate_reflections(
+    frames: FrameArray,
+    reflections: ReflectionTable,
+    *,
+    bad_pixels: BoolArray,
+    first_frame: int = 0,
+    adu_per_photon: float | None = None,
+    params: IntegrateParams | None = None,
+) -> ReflectionTable:
+    """Return the reflections with ``intensity`` and ``sigma``, adu, filled in.
+
+    Parameters
+    ----------
+    frames : (n, n_panels, ss, fs), any dtype
+        Values that aren't finite count as bad.
+    reflections : ReflectionTable
+        All in frames ``first_frame … first_frame + n - 1``.
+    bad_pixels : (n_panels, ss, fs)
+    adu_per_photon : float, optional
+        Adds the counting noise of the signal itself; without it sigma tells the background's noise only.
+
+    Returns
+    -------
+    ReflectionTable
+        A copy. NaN where too little of disc or ring is on good pixels. Ring pixels in the disc of another predicted
+        reflection don't count. sigma² = n·v·(1 + n/m) [+ gain·intensity] with n disc pixels, m ring pixels of variance v;
+        a disc that lost pixels is scaled to its full area.
+
+    Raises
+    ------
+    IndexingError
+        A reflection lies outside the frames given, or the radii aren't in order.
+
+    """
+    params = params or IntegrateParams()
+    if not params.peak_radius <= params.inner_radius < params.outer_radius:
+        raise IndexingError("radii out of order", expected="peak ≤ inner < outer", found=params.to_dict())
+    local = reflections["frame"].to_numpy(dtype=np.int64) - first_frame
+    if local.size and (local.min() < 0 or local.max() >= len(frames)):
+        raise IndexingError(
+            "reflection outside the frames given",
+            expected=f"frames {first_frame} … {first_frame + len(frames) - 1}",
+            found=f"{local.min() + first_frame} … {local.max() + first_frame}",
+        )
+    columns = [
+        reflections[n].to_numpy(dtype=t) for n, t in (("panel", np.int64), ("ss", float), ("fs", float))
+    ]
+    intensity = np.full(local.size, np.nan, dtype=np.float32)
+    sigma = np.full(local.size, np.nan, dtype=np.float32)
+    for frame in np.unique(local):
+        rows = np.flatnonzero(local == frame)
+        panel, ss, fs = (c[rows] for c in columns)
+        intensity[rows], sigma[rows] = _integrate(
+            np.ascontiguousarray(frames[frame]),
+            bad_pixels,
+            panel,
+            ss,
+            fs,
+            (params.peak_radius, params.inner_radius, params.outer_radius),
+            (params.min_good_fraction, float(params.min_ring_pixels), params.clip),
+            adu_per_photon or 0.0,
+        )
+    return reflections.assign(intensity=intensity, sigma=sigma)
+
+
+@numba.njit(cache=True, nogil=True)
+def _integrate(
+    frame: FrameArray,
+    bad: BoolArray,
+    panel: IntArray,
+    ss: Float64Array,
+    fs: Float64Array,
+    radii: tuple[float, float, float],
+    limits: tuple[float, float, float],
+    gain: float,
+) -> tuple[Float32Array, Float32Array]:
+    taken = _discs(frame.shape, panel, ss, fs, radii[0])
+    intensity = np.full(panel.size, np.nan, dtype=np.float32)
+    sigma = np.full(panel.size, np.nan, dtype=np.float32)
+    ring = np.empty(int(4 * (radii[2] + 1) ** 2) + 8)
+    for i in range(panel.size):
+        n, n_all, total, m = _collect(
+            frame[panel[i]], bad[panel[i]], taken[panel[i]], ss[i], fs[i], radii, ring
+        )
+        if n < limits[0] * n_all or m < limits[1]:
+            continue
+        mean, variance, kept = _clipped(ring[:m], limits[2])
+        if kept < limits[1]:
+            continue
+        value = (total - n * mean) * n_all / n
+        noise = n_all**2 / n * variance * (1.0 + n / kept) + gain * max(value, 0.0)
+        intensity[i], sigma[i] = value, np.sqrt(noise)
+    return intensity, sigma
+
+
+@numba.njit(cache=True, nogil=True)
+def _discs(
+    shape: tuple[int, int, int], panel: IntArray, ss: Float64Array, fs: Float64Array, radius: float
+) -> BoolArray:
+    taken = np.zeros(shape, dtype=np.bool_)
+    reach = int(np.ceil(radius))
+    for i in range(panel.size):
+        for y in range(max(0, int(ss[i]) - reach), min(shape[1], int(ss[i]) + reach + 2)):
+            for x in range(max(0, int(fs[i]) - reach), min(shape[2], int(fs[i]) + reach + 2)):
+                if (y - ss[i]) ** 2 + (x - fs[i]) ** 2 <= radius**2:
+                    taken[panel[i], y, x] = True
+    return taken
+
+
+@numba.njit(cache=True, nogil=True)
+def _collect(
+    image: FrameArray,
+    bad: BoolArray,
+    taken: BoolArray,
+    ss: float,
+    fs: float,
+    radii: tuple[float, float, float],
+    ring: Float64Array,
+) -> tuple[int, int, float, int]:
+    """Sum the disc and gather the ring: good disc pixels, all disc pixels, their sum, ring pixels."""
+    n, n_all, m, total = 0, 0, 0, 0.0
+    reach = int(np.ceil(radii[2]))
+    cy, cx = int(np.floor(ss + 0.5)), int(np.floor(fs + 0.5))
+    for y in range(cy - reach, cy + reach + 1):
+        for x in range(cx - reach, cx + reach + 1):
+            squared = (y - ss) ** 2 + (x - fs) ** 2
+            disc = squared <= radii[0] ** 2
+            n_all += disc
+            if y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1] or bad[y, x]:
+                continue
+            value = float(image[y, x])
+            if not np.isfinite(value):
+                continue
+            if disc:
+                n += 1
+                total += value
+            elif radii[1] ** 2 <= squared <= radii[2] ** 2 and not taken[y, x]:
+                ring[m] = value
+                m += 1
+    return n, n_all, total, m
+
+
+@numba.njit(cache=True, nogil=True)
+def _clipped(values: Float64Array, clip: float) -> tuple[float, float, int]:
+    """Return mean, variance and number of the values within ``clip`` standard deviations of their mean."""
+    mean, spread = values.mean(), values.std()
+    kept, total, squares = 0, 0.0, 0.0
+    for value in values:
+        if abs(value - mean) <= clip * spread + 1e-9:
+            kept += 1
+            total += value - mean
+            squares += (value - mean) ** 2
+    shift = total / max(kept, 1)
+    variance = max(squares / max(kept, 1) - shift**2, 0.0) * kept / max(kept - 1, 1)
+    return mean + shift, variance, kept

@@ -1,0 +1,63 @@
+"""What can be chosen about inference: decoding, engine and stream."""
+
+from dataclasses import dataclass
+
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.types import MAX_CXI_PEAKS
+
+
+@dataclass(frozen=True)
+class DecodeParams(Parameters):
+    """How a logit map becomes peaks. The threshold comes from the model card."""
+
+    min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
+    max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
+    min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
+    background_radius: int = parameter(
+        6, meaning="radius of the disc of the local background", unit="px", ge=2, le=30
+    )
+    guard: int = parameter(
+        1, meaning="pixels around any peak that stay out of the background", unit="px", ge=0, le=5
+    )
+    split_distance: int = parameter(
+        0,
+        meaning="a component with maxima at least this far apart is split; 0 never splits",
+        unit="px",
+        ge=0,
+        le=10,
+    )
+    max_peaks: int = parameter(MAX_CXI_PEAKS, meaning="peaks kept per frame, the best scores first", ge=1)
+
+
+@dataclass(frozen=True)
+class EngineParams(Parameters):
+    """How the network runs."""
+
+    device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
+    precision: str = parameter(
+        "auto",
+        meaning="arithmetic of the network; auto is bfloat16 on a GPU and float32 on the CPU",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    chunk_pixels: int = parameter(
+        0, meaning="pixels per forward pass; 0 fits them to the device's memory", unit="px", ge=0
+    )
+    memory_share: float = parameter(
+        0.6, meaning="share of a GPU's free memory that a forward pass may fill", gt=0, le=1
+    )
+    compile: bool = parameter(
+        False, meaning="compile the network for the panel shape (slow start, faster run)"
+    )
+    decode_threads: int = parameter(1, meaning="threads that decode on the CPU", ge=1)
+
+
+@dataclass(frozen=True)
+class StreamParams(Parameters):
+    """How a run is streamed."""
+
+    batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
+    readers: int = parameter(2, meaning="reader threads", ge=1)
+    finders: int = parameter(
+        1, meaning="threads that find peaks; 2 overlap transfer and network on a GPU", ge=1
+    )
+    queue_batches: int = parameter(4, meaning="batches waiting between two stages at most", ge=1)

@@ -1,0 +1,110 @@
+"""Where a stream's peaks go."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peaknet_pipeline.tables import arrow_schema, check_table, empty_table, replace_atomically
+from peaknet_pipeline.types import PEAKS, FrameArray, PeakTable
+
+
+class PeakSink(Protocol):
+    """Takes a stream's batches in frame order, in one thread; an exception leaves nothing half-written."""
+
+    def __enter__(self) -> Self:
+        """Start."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish, or give up if there is an exception."""
+
+    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+        """Take the peaks of ``frames`` (n, n_panels, ss, fs), numbered from ``first_frame``."""
+
+
+class TableCollector:
+    """Keeps all peaks in memory."""
+
+    def __init__(self) -> None:
+        self._parts: list[PeakTable] = []
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to finish."""
+
+    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+        """Keep the peaks."""
+        if len(peaks):
+            self._parts.append(peaks)
+
+    def table(self) -> PeakTable:
+        """Return the peaks so far."""
+        return pd.concat(self._parts, ignore_index=True) if self._parts else empty_table(PEAKS)
+
+
+class ParquetSink:
+    """Writes peaks to a Parquet file in row groups; the file takes its name only at a good end.
+
+    Parameters
+    ----------
+    path : Path
+    group_rows : int
+        Rows gathered before they are written.
+    extra : mapping, optional
+        Goes into the file's key-value metadata (provenance).
+
+    """
+
+    def __init__(
+        self, path: Path, *, group_rows: int = 50_000, extra: Mapping[str, str] | None = None
+    ) -> None:
+        self.path = path
+        self._group_rows = group_rows
+        schema = arrow_schema(PEAKS)
+        added = {k.encode(): v.encode() for k, v in (extra or {}).items()}
+        self._schema = schema.with_metadata({**(schema.metadata or {}), **added})
+        self._waiting: list[PeakTable] = []
+
+    def __enter__(self) -> Self:
+        """Open a temporary file beside the final one."""
+        self._replace = replace_atomically(self.path)
+        self._writer = pq.ParquetWriter(self._replace.__enter__(), self._schema, compression="zstd")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the file its name, or remove it if there is an exception."""
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+        except BaseException as error:
+            self._replace.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._replace.__exit__(kind, value, traceback)
+
+    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+        """Check the peaks against the schema and write full row groups."""
+        check_table(peaks, PEAKS)
+        self._waiting.append(peaks)
+        if sum(map(len, self._waiting)) >= self._group_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        parts = [part for part in self._waiting if len(part)]
+        self._waiting = []
+        if parts:
+            table = pd.concat(parts, ignore_index=True)[PEAKS.column_names()]
+            self._writer.write_table(pa.Table.from_pandas(table, schema=self._schema, preserve_index=False))

@@ -1,0 +1,213 @@
+"""A run as a stream in one process: reader threads → queue → finder threads → queue → sinks, in frame order.
+
+Any finder fits: the network's :class:`~peaknet_pipeline.infer.engine.Engine` or a classical one.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped, Window
+from peaknet_pipeline.infer.occupancy import StageClock, StreamReport, report_stream
+from peaknet_pipeline.infer.params import StreamParams
+from peaknet_pipeline.infer.sinks import PeakSink, TableCollector
+from peaknet_pipeline.types import FrameArray, PeakTable
+
+
+class FrameReader(Protocol):
+    """Gives frames by range, raw, (n, n_panels, ss, fs); a ``runs.run.Run`` is one."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+
+    def read(self, start: int, stop: int) -> FrameArray:
+        """Return the frames ``start`` to ``stop``."""
+
+
+RunOpener = Callable[[], AbstractContextManager[FrameReader]]
+"""Opens the run anew; called once in each reader thread."""
+
+Finder = Callable[[FrameArray, int], PeakTable]
+"""Raw frames and the first one's number to peaks; with several finder threads it is called from each."""
+
+Progress = Callable[[int, int], None]
+"""Frames done and frames in all."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive frames on their way, with their peaks once found."""
+
+    number: int
+    first_frame: int
+    frames: FrameArray
+    peaks: PeakTable | None = None
+
+
+def stream_run(
+    open_run: RunOpener,
+    find: Finder,
+    *,
+    params: StreamParams | None = None,
+    sinks: Sequence[PeakSink] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[PeakTable, StreamReport]:
+    """Find the peaks of a run, reading, finding and writing at the same time.
+
+    Parameters
+    ----------
+    open_run : callable
+        Opens the run; every reader thread opens its own.
+    find : callable
+        Frames (n, n_panels, ss, fs) and the first frame's number to a PeakTable.
+    params : StreamParams, optional
+    sinks : sequence of PeakSink, optional
+        Take the peaks in frame order. None collects them in memory instead.
+    start, stop : int
+        Range of frames; all by default.
+    progress : callable, optional
+        Called in the calling thread after each batch.
+
+    Returns
+    -------
+    PeakTable
+        All peaks; empty if ``sinks`` were given.
+    StreamReport
+
+    Raises
+    ------
+    StreamError
+        The range is not within the run.
+    BaseException
+        Whatever was raised first in any stage: all threads have ended then, and the sinks have given up.
+
+    """
+    stream = _Stream(open_run, find, params or StreamParams(), start, stop)
+    collector = TableCollector()
+    report = stream.run([collector] if sinks is None else sinks, progress)
+    return collector.table(), report
+
+
+class _Stream:
+    def __init__(
+        self, open_run: RunOpener, find: Finder, params: StreamParams, start: int, stop: int | None
+    ) -> None:
+        self.open_run, self.find, self.params = open_run, find, params
+        self.start, self.end = start, _checked_range(open_run, start, stop)
+        self.n_batches = -(-(self.end - start) // params.batch_frames)
+        self.stop = StopSignal()
+        in_flight = 2 * params.queue_batches + params.readers + params.finders
+        self.window = Window(in_flight, self.n_batches, self.stop)
+        self.to_find: Channel[Batch] = Channel(params.queue_batches, params.readers, self.stop)
+        self.to_write: Channel[Batch] = Channel(params.queue_batches, params.finders, self.stop)
+        self.clocks = (
+            StageClock("read", params.readers),
+            StageClock("find", params.finders),
+            StageClock("write", 1),
+        )
+
+    def run(self, sinks: Sequence[PeakSink], progress: Progress | None) -> StreamReport:
+        """Run all threads; the calling thread writes, so that it is the one that Ctrl-C interrupts."""
+        started = time.perf_counter()
+        workers = [(self._read, "read")] * self.params.readers + [(self._find, "find")] * self.params.finders
+        threads = [threading.Thread(target=self._guard, args=(work,), name=name) for work, name in workers]
+        n_peaks = 0
+        try:
+            with ExitStack() as stack:
+                for sink in sinks:
+                    stack.enter_context(sink)
+                for thread in threads:
+                    thread.start()
+                n_peaks = self._write(sinks, progress)
+        except StreamStopped:
+            raise self.stop.error or StreamError("the stream was stopped") from None
+        except BaseException as error:
+            self.stop.stop(error)
+            raise
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        seconds = time.perf_counter() - started
+        return report_stream(self.clocks, frames=self.end - self.start, peaks=n_peaks, seconds=seconds)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StreamStopped:
+            pass
+        except BaseException as error:
+            self.stop.stop(error)
+
+    def _read(self) -> None:
+        clock = self.clocks[0]
+        with self.open_run() as run:
+            while True:
+                number, waited = self.window.take()
+                clock.add(blocked=waited)
+                if number is None:
+                    break
+                first = self.start + number * self.params.batch_frames
+                with clock.working():
+                    frames = run.read(first, min(first + self.params.batch_frames, self.end))
+                clock.add(blocked=self.to_find.put(Batch(number, first, frames)))
+        self.to_find.close()
+
+    def _find(self) -> None:
+        clock = self.clocks[1]
+        while True:
+            batch, waited = self.to_find.get()
+            clock.add(starved=waited)
+            if batch is None:
+                break
+            with clock.working():
+                peaks = self.find(batch.frames, batch.first_frame)
+            found = Batch(batch.number, batch.first_frame, batch.frames, peaks)
+            clock.add(blocked=self.to_write.put(found))
+        self.to_write.close()
+
+    def _write(self, sinks: Sequence[PeakSink], progress: Progress | None) -> int:
+        clock = self.clocks[2]
+        early: dict[int, Batch] = {}
+        n_peaks, next_number = 0, 0
+        while next_number < self.n_batches:
+            batch, waited = self.to_write.get()
+            clock.add(starved=waited)
+            if batch is None:
+                raise StreamError(
+                    "the stream ended early", expected=self.n_batches, found=f"{next_number} batches"
+                )
+            early[batch.number] = batch
+            while (ready := early.pop(next_number, None)) is not None:
+                with clock.working():
+                    n_peaks += _deliver(ready, sinks)
+                next_number += 1
+                self.window.finish()
+                if progress is not None:
+                    progress(ready.first_frame + len(ready.frames) - self.start, self.end - self.start)
+        return n_peaks
+
+
+def _deliver(batch: Batch, sinks: Sequence[PeakSink]) -> int:
+    peaks = batch.peaks
+    if peaks is None:
+        raise StreamError("the finder gave no table", where=f"frame {batch.first_frame}", found=None)
+    for sink in sinks:
+        sink.write(peaks, batch.frames, batch.first_frame)
+    return len(peaks)
+
+
+def _checked_range(open_run: RunOpener, start: int, stop: int | None) -> int:
+    with open_run() as run:
+        n_frames = run.n_frames
+    end = n_frames if stop is None else stop
+    if not 0 <= start <= end <= n_frames:
+        raise StreamError("no such frames", expected=f"within 0 … {n_frames}", found=f"{start} … {end}")
+    return end

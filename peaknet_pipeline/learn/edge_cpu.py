@@ -1,0 +1,81 @@
+"""The edge network on a CPU, from raw panels to logits: bfloat16, channels last, few panels at a time."""
+
+import copy
+from typing import Any, cast
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.edge import EdgeNet
+from peaknet_pipeline.learn.model import PeakNet
+from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.learn.normalise_cpu import normalise_cells
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
+
+GROUP_PIXELS = 1 << 20
+"""Small panels go through the network together: each call costs as much as a tenth of a megapixel."""
+
+
+class EdgeOnCpu:
+    """An edge network prepared for a CPU: ``model(normalise(images, good))`` to bfloat16's precision.
+
+    Parameters
+    ----------
+    model : PeakNet
+        Of the edge family; it is copied, not changed.
+    normalisation : NormaliseParameters, optional
+        As stored with the weights.
+
+    Raises
+    ------
+    ModelError
+        A network of another family.
+
+    """
+
+    def __init__(self, model: PeakNet, normalisation: NormaliseParameters | None = None) -> None:
+        if model.config.family != "edge":
+            raise ModelError("not an edge network", expected="family edge", found=model.config.family)
+        self.config = model.config
+        self.normalisation = normalisation or NormaliseParameters()
+        network = copy.deepcopy(model.network).eval().requires_grad_(False)
+        network = network.to(device="cpu", dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = cast(EdgeNet, network)
+
+    def logits(self, images: FrameArray, good: BoolArray) -> Float32Array:
+        """Return the logits of "peak" of raw panels, all (n, ss, fs); bad pixels get −100."""
+        out = np.empty(images.shape, dtype=np.float32)
+        step = max(1, GROUP_PIXELS // max(images[:1].size, 1))
+        for first in range(0, len(images), step):
+            cells = self.cells(images[first : first + step], good[first : first + step])
+            bits = cells.permute(0, 2, 3, 1).contiguous().view(torch.uint16).numpy()
+            for panel in range(len(bits)):
+                _spread(bits[panel], good[first + panel], self.config.stem, out[first + panel])
+        return out
+
+    def cells(self, images: FrameArray, good: BoolArray) -> Tensor:
+        """Return bfloat16 outputs in space-to-depth order: (n, n_outputs · stem², ss / stem, fs / stem)."""
+        with torch.inference_mode():
+            cells = normalise_cells(
+                images, good, stem=self.config.stem, params=self.normalisation, pad_to=self.config.stride
+            )
+            return self.network.forward_cells(cells)
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(bits: Any, good: Any, stem: int, out: Any) -> None:
+    """Undo space to depth: bfloat16 bits (ss / stem, fs / stem, stem² …) to float32 (ss, fs)."""
+    height, width = out.shape
+    line = np.empty(bits.shape[1] * stem, dtype=np.uint32)
+    values = line.view(np.float32)
+    for ss in range(height):
+        shift = (ss % stem) * stem
+        for part in range(stem):
+            line[part::stem] = bits[ss // stem, :, shift + part]
+        for fs in range(width):
+            line[fs] <<= np.uint32(16)
+        for fs in range(width):
+            out[ss, fs] = values[fs] if good[ss, fs] else np.float32(-100.0)

@@ -1,0 +1,184 @@
+"""Pictures of the detector: virtual powder, mask, frames with their peaks."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peaknet_pipeline.plots.style import (
+    BACKGROUND,
+    FINDER_MARKERS,
+    IMAGE_COLOURS,
+    colour_of,
+    intensity_range,
+    label_axes,
+    legend_below,
+    name_of,
+    new_figure,
+    to_png,
+)
+from peaknet_pipeline.types import Float64Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Image = npt.NDArray[Any]
+Extent = tuple[float, float, float, float]
+Ring = tuple[float, str]
+"""Radius in pixels from the origin, and what is written beside it."""
+
+
+def plot_image(
+    image: Image, *, title: str, unit: str = "adu", extent: Extent | None = None, rings: Sequence[Ring] = ()
+) -> bytes:
+    """Draw an assembled image, e.g. a virtual powder.
+
+    Parameters
+    ----------
+    image : (rows, columns)
+        As ``geometry.assemble`` gives; NaN where there is no good pixel.
+    title : str
+    unit : str
+        Of the values.
+    extent : tuple, optional
+        left, right, bottom, top in laboratory pixels (``image_extent``); else pixels from the upper left.
+    rings : sequence of (radius, text)
+        Circles around the origin, in pixels; they need ``extent``.
+
+    """
+    figure, (axes,) = new_figure(8.0, _height(np.shape(image), extent, 8.0))
+    shown = _draw(axes, np.asarray(image, dtype=np.float64), extent)
+    figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
+    _draw_rings(axes, rings if extent else ())
+    _label_image(axes, title, extent)
+    return to_png(figure)
+
+
+def plot_mask(image: Image, *, title: str, extent: Extent | None = None) -> bytes:
+    """Draw an assembled mask: 1 bad, 0 good, NaN no panel."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    figure, (axes,) = new_figure(8.0, _height(np.shape(image), extent, 8.8))
+    values = np.asarray(image, dtype=np.float64)
+    colours = {"good": "#F5F5F5", "bad": "#D55E00", "no panel": "#444444"}
+    kind = np.where(np.isnan(values), 2, values > 0)
+    axes.imshow(
+        kind, cmap=ListedColormap(list(colours.values())), vmin=0, vmax=2, extent=extent, interpolation="none"
+    )
+    n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
+    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in colours.items()})
+    share = n_bad / n_pixels if n_pixels else 0.0
+    _label_image(axes, f"{title}\n{n_bad} of {n_pixels} pixels bad ({share:.2%})", extent)
+    return to_png(figure)
+
+
+def plot_frame_peaks(
+    image: Image,
+    peaks: Mapping[str, Float64Array],
+    *,
+    title: str,
+    extent: Extent | None = None,
+    unit: str = "adu",
+    window: Extent | None = None,
+) -> bytes:
+    """Draw a frame with the peaks of each finder, and the truth where it is known.
+
+    Parameters
+    ----------
+    image : (rows, columns)
+        Assembled frame.
+    peaks : mapping of name to (n, 2) float64
+        x, y of each finder's peaks in the coordinates of ``extent``; names ``classical``, ``peaknet``,
+        ``truth``.
+    extent : tuple, optional
+        left, right, bottom, top in laboratory pixels.
+    window : tuple, optional
+        left, right, bottom, top of the part to show; all by default.
+
+    """
+    figure, (axes,) = new_figure(8.0, _height(np.shape(image), window or extent, 8.0) + 0.4)
+    shown = _draw(axes, np.asarray(image, dtype=np.float64), extent, high=99.9)
+    figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
+    sizes = {"classical": 70.0, "peaknet": 110.0, "truth": 30.0}
+    for number, (name, positions) in enumerate(peaks.items()):
+        marker = FINDER_MARKERS.get(name, "D")
+        colour = _on_image(name, number)
+        places = np.asarray(positions, dtype=np.float64).reshape(-1, 2)
+        axes.scatter(
+            places[:, 0],
+            places[:, 1],
+            s=sizes.get(name, 50.0),
+            marker=marker,
+            linewidths=1.1,
+            label=f"{name_of(name)} ({len(places)})",
+            c=colour if marker == "+" else None,
+            facecolors=None if marker == "+" else "none",
+            edgecolors=None if marker == "+" else colour,
+        )
+    legend_below(axes, dark=True)
+    _label_image(axes, title, extent)
+    if window:
+        axes.set_xlim(window[0], window[1])
+        axes.set_ylim(window[2], window[3])
+    return to_png(figure)
+
+
+def _height(shape: tuple[int, ...], extent: Extent | None, width: float) -> float:
+    """Return the height in inches at which an image of this shape fills a figure without empty bands."""
+    left, right, bottom, top = extent or (0.0, float(shape[1]), float(shape[0]), 0.0)
+    ratio = abs(top - bottom) / max(abs(right - left), 1e-9)
+    return float(np.clip((width - 2.0) * ratio + 1.1, 3.0, 14.0))
+
+
+def _draw(axes: "Axes", values: Float64Array, extent: Extent | None, high: float = 99.7) -> Any:
+    import matplotlib as mpl
+
+    low, top = intensity_range(values, high=high)
+    colours = mpl.colormaps[IMAGE_COLOURS].with_extremes(bad=BACKGROUND)
+    # Few, bright pixels must survive the reduction to the picture's size: the maximum of each block is shown.
+    reduced = _reduce(values, 900)
+    return axes.imshow(
+        reduced, cmap=colours, vmin=low, vmax=top, extent=extent or _own_extent(values), interpolation="none"
+    )
+
+
+def _own_extent(values: Float64Array) -> Extent:
+    return (-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)
+
+
+def _reduce(values: Float64Array, side: int) -> Float64Array:
+    """Return the image reduced to at most about ``side`` pixels a side, by the maximum of each block."""
+    factor = -(-max(values.shape) // side)
+    if factor <= 1:
+        return values
+    padded = np.full([-(-n // factor) * factor for n in values.shape], -np.inf)
+    padded[: values.shape[0], : values.shape[1]] = np.where(np.isnan(values), -np.inf, values)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor).max(axis=(1, 3))
+    return np.where(np.isneginf(blocks), np.nan, blocks)
+
+
+def _draw_rings(axes: "Axes", rings: Sequence[Ring]) -> None:
+    from matplotlib.patches import Circle
+
+    for radius, text in rings:
+        axes.add_patch(Circle((0.0, 0.0), radius, fill=False, color="white", lw=0.8, ls="--"))
+        side = radius / np.sqrt(2)
+        box = {"facecolor": "#2B3A5C", "edgecolor": "none", "pad": 1.5}
+        axes.text(
+            side, side, text, color="white", fontsize=8, ha="center", va="center", bbox=box, clip_on=True
+        )
+
+
+def _label_image(axes: "Axes", title: str, extent: Extent | None) -> None:
+    axes.grid(visible=False)
+    origin = "from the beam" if extent else "from the corner"
+    label_axes(axes, title, f"x {origin} / px", f"y {origin} / px")
+
+
+def _on_image(name: str, number: int) -> str:
+    """Return a colour that stands out on the image's blues and yellows."""
+    return {"classical": "#FFFFFF", "peaknet": "#FF7F0E", "truth": "#7CFC9A"}.get(
+        name, colour_of(name, number)
+    )

@@ -1,0 +1,284 @@
+"""Find bad pixels from the frames of a run, without an expert: hot, noisy and dead ones.
+
+Each frame is compared, pixel by pixel, with what the neighbourhood shows over the run, scaled to the frame's
+own background. A Bragg spot brightens a pixel in a few frames; a hot pixel stands out in nearly all of them.
+What stands out over more than a few adjoining pixels (a ring, the edge of a beamstop's shadow, a jet) is left
+alone.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.runs.local_median import local_median
+from peaknet_pipeline.runs.masks import MaskSource, combine_masks
+from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.statistics import (
+    Progress,
+    compute_statistics,
+    frame_ranges,
+    frames_per_batch,
+    sample_frames,
+)
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, RunStatistics
+
+MIN_COUNT = 3
+SCALE_PIXELS = 65536
+
+
+@dataclass(frozen=True)
+class BadPixelParams(Parameters):
+    """How bad pixels are found from a run's frames."""
+
+    n_sigma: float = parameter(
+        5.0, meaning="a pixel stands out of its neighbourhood by more than this", unit="σ", gt=0
+    )
+    hot_fraction: float = parameter(
+        0.8, meaning="hot or dead: stands out in at least this part of the frames", gt=0, le=1
+    )
+    sharp_fraction: float = parameter(
+        0.5, meaning="the same for one or two adjoining pixels, too sharp for a spot", gt=0, le=1
+    )
+    noisy_fraction: float = parameter(
+        0.2, meaning="noisy: stands out, up or down, in this part of the frames", gt=0, le=1
+    )
+    noise_ratio: float = parameter(
+        4.0, meaning="noisy: spread over the neighbours' spread, largest frame left out", gt=1
+    )
+    max_cluster: int = parameter(
+        9, meaning="more adjoining pixels than this are a real feature", unit="px", ge=1
+    )
+    radius: int = parameter(3, meaning="half width of the neighbourhood", unit="px", ge=1, le=15)
+    min_expected: float = parameter(20.0, meaning="dead: photons that the neighbours saw over the run", gt=0)
+    min_frames: int = parameter(8, meaning="with fewer frames nothing is told about a pixel", ge=3)
+    max_frames: int = parameter(500, meaning="frames looked at, evenly spaced over the run", ge=3)
+
+
+@dataclass(frozen=True)
+class BadPixelReport:
+    """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask."""
+
+    bad_pixels: BoolArray
+    hot: BoolArray
+    noisy: BoolArray
+    dead: BoolArray
+    sources: tuple[MaskSource, ...]
+
+
+@dataclass(frozen=True)
+class OutlierCounts:
+    """In how many frames each pixel lay above or below its neighbourhood, (n_panels, ss, fs) int32 each."""
+
+    high: npt.NDArray[np.int32]
+    low: npt.NDArray[np.int32]
+    n_frames: int
+
+
+def find_bad_pixels(
+    run: Run,
+    statistics: RunStatistics | None = None,
+    params: BadPixelParams | None = None,
+    *,
+    progress: Progress | None = None,
+) -> BadPixelReport:
+    """Find hot, noisy and dead pixels that a run's own mask doesn't know.
+
+    Parameters
+    ----------
+    run : Run
+        Open run; its ``bad_pixels`` count as known.
+    statistics : RunStatistics, optional
+        Of this run, from :func:`compute_statistics`; computed when not given.
+    params : BadPixelParams, optional
+    progress : callable, optional
+        Called with frames done and frames in all.
+
+    Returns
+    -------
+    BadPixelReport
+        With fewer than ``min_frames`` frames nothing can be told, and nothing is added.
+
+    Raises
+    ------
+    RunError
+        The statistics belong to another detector.
+
+    """
+    params = params or BadPixelParams()
+    statistics = statistics or compute_statistics(run, max_frames=params.max_frames)
+    if statistics.mean.shape != run.stack_shape:
+        raise RunError(
+            "statistics of another detector", expected=run.stack_shape, found=statistics.mean.shape
+        )
+    frames = sample_frames(run.n_frames, params.max_frames)
+    if len(frames) < params.min_frames:
+        return _report(run.bad_pixels, run.mask_sources, *(np.zeros_like(run.bad_pixels) for _ in range(3)))
+    trimmed, spread = trim_largest(statistics)
+    level = local_median(trimmed, run.bad_pixels, params.radius)
+    sigma = local_median(spread, run.bad_pixels, params.radius)
+    counts = count_outliers(run, level, sigma, params.n_sigma, frames, progress=progress)
+    hot = _hot(counts, params) & ~run.bad_pixels
+    noisy = _noisy(counts, spread, sigma, params) & ~run.bad_pixels & ~hot
+    dead = _dead(counts, statistics, level, sigma, params) & ~run.bad_pixels & ~noisy
+    return _report(run.bad_pixels, run.mask_sources, hot, noisy, dead)
+
+
+def trim_largest(statistics: RunStatistics) -> tuple[Float32Array, Float32Array]:
+    """Return mean and standard deviation without each pixel's largest frame: one Bragg spot doesn't count."""
+    n = statistics.n_frames
+    if n < 2:
+        return statistics.mean, statistics.std
+    mean, std, top = (a.astype(np.float64) for a in (statistics.mean, statistics.std, statistics.maximum))
+    trimmed = (n * mean - top) / (n - 1)
+    squares = n * std**2 - (top - mean) ** 2 * n / (n - 1)
+    spread = np.sqrt(np.maximum(squares, 0.0) / (n - 1))
+    return trimmed.astype(np.float32), spread.astype(np.float32)
+
+
+def count_outliers(
+    run: Run,
+    level: Float32Array,
+    sigma: Float32Array,
+    n_sigma: float,
+    frames: npt.NDArray[np.int64],
+    *,
+    progress: Progress | None = None,
+) -> OutlierCounts:
+    """Count for each pixel the frames in which it lies above or below its neighbourhood.
+
+    Parameters
+    ----------
+    run : Run
+    level, sigma : (n_panels, ss, fs) float32
+        What the neighbourhood shows over the run, in the run's intensity unit; NaN: unknown, never counted.
+    n_sigma : float
+    frames : (n,) int64
+        Numbers of the frames to look at, ascending.
+
+    """
+    counts = OutlierCounts(
+        np.zeros(run.stack_shape, np.int32), np.zeros(run.stack_shape, np.int32), n_frames=len(frames)
+    )
+    done = 0
+    for start, stop in frame_ranges(frames, frames_per_batch(run)):
+        batch = run.read(start, stop)
+        flagged = flag_bad(batch, run.geometry) if run.geometry is not None else None
+        ignored = np.zeros((0, 0, 0, 0), dtype=np.bool_) if flagged is None else flagged
+        scales = frame_scales(batch, level, run.bad_pixels)
+        _count(batch, ignored, level, sigma, scales, n_sigma, counts.high, counts.low)
+        done += stop - start
+        if progress is not None:
+            progress(done, len(frames))
+    return counts
+
+
+def frame_scales(frames: npt.NDArray[Any], level: Float32Array, bad_pixels: BoolArray) -> Float64Array:
+    """Return the background of each frame relative to the run's, (n,), from a spread sample of good pixels.
+
+    Values are cut at four times the level plus four, so that spots hardly count.
+    """
+    good = np.flatnonzero((~bad_pixels & np.isfinite(level)).ravel())
+    good = good[:: max(1, good.size // SCALE_PIXELS)]
+    expected = level.ravel()[good].astype(np.float64)
+    total = expected.sum()
+    if not total > 0:
+        return np.ones(frames.shape[0])
+    values = frames.reshape(frames.shape[0], -1)[:, good].astype(np.float64)
+    scales: Float64Array = np.minimum(np.nan_to_num(values), 4.0 * expected + 4.0).sum(axis=1) / total
+    return scales
+
+
+def _hot(counts: OutlierCounts, params: BadPixelParams) -> BoolArray:
+    everywhere = counts.high >= _at_least(params.hot_fraction, counts.n_frames)
+    often = counts.high >= _at_least(params.sharp_fraction, counts.n_frames)
+    return _small_clusters(everywhere, params.max_cluster) | _small_clusters(often, 2)
+
+
+def _noisy(
+    counts: OutlierCounts, spread: Float32Array, sigma: Float32Array, params: BadPixelParams
+) -> BoolArray:
+    out = counts.high + counts.low >= _at_least(params.noisy_fraction, counts.n_frames)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(spread / sigma, posinf=0.0)
+    wide = _small_clusters(out & (ratio > params.noise_ratio), 2)
+    around = ndimage.maximum_filter(np.where(wide, 0.0, ratio), size=(1, 3, 3), mode="constant")
+    # A spot that comes and goes widens its neighbours as well; a noisy pixel stands alone.
+    alone: BoolArray = wide & (around < 0.5 * params.noise_ratio)
+    return alone
+
+
+def _dead(
+    counts: OutlierCounts,
+    statistics: RunStatistics,
+    level: Float32Array,
+    sigma: Float32Array,
+    params: BadPixelParams,
+) -> BoolArray:
+    low = counts.low >= _at_least(params.hot_fraction, counts.n_frames)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        photons = statistics.n_frames * level.astype(np.float64) ** 2 / sigma.astype(np.float64) ** 2
+    silent = (
+        (statistics.std == 0) & (statistics.mean < level) & (sigma > 0) & (photons >= params.min_expected)
+    )
+    never = np.isnan(statistics.mean)
+    return _small_clusters(low | silent, params.max_cluster) | never
+
+
+def _at_least(fraction: float, n_frames: int) -> int:
+    return max(MIN_COUNT, math.ceil(fraction * n_frames))
+
+
+def _small_clusters(flagged: BoolArray, max_size: int) -> BoolArray:
+    """Keep 8-connected clusters, within panels, of at most ``max_size`` pixels."""
+    structure = np.zeros((3, 3, 3), dtype=np.int64)
+    structure[1] = 1
+    labels, n = ndimage.label(flagged, structure=structure)
+    small = np.bincount(labels.ravel(), minlength=n + 1) <= max_size
+    small[0] = False
+    kept: BoolArray = small[labels]
+    return kept
+
+
+def _report(
+    known: BoolArray, known_sources: tuple[MaskSource, ...], hot: BoolArray, noisy: BoolArray, dead: BoolArray
+) -> BadPixelReport:
+    joint, sources = combine_masks({"known": known, "hot": hot, "noisy": noisy, "dead": dead})
+    found = tuple(dataclasses.replace(source) for source in sources[1:])
+    return BadPixelReport(joint, hot, noisy, dead, (*known_sources, *found))
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _count(
+    frames: npt.NDArray[Any],
+    ignored: npt.NDArray[np.bool_],
+    level: Float32Array,
+    sigma: Float32Array,
+    scales: Float64Array,
+    n_sigma: float,
+    high: npt.NDArray[np.int32],
+    low: npt.NDArray[np.int32],
+) -> None:
+    n_panels, height, width = level.shape
+    has_ignored = ignored.shape[0] > 0
+    for row in numba.prange(n_panels * height):
+        p, y = row // height, row % height
+        for n in range(frames.shape[0]):
+            root = math.sqrt(scales[n]) if scales[n] > 1.0 else 1.0
+            for x in range(width):
+                if has_ignored and ignored[n, p, y, x]:
+                    continue
+                value = np.float64(frames[n, p, y, x])
+                excess = value - scales[n] * level[p, y, x]
+                bound = n_sigma * sigma[p, y, x] * root
+                if excess > bound:
+                    high[p, y, x] += 1
+                elif -excess > bound:
+                    low[p, y, x] += 1

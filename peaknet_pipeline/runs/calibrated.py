@@ -1,0 +1,88 @@
+"""Calibration files, and runs that are calibrated while they are read."""
+
+import dataclasses
+from concurrent.futures import Executor
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.tables import replace_atomically
+from peaknet_pipeline.types import FrameArray
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write constants as HDF5 (``/pedestal``, ``/gain``, ``/bad_pixels``), atomically."""
+    with replace_atomically(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+        file["pedestal"] = calibration.pedestal
+        file["pedestal"].attrs["unit"] = "ADC; (gain stage, panel, ss, fs)"
+        file["gain"] = calibration.gain
+        file["gain"].attrs["unit"] = "ADC per keV; (gain stage, panel, ss, fs)"
+        file["bad_pixels"] = calibration.bad_pixels.astype(np.uint8)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read constants.
+
+    Raises
+    ------
+    RunError
+        The file is no calibration file, is damaged, or its shapes disagree.
+
+    """
+    with open_hdf5(Path(path)) as file:
+        try:
+            calibration = make_calibration(file["pedestal"][()], file["gain"][()])
+            known = file["bad_pixels"][()] != 0 if "bad_pixels" in file else calibration.bad_pixels
+        except DAMAGE as error:
+            raise RunError(
+                f"no calibration file ({error})", where=path, expected="/pedestal and /gain"
+            ) from error
+    if known.shape != calibration.bad_pixels.shape:
+        raise RunError("calibration constants differ in shape", where=path, found=known.shape)
+    return dataclasses.replace(calibration, bad_pixels=calibration.bad_pixels | known)
+
+
+class CalibratedRun(Run):
+    """A run of raw frames that reads as keV or photons, float32.
+
+    The raw run stays open as long as this one and is closed with it.
+    """
+
+    def __init__(self, raw: Run, calibration: Calibration, params: CalibrationParams | None = None) -> None:
+        """Check that the constants fit the run.
+
+        Raises
+        ------
+        RunError
+            They belong to another detector, or the run is not raw.
+
+        """
+        if raw.dtype != np.uint16 or raw.stack_shape != calibration.bad_pixels.shape:
+            expected = f"uint16 {calibration.bad_pixels.shape}"
+            found = f"{raw.dtype} {raw.stack_shape}"
+            raise RunError(
+                "the calibration does not fit the run", where=raw.info.path, expected=expected, found=found
+            )
+        super().__init__(
+            raw._files,
+            raw._sources,
+            info=dataclasses.replace(raw.info, dtype="float32"),
+            geometry=raw.geometry,
+            bad_pixels=raw.bad_pixels | calibration.bad_pixels,
+            mask_sources=raw.mask_sources,
+            clen_m=raw.clen_m,
+        )
+        self._raw = raw
+        self._calibration = calibration
+        self._params = params or CalibrationParams()
+
+    def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
+        """Return calibrated frames, (n, n_panels, ss, fs) float32; see ``calibrate_frames``."""
+        frames = self._raw.read(start, stop, pool=pool).astype(np.uint16, copy=False)
+        energy = self.photon_energy_ev[start:stop] if self._params.photons else None
+        return calibrate_frames(frames, self._calibration, self._params, photon_energy_ev=energy)

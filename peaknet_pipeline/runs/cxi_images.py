@@ -1,0 +1,162 @@
+"""The images of a CXI file: a link to the raw data set, or a virtual data set that stacks panels along ss.
+
+CrystFEL cannot assign peaks to panels that share an fs/ss range (a module dimension, data sets of their own);
+for those the virtual data set is the slab.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.slabs import SlabMap
+from peaknet_pipeline.runs.sources import FrameSource
+from peaknet_pipeline.types import IntArray, Panel
+
+DATA_PATH = "/entry_1/data_1/data"
+
+
+@dataclass(frozen=True)
+class CxiSlab:
+    """The slab that a CXI file shows.
+
+    Attributes
+    ----------
+    shape : (ss, fs)
+    origins : (n_panels, 4) int64
+        First fs, first ss, width and height of each panel in the slab.
+    panels : tuple of Panel
+        The geometry's panels, moved to this slab; empty without a geometry.
+    is_raw : bool
+        The raw data set is this very slab.
+
+    """
+
+    shape: tuple[int, int]
+    origins: IntArray
+    panels: tuple[Panel, ...]
+    is_raw: bool
+
+    def from_stack(self, stack: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Lay a stack (n_panels, ss, fs) out as the slab; 0 where no panel is."""
+        slab = np.zeros(self.shape, dtype=stack.dtype)
+        for number, (fs, ss, width, height) in enumerate(self.origins):
+            slab[ss : ss + height, fs : fs + width] = stack[number, :height, :width]
+        return slab
+
+
+def slab_of(run: Run) -> CxiSlab:
+    """Return the slab in which a run's peaks are written."""
+    dataset = run.sources[0].datasets[0]
+    slab_map = run.sources[0].slab_map
+    is_raw = len(run.sources) == 1 and dataset.ndim == 3 and slab_map.frame_axis == 0
+    if run.geometry is None:
+        n_panels, height, width = run.stack_shape
+        origins = np.array([[0, k * height, width, height] for k in range(n_panels)], dtype=np.int64)
+        return CxiSlab((n_panels * height, width), origins, (), is_raw)
+    if is_raw and not any(panel.stack_index for panel in run.geometry.panels):
+        origins = np.array([_window(panel) for panel in run.geometry.panels], dtype=np.int64)
+        return CxiSlab(dataset.shape[1:], origins, run.geometry.panels, is_raw)
+    return _restacked(run.geometry.panels)
+
+
+def link_images(file: Any, path: Path, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64]) -> None:
+    """Make a run's images reachable at ``/entry_1/data_1/data`` of an open file, ``path`` in the end."""
+    source = run.sources[0]
+    if slab.is_raw and len(source.datasets) == 1 and len(frames) == run.n_frames:
+        dataset = source.datasets[0]
+        file[DATA_PATH] = h5py.ExternalLink(_relative(dataset, path), dataset.name)
+        return
+    layout = h5py.VirtualLayout((len(frames), *slab.shape), dtype=source.datasets[0].dtype)
+    for one in run.sources:
+        for offset, dataset in zip(one.starts, one.datasets, strict=True):
+            _map_dataset(layout, one, dataset, offset, _relative(dataset, path), slab, frames)
+    file.create_virtual_dataset(DATA_PATH, layout, fillvalue=0)
+
+
+def _window(panel: Panel) -> list[int]:
+    return [panel.min_fs, panel.min_ss, panel.max_fs - panel.min_fs + 1, panel.max_ss - panel.min_ss + 1]
+
+
+def _restacked(panels: tuple[Panel, ...]) -> CxiSlab:
+    moved, start = [], 0
+    for panel in panels:
+        _, _, width, height = _window(panel)
+        moved.append(
+            dataclasses.replace(
+                panel,
+                min_fs=0,
+                max_fs=width - 1,
+                min_ss=start,
+                max_ss=start + height - 1,
+                stack_index=(),
+                data_path=None,
+            )
+        )
+        start += height
+    origins = np.array([_window(panel) for panel in moved], dtype=np.int64)
+    return CxiSlab((start, int(origins[:, 2].max())), origins, tuple(moved), False)
+
+
+def _relative(dataset: Any, path: Path) -> str:
+    return os.path.relpath(Path(dataset.file.filename).resolve(), path.resolve().parent)
+
+
+def _map_dataset(
+    layout: Any,
+    source: FrameSource,
+    dataset: Any,
+    offset: int,
+    name: str,
+    slab: CxiSlab,
+    frames: npt.NDArray[np.int64],
+) -> None:
+    virtual = h5py.VirtualSource(name, dataset.name, dataset.shape, dtype=dataset.dtype)
+    n = 1 if source.slab_map.frame_axis is None else dataset.shape[source.slab_map.frame_axis]
+    for first, last, row in _runs_of(frames, offset, offset + n):
+        for number, window in _panel_windows(source.slab_map, slab):
+            fs, ss, width, height = slab.origins[number]
+            selection = _with_frames(window, source.slab_map.frame_axis, slice(first - offset, last - offset))
+            layout[row : row + last - first, ss : ss + height, fs : fs + width] = virtual[selection]
+
+
+def _runs_of(frames: npt.NDArray[np.int64], start: int, stop: int) -> list[tuple[int, int, int]]:
+    """Return (first, last + 1, row) of the stretches of consecutive frames between ``start`` and ``stop``."""
+    rows = np.flatnonzero((frames >= start) & (frames < stop))
+    breaks = np.flatnonzero(np.diff(frames[rows]) != 1) + 1
+    return [
+        (int(frames[part[0]]), int(frames[part[-1]]) + 1, int(part[0]))
+        for part in np.split(rows, breaks)
+        if part.size
+    ]
+
+
+def _panel_windows(slab_map: SlabMap, slab: CxiSlab) -> list[tuple[int, tuple[slice, ...]]]:
+    box = [w.start for w in slab_map.window]
+    if slab_map.cuts:
+        return [
+            (number, tuple(slice(s.start + b, s.stop + b) for s, b in zip(cut, box, strict=True)))
+            for number, cut in slab_map.cuts
+        ]
+    n_panels, height, _ = slab_map.stack_shape
+    if len(box) == 3:
+        return [(k, (slice(box[0] + k, box[0] + k + 1), *slab_map.window[1:])) for k in range(n_panels)]
+    start = box[0]
+    return [
+        (k, (slice(start + k * height, start + (k + 1) * height), slab_map.window[1]))
+        for k in range(n_panels)
+    ]
+
+
+def _with_frames(window: tuple[slice, ...], axis: int | None, frames: slice) -> tuple[slice | int, ...]:
+    """Insert the frame range; a fixed index becomes an integer, so that frames, ss and fs remain."""
+    plain = [w.start if len(window) == 3 and i == 0 else w for i, w in enumerate(window)]
+    if axis is None:
+        return tuple(plain)
+    return (*plain[:axis], frames, *plain[axis:])

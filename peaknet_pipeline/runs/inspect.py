@@ -1,0 +1,223 @@
+"""Tell what a file is, and everything that is wrong with it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
+from peaknet_pipeline.runs.open import assemble_run
+from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.types import Geometry
+
+MAX_LISTED = 40
+SANE_ENERGY_EV = (1e3, 2e5)
+
+
+@dataclass
+class Inspection:
+    """What a file is: facts by name, problems that keep it from being processed, and doubts that don't."""
+
+    path: Path
+    kind: str = "unknown"
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether nothing keeps the file from being processed."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "facts": self.facts,
+            "problems": self.problems,
+            "doubts": self.doubts,
+        }
+
+
+def inspect_path(
+    path: Path | str,
+    geometry: Geometry | Path | str | None = None,
+    *,
+    data_path: str | None = None,
+    root: Path | str | None = None,
+) -> Inspection:
+    """Describe a run or geometry file and list every problem at once; never raises for a bad file.
+
+    Parameters are those of :func:`~peaknet_pipeline.runs.open.open_run`. Of a run the first, middle and last
+    frame are read.
+    """
+    report = Inspection(Path(path))
+    if report.path.suffix == ".geom":
+        _inspect_geometry(report)
+        return report
+    if geometry is not None and not isinstance(geometry, Geometry):
+        try:
+            geometry = read_geometry(geometry)
+        except GeometryError as error:
+            report.problems.append(str(error))
+            geometry = None
+    try:
+        with LinkedFiles(report.path, Path(root) if root is not None else None) as files:
+            _inspect_run(report, files, geometry, data_path)
+    except RunError as error:
+        report.problems.append(str(error))
+    except DAMAGE as error:
+        report.problems.append(str(damaged(report.path, error)))
+    return report
+
+
+def _inspect_geometry(report: Inspection) -> None:
+    try:
+        geometry = read_geometry(report.path)
+    except GeometryError as error:
+        report.problems.append(str(error))
+        return
+    report.kind = "CrystFEL geometry"
+    report.facts |= geometry_facts(geometry)
+    report.doubts += geometry_doubts(geometry)
+
+
+def _inspect_run(
+    report: Inspection, files: LinkedFiles, geometry: Geometry | None, data_path: str | None
+) -> None:
+    report.kind = "HDF5"
+    run, problems = assemble_run(files, geometry, data_path)
+    report.problems += [str(problem) for problem in problems]
+    if run is None:
+        listed = [f"{name} {dtype} {shape}" for name, shape, dtype in files.described()]
+        report.facts["data sets"] = listed[:MAX_LISTED]
+        return
+    report.kind = run.info.file_format
+    report.facts |= _run_facts(run)
+    report.doubts += _run_doubts(run)
+    if run.geometry is not None:
+        report.doubts += geometry_doubts(run.geometry)
+    for frame in sorted({0, run.n_frames // 2, run.n_frames - 1}):
+        _inspect_frame(report, run, frame)
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    info, energy = run.info, run.photon_energy_ev
+    known = energy[np.isfinite(energy)]
+    facts: dict[str, Any] = {
+        "frames": info.n_frames,
+        "stack (panels, ss, fs)": list(info.stack_shape),
+        "dtype": info.dtype,
+        "data": info.data_path,
+        "mask": info.mask_path,
+        "bad pixels": float(run.bad_pixels.mean()),
+        "mask sources": {source.name: source.n_new for source in run.mask_sources},
+        "photon energy, eV": [float(known.min()), float(known.max())] if known.size else None,
+        "bytes": info.size_bytes,
+        "checksum": info.checksum,
+    }
+    first = run.sources[0].datasets[0]
+    facts["chunks"] = list(first.chunks) if first.chunks else None
+    return facts | (geometry_facts(run.geometry) if run.geometry is not None else {})
+
+
+def _run_doubts(run: Run) -> list[str]:
+    doubts = []
+    energy = run.photon_energy_ev
+    low, high = SANE_ENERGY_EV
+    if not np.isfinite(energy).all():
+        doubts.append("The photon energy is not known: name it in the geometry (photon_energy).")
+    elif energy.min() < low or energy.max() > high:
+        doubts.append(
+            f"Photon energies from {energy.min():g} to {energy.max():g} eV are unusual: check the unit."
+        )
+    elif np.ptp(energy) > 0.05 * energy.mean():
+        doubts.append(f"The photon energy changes by {np.ptp(energy) / energy.mean():.0%} within the run.")
+    if run.geometry is None:
+        doubts.append("There is no geometry: peaks can be found, but neither resolution nor lattices.")
+    if run.clen_m is not None and np.ptp(run.clen_m) > 1e-4:
+        doubts.append(f"The camera length changes by {1e3 * np.ptp(run.clen_m):.2f} mm within the run.")
+    if run.bad_pixels.mean() > 0.3:
+        doubts.append(f"{run.bad_pixels.mean():.0%} of the pixels are bad: check the mask's polarity.")
+    dataset = run.sources[0].datasets[0]
+    chunk_frames = dataset.chunks[0] if dataset.chunks and dataset.ndim > 2 else 1
+    if chunk_frames > 1:
+        doubts.append(f"Chunks hold {chunk_frames} frames each: read batches of a multiple of that.")
+    return doubts
+
+
+def _inspect_frame(report: Inspection, run: Run, frame: int) -> None:
+    try:
+        values = run.read(frame, frame + 1)
+    except PeaknetError as error:
+        report.problems.append(str(error))
+        return
+    good = ~run.bad_pixels
+    flagged = flag_bad(values, run.geometry) if run.geometry is not None else None
+    if flagged is not None:
+        good = good & ~flagged[0]
+    kept = values[0][good].astype(np.float64)
+    finite = kept[np.isfinite(kept)]
+    facts = report.facts.setdefault("frames looked at", {})
+    if not finite.size:
+        report.doubts.append(f"Frame {frame} has no good pixel with a value.")
+        return
+    facts[frame] = {"min": finite.min(), "median": float(np.median(finite)), "max": finite.max()}
+    if finite.size < kept.size:
+        report.doubts.append(
+            f"Frame {frame} has {kept.size - finite.size} good pixels without a value (NaN)."
+        )
+    if finite.min() == finite.max():
+        report.doubts.append(f"Frame {frame} has the value {finite.min():g} everywhere.")
+
+
+def geometry_facts(geometry: Geometry) -> dict[str, Any]:
+    """Return what a geometry says, by name."""
+    lengths = sorted({panel.clen_m for panel in geometry.panels})
+    facts: dict[str, Any] = {
+        "panels": len(geometry.panels),
+        "pixel size, µm": sorted({round(1e6 * panel.pixel_size_m, 3) for panel in geometry.panels}),
+        "camera length, m": geometry.clen_path or [lengths[0], lengths[-1]],
+        "bad regions": len(geometry.bad_regions),
+        "bad by geometry": float(geometry_bad_pixels(geometry).mean()),
+    }
+    if geometry.photon_energy_ev is not None and np.isfinite(lengths).all():
+        inv_d = resolution_map(geometry, geometry.photon_energy_ev)[~geometry_bad_pixels(geometry)]
+        facts["resolution, Å"] = [float(1 / max(inv_d.max(), 1e-9)), float(1 / max(inv_d.min(), 1e-9))]
+    return facts
+
+
+def geometry_doubts(geometry: Geometry) -> list[str]:
+    """Return what is unusual about a geometry, in words."""
+    doubts = []
+    if any(panel.clen_m < 0.005 for panel in geometry.panels):
+        doubts.append("A panel is nearer than 5 mm to the sample: check clen, coffset and their units.")
+    if any(panel.clen_m > 20 for panel in geometry.panels):
+        doubts.append("A panel is more than 20 m from the sample: is clen given in mm without its unit?")
+    for panel in geometry.panels:
+        lengths = np.linalg.norm(panel.fs_vec), np.linalg.norm(panel.ss_vec)
+        if max(abs(length - 1) for length in lengths) > 0.02:
+            doubts.append(f"Panel {panel.name} has steps of {lengths[0]:.3f} and {lengths[1]:.3f} pixels.")
+        if abs(np.dot(panel.fs_vec, panel.ss_vec)) > 0.02:
+            doubts.append(f"The axes of panel {panel.name} are not at right angles.")
+    shared = _overlapping_windows(geometry)
+    if shared:
+        doubts.append(f"Panels {shared[0]} and {shared[1]} share pixels of the data set.")
+    return doubts[:MAX_LISTED]
+
+
+def _overlapping_windows(geometry: Geometry) -> tuple[str, str] | None:
+    panels = sorted(geometry.panels, key=lambda p: (p.data_path or "", p.stack_index, p.min_ss))
+    for i, one in enumerate(panels):
+        for other in panels[i + 1 :]:
+            same = (one.data_path, one.stack_index) == (other.data_path, other.stack_index)
+            if not same or other.min_ss > one.max_ss:
+                break
+            if one.min_fs <= other.max_fs and other.min_fs <= one.max_fs:
+                return one.name, other.name
+    return None

@@ -1,0 +1,60 @@
+"""Look into a file in a process of its own first: HDF5 itself can crash or loop for ever on a damaged file.
+
+Run as ``python -m peaknet_pipeline.runs.probe PATH [GEOMETRY]`` it reads the first, middle and last frame and
+prints the inspection as JSON.
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.inspect import inspect_path
+
+MEMORY_BYTES = 8 * 2**30
+
+
+def probe_run(
+    path: Path, geometry: Path | None = None, *, root: Path | None = None, timeout_s: float = 60.0
+) -> dict[str, object]:
+    """Inspect a run in a process of its own, bounded in time and memory.
+
+    Returns
+    -------
+    What :func:`~peaknet_pipeline.runs.inspect.inspect_path` reports, as a dict.
+
+    Raises
+    ------
+    RunError
+        The file makes the reading process crash or take longer than ``timeout_s``.
+
+    """
+    arguments = [str(path), str(geometry or ""), str(root or "")]
+    command = [sys.executable, "-m", "peaknet_pipeline.runs.probe", *arguments]
+    remedy = "It is damaged: copy it again."
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise RunError(
+            f"reading the file takes longer than {timeout_s:g} s", where=path, remedy=remedy
+        ) from error
+    if done.returncode != 0:
+        reason = signal.Signals(-done.returncode).name if done.returncode < 0 else done.stderr.strip()[-200:]
+        raise RunError(f"reading the file ends in a crash ({reason})", where=path, remedy=remedy)
+    report: dict[str, object] = json.loads(done.stdout)
+    return report
+
+
+def main(arguments: list[str]) -> None:
+    """Inspect the file named by the arguments and write the report to standard output."""
+    path, geometry, root = (Path(a) if a else None for a in (*arguments, "", "")[:3])
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    report = inspect_path(path or Path(), geometry, root=root)
+    sys.stdout.write(json.dumps(report.to_dict(), default=float))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

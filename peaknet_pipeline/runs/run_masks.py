@@ -1,0 +1,129 @@
+"""The masks that belong to a run.
+
+Polarity is settled here, once:
+
+* A mask that the geometry names follows its bits: bad unless all good bits are set, bad if any bad bit is
+set;
+  without bits, everything but zero is bad.
+* Where the geometry names none, the places whose meaning a standard fixes are used: CXI's
+``/entry_1/data_1/mask``
+  and NeXus's ``pixel_mask``; in both 0 is good. Other masks (``/entry/mask``, …) have no agreed polarity and
+  are left alone.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
+from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
+from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
+from peaknet_pipeline.types import BoolArray, Geometry, MaskLayer
+
+MAX_SAMPLED_FRAMES = 16
+MAX_BAD_BY_CONVENTION = 0.5
+
+
+def read_run_mask(
+    files: LinkedFiles, geometry: Geometry | None, stack_shape: tuple[int, int, int]
+) -> tuple[str | None, BoolArray | None]:
+    """Read the masks that belong to a run; return where they are and the joint mask, or None twice.
+
+    Of a mask per frame, pixels count that are bad in each of up to 16 frames, evenly spaced.
+
+    Raises
+    ------
+    RunError
+        A mask that the geometry names is missing or does not fit, or a conventional mask calls most pixels
+        bad.
+
+    """
+    reader = _MaskReader(files, geometry, stack_shape)
+    layers = mask_layers(geometry) if geometry is not None else ()
+    if not layers:
+        return reader.read_conventional()
+    joint: BoolArray = np.logical_or.reduce([reader.read(layer) for layer in layers])
+    return ", ".join(f"{layer.file}:{layer.path}" if layer.file else layer.path for layer in layers), joint
+
+
+@dataclass(frozen=True)
+class _MaskReader:
+    files: LinkedFiles
+    geometry: Geometry | None
+    stack_shape: tuple[int, int, int]
+
+    def read_conventional(self) -> tuple[str | None, BoolArray | None]:
+        for path in CONVENTIONAL_MASKS:
+            if isinstance(self.files.find(path), h5py.Dataset):
+                bad = self.read(MaskLayer(path, bad_bits=-1))
+                if bad.mean() > MAX_BAD_BY_CONVENTION:
+                    raise RunError(
+                        f"the mask {path} calls {bad.mean():.0%} of the pixels bad",
+                        where=self.files.path,
+                        expected="0 = good",
+                        remedy="Declare it in the geometry with mask0_goodbits and mask0_badbits.",
+                    )
+                return path, bad
+        return None, None
+
+    def read(self, layer: MaskLayer) -> BoolArray:
+        if layer.file is None:
+            return self._read_from(self.files, layer)
+        with LinkedFiles(self._find_file(layer.file)) as own:
+            return self._read_from(own, layer)
+
+    def _find_file(self, name: str) -> Path:
+        """Find a mask file as named by the geometry: absolute, beside the geometry, or beside the run."""
+        source = self.geometry.source if self.geometry is not None else None
+        folders = [source.parent] if source is not None else []
+        for folder in (*folders, self.files.path.parent):
+            path = (folder / name).resolve()
+            if path.is_file():
+                allowed = (self.files.root, *folders)
+                if self.files.has_own_root and not any(path.is_relative_to(f.resolve()) for f in allowed):
+                    what = "the geometry's mask file lies outside the allowed folder"
+                    raise RunError(what, where=path, expected=self.files.root)
+                return path
+        remedy = "Copy it beside the geometry."
+        raise RunError(
+            "the geometry's mask file is missing", where=self.files.path, found=name, remedy=remedy
+        )
+
+    def _read_from(self, files: LinkedFiles, layer: MaskLayer) -> BoolArray:
+        dataset = files.dataset(layer.path)
+        if dataset.dtype.kind not in "uib":
+            raise RunError(
+                f"the mask {layer.path} is not whole numbers", where=files.path, found=dataset.dtype
+            )
+        _check_size(dataset, files.path)
+        slab_map = self._map(dataset.shape)
+        n = 1 if slab_map.frame_axis is None else dataset.shape[slab_map.frame_axis]
+        try:
+            parts = [
+                apply_bits(slab_map.to_stack(dataset[slab_map.selection(i, i + 1)])[0], layer)
+                for i in np.unique(np.linspace(0, n - 1, MAX_SAMPLED_FRAMES).astype(int))
+            ]
+        except DAMAGE as error:
+            raise RunError(f"the mask {layer.path} cannot be read ({error})", where=files.path) from error
+        joint: BoolArray = np.logical_and.reduce(parts)
+        return joint
+
+    def _map(self, shape: tuple[int, ...]) -> SlabMap:
+        if self.geometry is not None:
+            return map_panels(shape, self.geometry)
+        if shape == self.stack_shape:
+            return SlabMap(None, tuple(slice(0, n) for n in shape), (), self.stack_shape)
+        return map_plain(shape)
+
+
+def _check_size(dataset: Any, where: Path) -> None:
+    shape = dataset.shape or ()
+    if len(shape) < 2 or math.prod(shape[-3:] if len(shape) > 3 else shape[-2:]) > MAX_STACK_PIXELS:
+        raise RunError(f"the mask {dataset.name} has an absurd shape", where=where, found=dataset.shape)

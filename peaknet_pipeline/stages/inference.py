@@ -1,0 +1,153 @@
+"""Inference with the network over a run, as a stream, for the asset and the command line."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.occupancy import StreamReport
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
+from peaknet_pipeline.infer.stream import RunOpener, stream_run
+from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, read_checkpoint
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.finding import (
+    add_resolution,
+    geometry_of,
+    peak_metadata,
+    peak_result,
+    peaks_path,
+)
+from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
+from peaknet_pipeline.stages.progress import Progress, progress_bar
+from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.stages.teaching import student_path
+from peaknet_pipeline.tables import write_table
+from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
+
+
+@dataclass(frozen=True)
+class InferenceParams(Parameters):
+    """How the network runs over a run."""
+
+    threshold: float | None = parameter(
+        None, meaning="decision threshold; the model card's without it", ge=0, le=1
+    )
+    min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
+    max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
+    min_snr: float = parameter(1.0, meaning="smallest SNR of a peak; 0 keeps every one", ge=0)
+    device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
+    precision: str = parameter(
+        "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
+    )
+    batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
+    readers: int = parameter(2, meaning="reader threads", ge=1)
+
+    def parts(self) -> tuple[DecodeParams, EngineParams, StreamParams]:
+        """Return the parameter sets of decoding, engine and stream."""
+        return (
+            DecodeParams(min_pix=self.min_pix, max_pix=self.max_pix, min_snr=self.min_snr),
+            EngineParams(device=self.device, precision=self.precision),
+            StreamParams(batch_frames=self.batch_frames, readers=self.readers),
+        )
+
+
+def peaknet_path(store: Store, key: str) -> Path:
+    """Return where a run's neural peaks lie."""
+    return peaks_path(store, key, "peaknet")
+
+
+def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Bragg peaks of a run by the student network, read, found and written as a stream; also as a CXI file for CrystFEL."""
+    context = read_context(store, key)
+    params = pipeline_parameters(store, "inference", InferenceParams, overrides)
+    output = peaknet_path(store, key)
+
+    def build(recipe: Recipe) -> StageResult:
+        model = read_checkpoint(student_path(store, "all").parent)
+        bad = read_bad_pixels(store, key)
+        with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
+            peaks, report = _stream(_opener(context), run, model, params, bad_pixels=bad, progress=progress)
+            metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
+            origin = {"model": _version(model), "recipe": recipe.digest(), "run": key}
+            write_table(peaks, output, PEAKS, extra=metadata | origin)
+            write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run)
+            n_frames = run.n_frames
+        result = peak_result(
+            output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
+        )
+        figures = {**result.figures, "model": _version(model), "limiting_stage": report.limiting_stage}
+        return StageResult(output, figures, result.tables, result.plots, result.checks)
+
+    inputs = [student_path(store, "all"), statistics_path(store, key), context.path]
+    inputs += [*context.settings_files, *settings_inputs(store)]
+    return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def infer_in_run(
+    run: Run,
+    model: LoadedModel,
+    *,
+    settings: Sequence[str],
+    bad_pixels: BoolArray,
+    progress: Progress | None = None,
+) -> tuple[PeakTable, float, dict[str, Any]]:
+    """Find the peaks of an open run with a network; return them, the seconds taken and the parameters used."""
+    params = InferenceParams.from_settings(settings)
+    geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
+
+    def opener() -> Run:
+        return open_run(run.info.path, geometry, data_path=run.info.data_path)
+
+    peaks, report = _stream(opener, run, model, params, bad_pixels=bad_pixels, progress=progress)
+    return peaks, report.seconds, params.to_dict()
+
+
+def load_model(folder: Path | None) -> LoadedModel:
+    """Read a model's folder; without one, the weights that come with the package."""
+    return load_shipped() if folder is None else read_checkpoint(folder)
+
+
+def _stream(
+    opener: RunOpener,
+    run: Run,
+    model: LoadedModel,
+    params: InferenceParams,
+    *,
+    bad_pixels: BoolArray,
+    progress: Progress | None,
+) -> tuple[PeakTable, StreamReport]:
+    decode, engine_params, stream_params = params.parts()
+    geometry = geometry_of(run)
+    engine = Engine(
+        Network.from_checkpoint(model, threshold=params.threshold),
+        bad_pixels=bad_pixels,
+        decode=decode,
+        params=engine_params,
+        flag_bad=lambda frames: flag_bad(frames, geometry),
+    )
+    engine(run.read(0, 1))  # compiles on first use, which is no part of the speed
+    peaks, report = stream_run(opener, engine, params=stream_params, progress=progress)
+    return add_resolution(peaks, geometry, run.photon_energy_ev), report
+
+
+def _opener(context: RunContext) -> RunOpener:
+    def opener() -> AbstractContextManager[Run]:
+        return open_raw(context)
+
+    return opener
+
+
+def _version(model: LoadedModel) -> str:
+    manifest = model.card.training_manifest
+    return f"{model.card.name}-{manifest[:8]}" if manifest else model.card.name

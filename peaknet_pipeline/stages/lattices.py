@@ -1,0 +1,264 @@
+"""Indexing of a run's peaks, by whichever finder, with its false-index control and predicted reflections."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control
+from peaknet_pipeline.indexing.integrate import integrate_reflections
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
+from peaknet_pipeline.plots.distributions import plot_cells
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.progress import Progress, progress_bar
+from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.result import Check, StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_json, write_table
+from peaknet_pipeline.types import (
+    INDEX,
+    PEAKS,
+    REFLECTIONS,
+    BoolArray,
+    Float64Array,
+    Geometry,
+    IndexTable,
+    PeakTable,
+    ReflectionTable,
+    UnitCell,
+)
+
+MAX_FALSE_RATE = 0.005
+"""False-index rate above which a run's indexing is flagged."""
+
+
+@dataclass(frozen=True)
+class ControlRecord:
+    """The false-index control of one run and finder: hits with scrambled azimuths, and how many of them indexed."""
+
+    n_scrambled: int
+    n_indexed: int
+    min_significance: float
+
+
+def index_path(store: Store, key: str, finder: str) -> Path:
+    """Return where a run's lattices lie; ``finder`` is classical or peaknet."""
+    return store.table(f"{finder}_index", key)
+
+
+def classical_index_path(store: Store, key: str) -> Path:
+    """Return where the lattices of a run's classical peaks lie."""
+    return index_path(store, key, "classical")
+
+
+def peaknet_index_path(store: Store, key: str) -> Path:
+    """Return where the lattices of a run's neural peaks lie."""
+    return index_path(store, key, "peaknet")
+
+
+def reflections_path(store: Store, key: str, finder: str) -> Path:
+    """Return where the reflections predicted from a run's lattices lie."""
+    return store.table(f"{finder}_index/reflections", key)
+
+
+def control_path(store: Store, key: str, finder: str) -> Path:
+    """Return where the false-index control of a run lies."""
+    return store.file(f"{finder}_index/control", key, ".json")
+
+
+def read_control(store: Store, key: str, finder: str) -> ControlRecord:
+    """Read the false-index control that was made with the lattices."""
+    path = control_path(store, key, finder)
+    if not path.is_file():
+        raise RunError(
+            "no false-index control", where=path, remedy=f"Materialize {finder}_index for this run first."
+        )
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return ControlRecord(**values)
+
+
+def classical_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Lattices of a run's classical peaks, their predicted and integrated reflections, and the false-index control."""
+    return _index_stage(store, key, "classical", overrides)
+
+
+def peaknet_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Lattices of a run's neural peaks, their predicted and integrated reflections, and the false-index control."""
+    return _index_stage(store, key, "peaknet", overrides)
+
+
+def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, Any] | None) -> StageResult:
+    context = read_context(store, key)
+    params = context.experiment.parameters("index", IndexParams, overrides)
+    prediction = context.experiment.parameters("prediction", PredictParams)
+    output = index_path(store, key, finder)
+
+    def build(recipe: Recipe) -> StageResult:
+        peaks = read_table(peaks_path(store, key, finder), PEAKS)
+        cell = read_cell(context.experiment.cell)
+        with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
+            geometry = run.geometry or context.geometry
+            energy = run.photon_energy_ev
+            table, control = index_with_control(peaks, geometry, energy, cell, params)
+            bad = read_bad_pixels(store, key)
+            reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
+            n_frames = run.n_frames
+        write_table(
+            table, output, INDEX, extra={"recipe": recipe.digest(), "run": key, "n_frames": str(n_frames)}
+        )
+        write_table(reflections, reflections_path(store, key, finder), REFLECTIONS)
+        write_json(control_path(store, key, finder), dataclasses.asdict(control))
+        return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell)
+
+    inputs = [peaks_path(store, key, finder), statistics_path(store, key), context.path]
+    inputs += [context.experiment.cell, *context.settings_files]
+    parameters = {"index": params.to_dict(), "prediction": prediction.to_dict()}
+    return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
+
+
+def index_with_control(
+    peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array, cell: UnitCell, params: IndexParams
+) -> tuple[IndexTable, ControlRecord]:
+    """Index a run with a gate that its own azimuth-scrambled hits do not pass; return the lattices and the control.
+
+    The gate is only ever raised above the given one; the control told is the one at the gate that was used.
+    """
+    control = false_index_control(
+        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+    )
+    gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
+    table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
+    passed = sum(value >= gate.min_significance for value in control.significance)
+    return table, ControlRecord(len(control.significance), passed, gate.min_significance)
+
+
+def predict_run(
+    run: Run,
+    lattices: IndexTable,
+    peaks: PeakTable,
+    cell: UnitCell,
+    params: PredictParams,
+    *,
+    bad: BoolArray,
+    progress: Progress | None = None,
+) -> ReflectionTable:
+    """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
+    geometry = geometry_of(run)
+    predicted = predict_reflections(
+        lattices,
+        peaks=peaks,
+        cell=cell,
+        geometry=geometry,
+        photon_energy_ev=run.photon_energy_ev,
+        params=params,
+    )
+    parts: list[ReflectionTable] = []
+    numbers = sorted(set(predicted["frame"]))
+    for done, number in enumerate(numbers, start=1):
+        rows = predicted[predicted["frame"] == number]
+        frames = run.read(number, number + 1)
+        parts.append(integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number))
+        if progress is not None:
+            progress(done, len(numbers))
+    return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)
+
+
+def index_command(
+    peaks: Path,
+    *,
+    geometry: Path,
+    cell: Path,
+    engine: str,
+    settings: Sequence[str],
+    out: Path,
+    stream: Path | None,
+) -> dict[str, Any]:
+    """Index a peak table and write its lattices; see ``peaknet index``."""
+    table = read_table(peaks, PEAKS)
+    metadata = read_table_metadata(peaks)
+    detector, target = read_geometry(geometry), read_cell(cell)
+    energy = energies_of(metadata, detector, len(set(table["frame"])) and int(table["frame"].max()) + 1)
+    params = IndexParams.from_settings(settings)
+    start = time.perf_counter()
+    lattices, control = index_with_control(table, detector, energy, target, params)
+    seconds = time.perf_counter() - start
+    write_table(lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell)})
+    n_frames = int(metadata.get("n_frames", len(energy)))
+    indexed = lattices["frame"].nunique()
+    return {
+        "frames": n_frames,
+        "frames_with_peaks": table["frame"].nunique(),
+        "indexed": indexed,
+        "lattices": len(lattices),
+        "indexing_yield": round(indexed / max(n_frames, 1), 4),
+        "false_indexed": control.n_indexed,
+        "scrambled": control.n_scrambled,
+        "frames_per_second": round(table["frame"].nunique() / max(seconds, 1e-9), 2),
+        "out": str(out),
+    }
+
+
+def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
+    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
+
+    Raises
+    ------
+    RunError
+        Neither knows it.
+
+    """
+    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
+    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
+    if len(recorded) == n_frames:
+        return np.asarray(recorded, dtype=np.float64)
+    value = recorded[0] if recorded else geometry.photon_energy_ev
+    if value is None or not np.isfinite(value):
+        raise RunError(
+            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
+        )
+    return np.full(n_frames, float(value))
+
+
+def _result(
+    store: Store,
+    key: str,
+    finder: str,
+    table: IndexTable,
+    control: ControlRecord,
+    *,
+    n_frames: int,
+    cell: UnitCell,
+) -> StageResult:
+    indexed = table["frame"].nunique()
+    rate = control.n_indexed / control.n_scrambled if control.n_scrambled else 0.0
+    figures: dict[str, Any] = {
+        "frames": n_frames,
+        "indexed": indexed,
+        "lattices": len(table),
+        "indexing_yield": indexed / max(n_frames, 1),
+        "false_indexed": control.n_indexed,
+        "scrambled": control.n_scrambled,
+        "gate": control.min_significance,
+        "median_residual": float(table["residual"].median()) if len(table) else 0.0,
+    }
+    told = f"{control.n_indexed} of {control.n_scrambled} scrambled hits index; at most {MAX_FALSE_RATE:.1%} wanted"
+    check = Check("false_index_rate", rate <= MAX_FALSE_RATE, told)
+    output = index_path(store, key, finder)
+    tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
+    plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}
+    return StageResult(output, figures, tables, plots, (check,))

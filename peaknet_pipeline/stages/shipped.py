@@ -1,0 +1,140 @@
+"""The weights that come with the package: trained on random simulated experiments, from one seed.
+
+``python -m peaknet_pipeline.stages.shipped WORK_FOLDER`` repeats them; stopped, it goes on where it was.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
+from peaknet_pipeline.learn.config import ModelConfig, named_scale
+from peaknet_pipeline.learn.crops import ValidationPanel
+from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.learn.recipe import TrainParameters
+from peaknet_pipeline.learn.train import Progress, train_model
+from peaknet_pipeline.learn.transforms import TransformParameters
+from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
+from peaknet_pipeline.stages.truth_crops import draw_frames, make_panel, store_crops
+from peaknet_pipeline.stages.truth_windows import TeachingParameters
+
+SHIPPED_NAME = "general"
+VALIDATION_SEEDS = range(900_000_000, 900_000_060)
+"""Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
+
+VALIDATION_SIDE = 384
+
+
+TEACHING = TeachingParameters(n_experiments=270)
+TRAINING = TrainParameters(
+    steps=24_000,
+    batch_size=8,
+    learning_rate=2e-3,
+    warmup_steps=300,
+    ema_decay=0.999,
+    validate_every=3_000,
+    final_rate=0.01,
+)
+TRANSFORMS = TransformParameters()
+VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(2, 19)))
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """All settings of the shipped network."""
+
+    scale: str = "edge"
+    teaching: TeachingParameters = TEACHING
+    training: TrainParameters = TRAINING
+    transforms: TransformParameters = TRANSFORMS
+    validation: ValidationParameters = VALIDATION
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's architecture."""
+        return named_scale(self.scale)
+
+
+def train_shipped(
+    work: Path,
+    folder: Path,
+    *,
+    recipe: ShippedRecipe | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    simulating: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train the general edge network on simulated experiments and write it as a checkpoint.
+
+    Parameters
+    ----------
+    work : Path
+        Where crops and the training state are kept; a second call goes on from there.
+    folder : Path
+        The checkpoint's folder.
+    recipe : ShippedRecipe, optional
+        Scale, teaching material, training; everything follows from the seeds in it.
+    progress, simulating : callable, optional
+        Told after every step, and (done, all) after every simulated experiment.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder.
+
+    """
+    recipe = recipe or ShippedRecipe()
+    crops = store_crops(work, recipe.teaching, progress=simulating)
+    result = train_model(
+        build_model(recipe.config, seed=recipe.training.seed),
+        crops,
+        params=recipe.training,
+        transforms=recipe.transforms,
+        state_folder=work / f"state-{recipe.scale}",
+        progress=progress,
+    )
+    panels = validation_panels(recipe.teaching)
+    scores = validate_model(result.model, panels, NormaliseParameters(), recipe.validation)
+    card = ModelCard(
+        name=folder.name,
+        step=result.step,
+        threshold=scores.threshold,
+        scores=scores.to_dict(),
+        training_manifest=recipe.teaching.digest(),
+        seed=recipe.training.seed,
+        training=recipe.training.to_dict(),
+        notes={"teaching": recipe.teaching.to_dict(), "transforms": recipe.transforms.to_dict()},
+    )
+    return write_checkpoint(folder, result.model, card=card)
+
+
+def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:
+    """Simulate experiments that never train: up to two windows of two frames each, half of them blank."""
+    params = TeachingParameters.from_mapping(
+        {**teaching.to_dict(), "frames_per_experiment": 2, "hit_fraction": 0.5}
+    )
+    panels: list[ValidationPanel] = []
+    for seed in VALIDATION_SEEDS:
+        generator = np.random.default_rng((seed, 29))
+        for frame in draw_frames(seed, params):
+            for panel in generator.choice(len(frame.good), min(2, len(frame.good)), replace=False):
+                window = frame.window(int(panel), (0, 0), VALIDATION_SIDE)
+                panels.append(make_panel(window, params))
+    return panels
+
+
+def main(arguments: list[str]) -> None:
+    """Train into the package's own weights folder; tell the loss on standard error."""
+
+    def tell(progress: Progress) -> None:
+        if progress.step % 100 == 0:
+            sys.stderr.write(f"step {progress.step} of {progress.n_steps}: loss {progress.loss:.6f}\n")
+
+    train_shipped(Path(arguments[0]), SHIPPED_FOLDER / SHIPPED_NAME, progress=tell)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

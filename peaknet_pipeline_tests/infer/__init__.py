@@ -1,0 +1,1 @@
+"""Inference: labelling, decoding, the engine and the stream."""

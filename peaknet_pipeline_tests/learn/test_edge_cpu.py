@@ -1,0 +1,33 @@
+"""The compiled CPU path of the edge network against the network itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.config import SCALES
+from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
+from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.learn.normalise import normalise
+
+
+@pytest.mark.parametrize("scale", ["edge", "edge-large"])
+@pytest.mark.parametrize("shape", [(2, 64, 96), (3, 61, 39)])
+def test_cpu_path_gives_the_networks_logits(scale: str, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.poisson(6, shape).astype(np.uint16)
+    images[:, 20:23, 20:23] += 40
+    good = rng.random(shape) > 0.05
+    model = build_model(SCALES[scale], seed=2).eval()
+    fast = EdgeOnCpu(model)
+    with torch.inference_mode():
+        slow = model(normalise(torch.from_numpy(images), torch.from_numpy(good)))[:, 0].numpy()
+    logits = fast.logits(images, good)
+    np.testing.assert_allclose(logits[good], slow[good], atol=0.06, rtol=0.02)
+    assert (logits[~good] == -100).all()
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_only_edge_networks_have_it() -> None:
+    with pytest.raises(ModelError, match="not an edge network"):
+        EdgeOnCpu(build_model(SCALES["yocto"]))

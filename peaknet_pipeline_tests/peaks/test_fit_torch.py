@@ -1,0 +1,43 @@
+"""The torch solver ends where the compiled one does."""
+
+import numpy as np
+import pytest
+
+from peaknet_pipeline.bench.fit import draw_patches
+from peaknet_pipeline.peaks.fit import FitParams, photon_weights, start_parameters
+from peaknet_pipeline.peaks.fit_lm import CONVERGED, solve_batch
+from peaknet_pipeline.peaks.fit_torch import solve_batch_torch
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_both_solvers_give_the_same_fits_errors_and_endings(tied):
+    params = FitParams(tied_widths=tied)
+    patches = draw_patches(150, seed=11)
+    arrays = (patches.data, photon_weights(patches), *start_parameters(patches, params))
+    settings = {"tied": tied, "max_iterations": 300, "tolerance": 1e-11}
+    one = solve_batch(*arrays, **settings)
+    two = solve_batch_torch(*arrays, **settings, device="cpu", at_once=64)
+    same = np.abs(one.chi2 / two.chi2 - 1) < 1e-6
+    assert same.mean() > (0.98 if tied else 0.93)
+    assert (two.ending == CONVERGED).mean() > 0.95
+    if tied:
+        np.testing.assert_allclose(one.values[same], two.values[same], rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(one.fixed_shape[same], two.fixed_shape[same], rtol=1e-3)
+        np.testing.assert_allclose(one.variances[same, 1:3], two.variances[same, 1:3], rtol=1e-2)
+
+
+def test_no_patches_give_no_solutions():
+    empty = np.empty((0, 11))
+    solved = solve_batch_torch(
+        np.empty((0, 9, 9)),
+        np.empty((0, 9, 9)),
+        empty,
+        empty,
+        empty,
+        tied=True,
+        max_iterations=5,
+        tolerance=1e-9,
+        device="cpu",
+    )
+    assert solved.values.shape == (0, 11)
+    assert solved.chi2.shape == (0,)

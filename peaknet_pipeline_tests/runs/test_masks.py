@@ -1,0 +1,76 @@
+"""Masks combine, survive a file, and remember who removed what."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.masks import MaskSource, apply_bits, combine_masks, read_mask, write_mask
+from peaknet_pipeline.types import MaskLayer
+from peaknet_pipeline_tests.runs.files import module_geometry, slab_geometry
+
+SHAPE = (3, 6, 8)
+
+
+@given(hnp.arrays(np.bool_, (4, *SHAPE)))
+@settings(max_examples=30, deadline=None)
+def test_sources_add_up_to_the_joint_mask(masks: np.ndarray) -> None:
+    joint, sources = combine_masks({f"m{i}": mask for i, mask in enumerate(masks)})
+    assert np.array_equal(joint, masks.any(axis=0))
+    assert sum(s.n_new for s in sources) == joint.sum()
+    assert [s.n_bad for s in sources] == [m.sum() for m in masks]
+
+
+@pytest.mark.parametrize("name", ["mask.h5", "mask.npy"])
+def test_a_mask_survives_its_file(tmp_path: Path, name: str) -> None:
+    bad = np.random.default_rng(0).random(SHAPE) < 0.2
+    sources = (MaskSource("drawn", 7, 5), MaskSource("hot", 3, 3))
+    write_mask(bad, tmp_path / name, sources=sources)
+    again, told = read_mask(tmp_path / name, module_geometry())
+    assert np.array_equal(again, bad)
+    assert told == (sources if name.endswith("h5") else (MaskSource(name, int(bad.sum()), int(bad.sum())),))
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_a_slab_shaped_mask_is_cut_into_panels(tmp_path: Path) -> None:
+    slab = np.zeros((18, 8), np.uint8)
+    slab[13, 2] = 1
+    np.save(tmp_path / "drawn.npy", slab)
+    bad, _ = read_mask(tmp_path / "drawn.npy", slab_geometry())
+    assert np.argwhere(bad).tolist() == [[2, 1, 2]]
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "drawn.npy", np.zeros((5, 5), bool))
+    with pytest.raises(RunError, match=r"the mask does not fit.*\(3, 6, 8\), found \(5, 5\)"):
+        read_mask(tmp_path / "drawn.npy", slab_geometry())
+    with pytest.raises(RunError, match="masks differ in shape"):
+        combine_masks({"a": np.zeros((2, 2), bool), "b": np.zeros((2, 3), bool)})
+
+
+def test_pickles_and_other_files_are_no_masks(tmp_path: Path) -> None:
+    np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(RunError, match="not a numpy mask"):
+        read_mask(tmp_path / "pickled.npy")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(RunError, match="no mask in the file"):
+        read_mask(tmp_path / "other.h5")
+    with pytest.raises(RunError, match="no such mask file"):
+        read_mask(tmp_path / "none.h5")
+
+
+def test_good_bits_must_be_set_and_bad_bits_must_not() -> None:
+    values = np.array([0b000, 0b001, 0b011, 0b101, 0b110], np.uint8)
+    assert apply_bits(values, MaskLayer("/m", None, 0b001, 0b100)).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert apply_bits(np.array([0, 2**31], np.uint32), MaskLayer("/m", bad_bits=-1)).tolist() == [False, True]

@@ -1,0 +1,73 @@
+"""Labels against truth, and the gate that keeps garbage out of training."""
+
+import re
+
+import numpy as np
+import pytest
+
+from peaknet_pipeline.profile import PROFILE_NAMES
+from peaknet_pipeline.stages.label_quality import GateParams, judge_label_run, score_labels
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import FITS, FRAME_MATCHES, TRUTH_REFLECTIONS
+
+
+def make_matches(selected, reason="fewer than 8 pairs"):
+    n = len(selected)
+    counts = {name: np.ones(n) for name in ("n_peaks", "n_reflections", "n_matched")}
+    reasons = [("selected" if s else reason) for s in selected]
+    return make_table(
+        FRAME_MATCHES, {"frame": np.arange(n), **counts, "selected": selected, "reason": reasons}
+    )
+
+
+def make_fits(frame, ss, accepted):
+    n = len(frame)
+    zero = {name: np.zeros(n) for name in ("lattice", "h", "k", "l", "panel", "n_pixels", "flags")}
+    profile = {name: np.ones(n) for name in PROFILE_NAMES}
+    return make_table(
+        FITS,
+        {
+            "frame": frame,
+            **zero,
+            **profile,
+            "centre_ss": ss,
+            "centre_fs": np.full(n, 5.0),
+            "accepted": accepted,
+        },
+    )
+
+
+def make_truth(frame, ss, snr):
+    n = len(frame)
+    zero = {name: np.zeros(n) for name in ("lattice", "h", "k", "l", "panel", "photons", "background")}
+    place = {"frame": frame, "ss": ss, "fs": np.full(n, 5.0), "inv_d": np.full(n, 0.3)}
+    return make_table(TRUTH_REFLECTIONS, {**zero, **place, "snr": snr, "usable": np.ones(n, bool)})
+
+
+def test_only_labelled_frames_and_accepted_fits_count():
+    fits = make_fits([0, 0, 0], [10.0, 30.0, 50.0], [True, True, False])
+    truth = make_truth([0, 0, 1], [10.1, 50.0, 10.0], [9.0, 9.0, 9.0])
+    scores = score_labels(fits, make_matches([True, False]), truth)
+    assert (scores.precision.part, scores.precision.whole) == (1, 2)
+    assert (scores.recall.part, scores.recall.whole) == (1, 2)
+    assert scores.centre_error_px == pytest.approx(0.1, abs=1e-5)
+
+
+def test_without_labels_nothing_counts():
+    scores = score_labels(empty_table(FITS), make_matches([False]), make_truth([0], [10.0], [9.0]))
+    assert (scores.precision.whole, scores.recall.whole) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("selected", "n_hits", "passed", "words"),
+    [
+        ([True] * 30, 40, True, "30 of 40 hits labelled"),
+        ([True] * 2 + [False] * 5, 60, False, "5 × fewer than 8 pairs.*check the unit cell"),
+        ([], 60, False, "0 of 60 hits labelled, 0 with a lattice.*check the unit cell"),
+        ([], 3, True, "too few hits to judge"),
+    ],
+)
+def test_a_run_whose_hits_do_not_index_may_not_teach(selected, n_hits, passed, words):
+    verdict = judge_label_run(make_matches(np.array(selected, bool)), n_hits=n_hits, params=GateParams())
+    assert verdict.passed is passed
+    assert re.search(words, verdict.message)

@@ -1,0 +1,218 @@
+"""Every picture shows what it is given, checked on its pixels; empty input is no error."""
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from scipy.spatial.transform import Rotation
+
+from peaknet_pipeline.metrics import SNR_BANDS, recall_table
+from peaknet_pipeline.plots import curves, distributions, fits, images
+from peaknet_pipeline.plots.style import intensity_range
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import FITS, INDEX, PEAKS, SCORES, Float64Array, IndexTable, PeakTable, UnitCell
+
+
+def pixels_of(png: bytes) -> Float64Array:
+    image = imread(io.BytesIO(png))
+    assert image.ndim == 3
+    assert image.shape[0] > 200
+    assert image.shape[1] > 400
+    return np.asarray(image[..., :3], dtype=np.float64)
+
+
+def has_colour(png: bytes, colour: str, tolerance: float = 0.02) -> int:
+    """Count the picture's pixels of a colour."""
+    wanted = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return int((np.abs(pixels_of(png) - wanted).max(axis=2) < tolerance).sum())
+
+
+def peaks(n: int = 400) -> PeakTable:
+    rng = np.random.default_rng(1)
+    columns: dict[str, object] = {c.name: np.ones(n) for c in PEAKS.columns}
+    columns |= {"frame": np.sort(rng.integers(0, 50, n)), "inv_d": rng.power(3, n) * 0.5}
+    return make_table(PEAKS, columns | {"max_intensity": rng.lognormal(4, 1, n)})
+
+
+def lattices(cell: UnitCell, n: int = 40) -> IndexTable:
+    """Randomly turned lattices of an orthogonal cell."""
+    turned = Rotation.random(n, rng=np.random.default_rng(2)).as_matrix() @ np.diag(
+        [1 / cell.a, 1 / cell.b, 1 / cell.c]
+    )
+    columns: dict[str, object] = {c.name: np.ones(n) for c in INDEX.columns}
+    for i, axis in enumerate("abc"):
+        columns |= {f"{axis}star_{xyz}": turned[:, j, i] for j, xyz in enumerate("xyz")}
+    return make_table(INDEX, columns)
+
+
+def scores() -> pd.DataFrame:
+    rows = {c.name: [0.5, 0.6] if c.dtype.startswith("float") else ["x", "x"] for c in SCORES.columns}
+    counts = {
+        "frames": [100, 100],
+        "hits": [50, 60],
+        "indexed": [30, 40],
+        "scrambled": [50, 50],
+        "peaks": [9, 9],
+    }
+    return make_table(SCORES, {**rows, **counts, "finder": ["classical", "peaknet"], "run": ["r1", "r1"]})
+
+
+CELL = UnitCell(79.1, 79.1, 37.9, 90, 90, 90)
+NO_PEAKS, NO_LATTICES = empty_table(PEAKS), empty_table(INDEX)
+BLANK = np.full((30, 40), np.nan)
+
+EMPTY: dict[str, Callable[[], bytes]] = {
+    "image": lambda: images.plot_image(BLANK, title="t"),
+    "mask": lambda: images.plot_mask(BLANK, title="t"),
+    "frame": lambda: images.plot_frame_peaks(BLANK, {"classical": np.empty((0, 2))}, title="t"),
+    "losses": lambda: curves.plot_losses([], title="t"),
+    "rates": lambda: curves.plot_rates(empty_table(SCORES), title="t"),
+    "over runs": lambda: curves.plot_rates_over_runs(empty_table(SCORES), title="t"),
+    "recall": lambda: curves.plot_recall({}, title="t"),
+    "hit rate": lambda: curves.plot_hit_rate_over_time(
+        {"peaknet": NO_PEAKS}, n_frames=0, min_peaks=5, title="t"
+    ),
+    "peakogram": lambda: distributions.plot_peakogram(NO_PEAKS, title="t"),
+    "resolution": lambda: distributions.plot_resolution({"peaknet": NO_PEAKS}, title="t"),
+    "peaks": lambda: distributions.plot_peaks(NO_PEAKS, 3, title="t"),
+    "fits": lambda: fits.plot_labels(empty_table(FITS), title="t"),
+    "per frame": lambda: distributions.plot_peaks_per_frame(
+        {"a": NO_PEAKS}, n_frames=3, min_peaks=5, title="t"
+    ),
+    "cells": lambda: distributions.plot_cells({"peaknet": NO_LATTICES}, title="t"),
+    "orientations": lambda: distributions.plot_orientations({"peaknet": NO_LATTICES}, title="t"),
+    "residuals": lambda: distributions.plot_panel_residuals(
+        pd.DataFrame({"panel": [], "d_fs": [], "d_ss": []}), title="t"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_show_is_still_a_picture(name: str) -> None:
+    pixels_of(EMPTY[name]())
+
+
+def test_titles_with_dollar_signs_are_not_formulas() -> None:
+    pixels_of(images.plot_image(np.eye(5), title=r"run $5 and \frac{ $"))
+
+
+def test_a_single_bright_pixel_survives_in_a_large_image() -> None:
+    image = np.zeros((3000, 3500))
+    image[1501, 1733] = 1.0
+    reduced = images._reduce(image, 900)
+    assert max(reduced.shape) <= 900
+    assert reduced.max() == 1.0
+    assert (reduced > 0).sum() == 1
+
+
+def test_missing_panels_stay_missing_when_reduced() -> None:
+    image = np.full((2000, 2000), np.nan)
+    image[:1000] = 3.0
+    reduced = images._reduce(image, 500)
+    assert np.isnan(reduced[-1]).all()
+    assert (reduced[:250] == 3.0).all()
+
+
+def test_peaks_are_drawn_where_they_are() -> None:
+    """The mean place of a finder's pixels moves with its one peak, up with y and right with x."""
+    extent = (-50.0, 50.0, -50.0, 50.0)
+    places = []
+    for x, y in ((-30.0, -30.0), (30.0, 30.0)):
+        png = images.plot_frame_peaks(
+            np.zeros((100, 100)), {"peaknet": np.array([[x, y]])}, title="t", extent=extent
+        )
+        rows, columns = np.nonzero(
+            np.abs(pixels_of(png) - np.array([1.0, 127 / 255, 14 / 255])).max(axis=2) < 0.05
+        )
+        in_image = rows < 0.8 * pixels_of(png).shape[0]
+        places.append((columns[in_image].mean(), rows[in_image].mean()))
+    assert places[1][0] > places[0][0] + 100
+    assert places[1][1] < places[0][1] - 100
+
+
+def test_mask_counts_bad_pixels_among_those_of_panels() -> None:
+    mask = np.zeros((100, 100))
+    mask[:50] = 1.0
+    half = has_colour(images.plot_mask(mask, title="t"), "#D55E00")
+    mask[:75] = 1.0
+    assert has_colour(images.plot_mask(mask, title="t"), "#D55E00") > 1.4 * half > 1000
+
+
+@pytest.mark.parametrize(
+    "png",
+    [
+        lambda: curves.plot_rates(scores(), title="t"),
+        lambda: distributions.plot_resolution({"classical": peaks(), "peaknet": peaks(200)}, title="t"),
+        lambda: distributions.plot_cells(
+            {"classical": lattices(CELL), "peaknet": lattices(CELL, 20)}, title="t"
+        ),
+        lambda: curves.plot_hit_rate_over_time(
+            {"classical": peaks(), "peaknet": peaks(200)}, n_frames=50, min_peaks=6, title="t"
+        ),
+        lambda: curves.plot_recall(
+            {
+                name: recall_table(
+                    np.linspace(1, 60, 500), np.linspace(1, 60, 500) > limit, np.ones(500), SNR_BANDS
+                )
+                for name, limit in (("classical", 8), ("peaknet", 4))
+            },
+            title="t",
+        ),
+    ],
+)
+def test_both_finders_are_seen(png: Callable[[], bytes]) -> None:
+    picture = png()
+    assert has_colour(picture, "#0072B2") > 50
+    assert has_colour(picture, "#D55E00") > 50
+
+
+def test_accepted_and_ignored_fits_are_seen() -> None:
+    columns: dict[str, object] = {c.name: np.ones(200) for c in FITS.columns}
+    columns |= {"reduced_chi2": np.linspace(0.1, 9, 200), "accepted": np.arange(200) < 50}
+    picture = fits.plot_labels(make_table(FITS, columns), title="t")
+    assert has_colour(picture, "#58BC9E", 0.05) > 50
+    assert has_colour(picture, "#A6A6A6", 0.05) > 50
+
+
+def test_losses_with_validation() -> None:
+    history = [{"step": i, "loss": 1 / (1 + i), "learning_rate": 1e-3} for i in range(50)]
+    history[20] |= {"scores": {"precision": 0.5, "recall": 0.4, "f1": 0.44}}  # type: ignore[dict-item]
+    assert has_colour(curves.plot_losses(history, title="t"), "#0072B2") > 50
+
+
+def test_cell_parameters_are_those_of_the_cell() -> None:
+    cells = distributions.cell_parameters(lattices(UnitCell(40.0, 60.0, 90.0, 90, 90, 90)))
+    np.testing.assert_allclose(cells[["a", "b", "c"]], np.tile([40.0, 60.0, 90.0], (40, 1)), rtol=1e-9)
+    np.testing.assert_allclose(cells[["alpha", "beta", "gamma"]], 90.0, rtol=1e-9)
+
+
+def test_cell_parameters_of_an_oblique_cell() -> None:
+    real = np.array([[30.0, 0, 0], [-10.0, 40.0, 0], [5.0, 7.0, 50.0]])
+    reciprocal = np.linalg.inv(real).T
+    table = lattices(CELL, 1).assign(
+        **{f"{a}star_{x}": [reciprocal[i, j]] for i, a in enumerate("abc") for j, x in enumerate("xyz")}
+    )
+    cell = distributions.cell_parameters(table).iloc[0]
+    a, b, c = real
+    assert cell["c"] == pytest.approx(np.linalg.norm(c))
+    expected = math.degrees(math.acos(b @ c / np.linalg.norm(b) / np.linalg.norm(c)))
+    assert cell["alpha"] == pytest.approx(expected)
+    assert cell["gamma"] == pytest.approx(math.degrees(math.acos(a @ b / 30.0 / np.linalg.norm(b))))
+
+
+def test_equal_area_projection_fills_the_disc_evenly() -> None:
+    directions = np.random.default_rng(0).normal(size=(20_000, 3))
+    x, y = distributions._equal_area(directions)
+    radius2 = x**2 + y**2
+    assert radius2.max() <= 1.0 + 1e-12
+    counts, _ = np.histogram(radius2, 10, (0, 1))
+    np.testing.assert_allclose(counts, 2000, rtol=0.1)
+
+
+def test_constant_images_have_a_range() -> None:
+    low, high = intensity_range(np.full((4, 4), 7.0))
+    assert low < 7.0 < high
