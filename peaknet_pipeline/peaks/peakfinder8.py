@@ -121,7 +121,7 @@ class Peakfinder8:
         self, frame: FrameArray, parts: Sequence[tuple[int, int]] = (), pool: Executor | None = None
     ) -> Float64Array:
         """Return the rows (n_peaks, 9) of one frame, columns as in `peakfinder8_search`."""
-        flat = _native(frame).ravel()
+        flat = as_kernel_input(frame).ravel()
         try:
             space = self._workspaces.pop()
         except IndexError:
@@ -281,7 +281,7 @@ def find_peaks(
     return pd.concat(tables, ignore_index=True) if tables else empty_table(PEAKS)
 
 
-def _native(frame: FrameArray) -> FrameArray:
+def as_kernel_input(frame: FrameArray) -> FrameArray:
     """Return the frame contiguous, in a type that the kernels are compiled for; not a copy where it is so."""
     dtype = frame.dtype.newbyteorder("=") if frame.dtype.name in IN_PLACE else np.dtype(np.float32)
     return np.ascontiguousarray(frame, dtype=dtype)
