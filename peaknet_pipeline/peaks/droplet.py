@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.peaks.peakfinder8 import as_kernel_input, peak_table, single_range
+from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table, single_range
 from peaknet_pipeline.peaks.peakfinder8_search import (
     BACKGROUND,
     FS,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.peaks.background import N_ROUNDS, START_LIMIT
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, peak_table, single_range
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.peaks.peakfinder8_frame import peak_table, single_range
 from peaknet_pipeline.peaks.peakfinder8_search import NO_BACKGROUND_SIGMA
 from peaknet_pipeline.peaks.rings import Int32Array, plan_rings
 from peaknet_pipeline.types import BoolArray, Float32Array, IntArray, PeakTable
