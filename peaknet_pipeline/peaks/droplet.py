@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.peaks.compilation import compiled
 from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table, single_range
 from peaknet_pipeline.peaks.peakfinder8_search import (
     BACKGROUND,
@@ -31,7 +31,7 @@ from peaknet_pipeline.peaks.peakfinder8_search import (
     SS,
 )
 from peaknet_pipeline.peaks.rings import Pixels
-from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, FrameArray, PeakTable
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, FrameArray, IntArray, PeakTable
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _find_one(
     return rows[:n]
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
 def _find_droplets(frame: Pixels, bad: BoolArray, ring: Pixels, rules: _Rules, rows: Float64Array) -> int:
     """Fill ``rows`` in panel and raster order; returns how many."""
     n_panels, n_ss, n_fs = frame.shape
@@ -169,13 +169,13 @@ def _find_droplets(frame: Pixels, bad: BoolArray, ring: Pixels, rules: _Rules, r
     return n
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
-def _is_good(image, mask, rules, ss, fs):  # type: ignore[no-untyped-def]
+@compiled(inline=True)
+def _is_good(image: Pixels, mask: BoolArray, rules: _Rules, ss: int, fs: int) -> bool:
     return not mask[ss, fs] and rules.low <= image[ss, fs] <= rules.high
 
 
-@nb.njit(cache=True, nogil=True)
-def _is_maximum(image, mask, rules, ss, fs):  # type: ignore[no-untyped-def]
+@compiled()
+def _is_maximum(image: Pixels, mask: BoolArray, rules: _Rules, ss: int, fs: int) -> bool:
     """Whether no good pixel of the square is higher, nor an earlier one as high."""
     if not _is_good(image, mask, rules, ss, fs):
         return False
@@ -189,8 +189,10 @@ def _is_maximum(image, mask, rules, ss, fs):  # type: ignore[no-untyped-def]
     return True
 
 
-@nb.njit(cache=True, nogil=True)
-def _fill(image, mask, rules, ss, fs, marked, blob):  # type: ignore[no-untyped-def]
+@compiled()
+def _fill(
+    image: Pixels, mask: BoolArray, rules: _Rules, ss: int, fs: int, marked: BoolArray, blob: IntArray
+) -> int:
     """List the pixels above the low threshold that edges connect to the maximum, within its square."""
     rank = rules.rank
     marked[:] = False
@@ -213,8 +215,10 @@ def _fill(image, mask, rules, ss, fs, marked, blob):  # type: ignore[no-untyped-
     return end
 
 
-@nb.njit(cache=True, nogil=True)
-def _ring_background(image, mask, rules, ring, ss, fs):  # type: ignore[no-untyped-def]
+@compiled()
+def _ring_background(
+    image: Pixels, mask: BoolArray, rules: _Rules, ring: IntArray, ss: int, fs: int
+) -> tuple[float, float]:
     """Mean and population σ of the ring's good pixels that are not above the low threshold."""
     n, total, square = 0, 0.0, 0.0
     for k in range(ring.shape[0]):
@@ -232,8 +236,10 @@ def _ring_background(image, mask, rules, ring, ss, fs):  # type: ignore[no-untyp
     return mean, np.sqrt(max(square / n - mean * mean, 0.0))
 
 
-@nb.njit(cache=True, nogil=True)
-def _measure(image, rules, panel, blob, mean, sigma, row):  # type: ignore[no-untyped-def]
+@compiled()
+def _measure(
+    image: Pixels, rules: _Rules, panel: int, blob: IntArray, mean: float, sigma: float, row: Float64Array
+) -> int:
     """Fill ``row`` from the pixels of one droplet; returns 1 when it is a peak, else 0."""
     total, at_ss, at_fs = 0.0, 0.0, 0.0
     for k in range(blob.shape[0]):

@@ -108,8 +108,8 @@ def _pass_once(
     if pool is None:
         return work((0, len(plan.tiles.origin)))
     sums, outside, candidates, values = zip(*pool.map(work, parts), strict=True)
-    n_outside = np.sum(outside, axis=0, dtype=np.int32)
-    return np.sum(sums, axis=0), n_outside, np.concatenate(candidates), np.concatenate(values)
+    n_outside: Int32Array = np.stack(outside).sum(axis=0, dtype=np.int32)
+    return np.stack(sums).sum(axis=0), n_outside, np.concatenate(candidates), np.concatenate(values)
 
 
 def grow_peaks(
