@@ -46,14 +46,20 @@ class World:
 def failure_text(result):
     """Return what failed steps say."""
     failures = [event for event in result.all_events if event.is_step_failure]
-    return " ".join(str(e.event_specific_data.user_failure_data or e.event_specific_data.error) for e in failures)
+    return " ".join(
+        str(e.event_specific_data.user_failure_data or e.event_specific_data.error) for e in failures
+    )
 
 
 def open_world(root):
     """Open a data root with an instance of its own."""
     home = root / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
-    return World(Store(root), dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}), build_defs(str(root)))
+    return World(
+        Store(root),
+        dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}),
+        build_defs(str(root)),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +70,9 @@ def small_raw(tmp_path_factory):
     experiment = demo_experiment(5, name="small")
     write_experiment_files(experiment, folder)
     for number in (1, 2, 3):
-        simulate_run(experiment, folder / f"r{number:04d}.h5", n_frames=FRAMES, seed=30 + number, run_number=number)
+        simulate_run(
+            experiment, folder / f"r{number:04d}.h5", n_frames=FRAMES, seed=30 + number, run_number=number
+        )
     (folder / "experiment.yaml").write_text("finder: {threshold: 70, max_pix: 60, local_bg_radius: 4}\n")
     (root / "pipeline.yaml").write_text(PIPELINE)
     return root

@@ -58,7 +58,18 @@ def text_instead_of_numbers(file, frames, energy):
         (lambda folder: (folder / "small.cell").unlink(), ["0 files *.cell"]),
         (lambda folder: (folder / "small.cell").write_text("not a cell\n"), ["small.cell"]),
     ],
-    ids=["truncated", "empty", "no_frames", "wrong_shape", "no_dataset", "text", "absent", "geometry", "no_cell", "bad_cell"],
+    ids=[
+        "truncated",
+        "empty",
+        "no_frames",
+        "wrong_shape",
+        "no_dataset",
+        "text",
+        "absent",
+        "geometry",
+        "no_cell",
+        "bad_cell",
+    ],
 )
 def test_bad_input_is_named_and_leaves_nothing_behind(fresh, spoil, words):
     register_runs(fresh.instance, KEYS)

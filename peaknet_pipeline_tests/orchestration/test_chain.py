@@ -25,12 +25,16 @@ def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
 
 def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made):
     scores = read_table(made.store.table("experiment_summary", "all"), SCORES)
-    assert sorted(zip(scores["run"], scores["finder"], strict=True)) == sorted((k, f) for k in KEYS for f in ("classical", "peaknet"))
+    assert sorted(zip(scores["run"], scores["finder"], strict=True)) == sorted(
+        (k, f) for k in KEYS for f in ("classical", "peaknet")
+    )
     assert (scores["frames"] == FRAMES).all()
     assert (scores["hits"] <= scores["frames"]).all()
     assert scores["hit_rate"].to_numpy() == pytest.approx(scores["hits"] / scores["frames"])
     assert scores["indexing_yield"].to_numpy() == pytest.approx(scores["indexed"] / scores["frames"])
-    assert dict(zip(scores["run"], scores["subset"], strict=True)) == dict(zip(KEYS, ("train", "validate", "test"), strict=True))
+    assert dict(zip(scores["run"], scores["subset"], strict=True)) == dict(
+        zip(KEYS, ("train", "validate", "test"), strict=True)
+    )
     assert (scores["false_index_rate"].fillna(0) == 0).all()
 
 
@@ -58,7 +62,9 @@ def test_every_table_of_a_run_reads_with_pandas_and_follows_its_schema(made):
 
 def test_checks_from_the_schemas_ran_and_passed(made):
     result = made.materialize(["run_metrics"], KEYS[0])
-    names = {(e.asset_key.to_user_string(), e.check_name): e.passed for e in result.get_asset_check_evaluations()}
+    names = {
+        (e.asset_key.to_user_string(), e.check_name): e.passed for e in result.get_asset_check_evaluations()
+    }
     assert names == {("run_metrics", "run_metrics_schema"): True, ("run_metrics", "rates_in_range"): True}
 
 

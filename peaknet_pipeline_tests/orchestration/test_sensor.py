@@ -21,7 +21,9 @@ def settle(folder, seconds=120):
 def tick(world):
     sensor = world.defs.resolve_sensor_def("new_runs")
     context = dg.build_sensor_context(
-        instance=world.instance, resources={"store": StoreResource(root=str(world.store.root))}, definitions=world.defs
+        instance=world.instance,
+        resources={"store": StoreResource(root=str(world.store.root))},
+        definitions=world.defs,
     )
     data = sensor.evaluate_tick(context)
     for request in data.dynamic_partitions_requests or []:
