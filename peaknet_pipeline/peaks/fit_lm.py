@@ -106,7 +106,7 @@ def solve_batch(
     arrays = (data.reshape(n, -1) if n else data[:, 0], weight.reshape(n, -1) if n else weight[:, 0])
     rest = (values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda rows: _solve_rows(*rows, *arrays, *rest), _shares(n)))
+        list(pool.map(lambda rows: _solve_rows(*rows, *arrays, *rest), _shares(n)))  # type: ignore[call-arg]
     return Solutions(values, variances, summary[:, 0], summary[:, 1], ending)
 
 

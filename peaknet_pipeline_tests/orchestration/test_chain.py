@@ -25,14 +25,14 @@ def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
 
 def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made):
     scores = read_table(made.store.table("experiment_summary", "all"), SCORES)
-    assert sorted(zip(scores["run"], scores["finder"], strict=True)) == sorted(
-        (k, f) for k in KEYS for f in ("classical", "peaknet")
-    )
+    expected = sorted((k, f) for k in KEYS for f in ("classical", "peaknet"))
+    assert sorted(zip(scores["run"], scores["finder"], strict=True)) == expected
     assert (scores["frames"] == FRAMES).all()
     assert (scores["hits"] <= scores["frames"]).all()
     assert scores["hit_rate"].to_numpy() == pytest.approx(scores["hits"] / scores["frames"])
     assert scores["indexing_yield"].to_numpy() == pytest.approx(scores["indexed"] / scores["frames"])
-    assert dict(zip(scores["run"], scores["subset"], strict=True)) == dict(
+    subsets = dict(zip(scores["run"], scores["subset"], strict=True))
+    assert subsets == dict(zip(KEYS, ("train", "validate", "test"), strict=True))
         zip(KEYS, ("train", "validate", "test"), strict=True)
     )
     assert (scores["false_index_rate"].fillna(0) == 0).all()
