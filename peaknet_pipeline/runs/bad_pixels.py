@@ -240,8 +240,19 @@ def _dead(
     silent = (
         (statistics.std == 0) & (statistics.mean < level) & (sigma > 0) & (photons >= params.min_expected)
     )
-    never = np.isnan(statistics.mean)
-    return _small_clusters(low | dim | silent, params.max_cluster) | never
+    small = _small_clusters(low | dim | silent, params.max_cluster)
+    return _without_dark_neighbours(small, trimmed, params.dead_level * level) | np.isnan(statistics.mean)
+
+
+def _without_dark_neighbours(clusters: BoolArray, image: Float32Array, bound: Float32Array) -> BoolArray:
+    """Drop clusters beside which it is dark as well: corners of shadows."""
+    beside = ndimage.minimum_filter(
+        np.where(clusters | np.isnan(image), np.inf, image), (1, 3, 3), mode="nearest"
+    )
+    labels = _label(clusters)
+    shaded = np.unique(labels[clusters & ~(beside > bound)])
+    kept: BoolArray = clusters & ~np.isin(labels, shaded)
+    return kept
 
 
 def _at_least(fraction: float, n_frames: int) -> int:
@@ -250,13 +261,18 @@ def _at_least(fraction: float, n_frames: int) -> int:
 
 def _small_clusters(flagged: BoolArray, max_size: int) -> BoolArray:
     """Keep 8-connected clusters, within panels, of at most ``max_size`` pixels."""
-    structure = np.zeros((3, 3, 3), dtype=np.int64)
-    structure[1] = 1
-    labels, n = ndimage.label(flagged, structure=structure)
-    small = np.bincount(labels.ravel(), minlength=n + 1) <= max_size
+    labels = _label(flagged)
+    small = np.bincount(labels.ravel()) <= max_size
     small[0] = False
     kept: BoolArray = small[labels]
     return kept
+
+
+def _label(flagged: BoolArray) -> npt.NDArray[np.int32]:
+    structure = np.zeros((3, 3, 3), dtype=np.int64)
+    structure[1] = 1
+    labels: npt.NDArray[np.int32] = ndimage.label(flagged, structure=structure)[0].astype(np.int32)
+    return labels
 
 
 def _report(
