@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from peaknet_pipeline.indexing.lattice import index_vectors
+from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
+from peaknet_pipeline.indexing.qvectors import SpotBatch
 from peaknet_pipeline.types import Float64Array, Geometry, PeakTable, UnitCell
 
 WANTED_RATE = 0.005
@@ -65,8 +65,8 @@ def false_index_control(
         Of the scrambling.
 
     """
-    q = spot_vectors(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev)
-    batch = batch_spots(peaks["frame"].to_numpy(dtype=np.int64), q, photon_energy_ev=photon_energy_ev)
+    params = params or IndexParams()
+    batch = offered_spots(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params)
     hits = batch.take(np.flatnonzero(batch.used.sum(axis=1) >= min_peaks))
     return control_vectors(hits, cell=cell, params=params, n_copies=n_copies, seed=seed)
 

@@ -9,6 +9,7 @@ from peaknet_pipeline.indexing.gate import Verdict, judge
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
 from peaknet_pipeline.indexing.refining import refine_on_device, refine_on_processor
+from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.indexing.search import find_orientations
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.indexing.target import Target, make_target
@@ -76,10 +77,20 @@ def index_peaks(
         The cell is impossible, a panel number or camera length is wrong, an energy is missing.
 
     """
-    q = spot_vectors(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev)
-    frames = peaks["frame"].to_numpy(dtype=np.int64)
-    batch = batch_spots(frames, q, photon_energy_ev=photon_energy_ev)
+    params = params or IndexParams()
+    batch = offered_spots(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params)
     return lattice_table(index_vectors(batch, cell=cell, params=params), batch)
+
+
+def offered_spots(
+    peaks: PeakTable, *, geometry: Geometry, photon_energy_ev: float | Float64Array, params: IndexParams
+) -> SpotBatch:
+    """Return the spots that the indexer is offered: all peaks but those that repeat from frame to frame."""
+    repeats = find_repeats(peaks, min_frames=params.repeat_frames, min_fraction=params.repeat_fraction)
+    kept = peaks[~repeats]
+    q = spot_vectors(kept, geometry=geometry, photon_energy_ev=photon_energy_ev)
+    frames = kept["frame"].to_numpy(dtype=np.int64)
+    return batch_spots(frames, q, photon_energy_ev=photon_energy_ev)
 
 
 def lattice_table(found: LatticeSet, batch: SpotBatch) -> IndexTable:

@@ -51,5 +51,12 @@ class IndexParams(Parameters):
     min_misorientation_deg: float = parameter(
         2.0, meaning="a further lattice nearer than this to an earlier one is dropped", unit="deg", ge=0.0
     )
+    repeat_fraction: float = parameter(
+        0.1,
+        meaning="peaks at a place where this share of the frames with peaks has one are left out",
+        gt=0.0,
+        le=1.0,
+    )
+    repeat_frames: int = parameter(10, meaning="least frames for a place to count as repeating", ge=2)
     frames_at_once: int = parameter(64, meaning="frames per batch; bounds the memory", ge=1)
     device: str = parameter("auto", meaning="where to compute", choices=("auto", "cpu", "cuda"))

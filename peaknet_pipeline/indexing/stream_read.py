@@ -89,6 +89,7 @@ class _Reader:
 
     def __init__(self, lines: Iterable[str], path: Path) -> None:
         self.number = 1
+        self.line = ""
         self.path = path
         self.panels: dict[str, tuple[int, int, int]] = {}
         self._lines = iter(lines)
@@ -111,7 +112,8 @@ class _Reader:
     def _next(self) -> Iterator[str]:
         for line in self._lines:
             self.number += 1
-            yield line.rstrip("\n")
+            self.line = line.rstrip("\n")
+            yield self.line
 
     def _until(self, end: str) -> Iterator[str]:
         for line in self._next():
@@ -129,7 +131,7 @@ class _Reader:
             try:
                 self._take(line, chunk)
             except (ValueError, IndexError, KeyError) as error:
-                raise self._broken(f"cannot read '{line.strip()[:60]}'") from error
+                raise self._broken(f"cannot read '{self.line.strip()[:60]}'") from error
         return chunk
 
     def _take(self, line: str, chunk: _Chunk) -> None:

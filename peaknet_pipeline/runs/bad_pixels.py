@@ -57,7 +57,15 @@ class BadPixelParams(Parameters):
         9, meaning="more adjoining pixels than this are a real feature", unit="px", ge=1
     )
     radius: int = parameter(3, meaning="half width of the neighbourhood", unit="px", ge=1, le=15)
-    min_expected: float = parameter(20.0, meaning="dead: photons that the neighbours saw over the run", gt=0)
+    dead_level: float = parameter(
+        0.25, meaning="dead: mean below this part of the neighbours' mean", gt=0, le=1
+    )
+    dead_n_sigma: float = parameter(
+        6.0, meaning="dead: the mean lies below the neighbours' by this", unit="standard errors", gt=0
+    )
+    min_expected: float = parameter(
+        20.0, meaning="dead without any change: photons that the neighbours saw over the run", gt=0
+    )
     min_frames: int = parameter(8, meaning="with fewer frames nothing is told about a pixel", ge=3)
     max_frames: int = parameter(500, meaning="frames looked at, evenly spaced over the run", ge=3)
 
@@ -127,7 +135,7 @@ def find_bad_pixels(
     counts = count_outliers(run, level, sigma, params.n_sigma, frames, progress=progress)
     hot = _hot(counts, params) & ~run.bad_pixels
     noisy = _noisy(counts, spread, sigma, params) & ~run.bad_pixels & ~hot
-    dead = _dead(counts, statistics, level, sigma, params) & ~run.bad_pixels & ~noisy
+    dead = _dead(counts, statistics, trimmed, level, sigma, params) & ~run.bad_pixels & ~noisy
     return _report(run.bad_pixels, run.mask_sources, hot, noisy, dead)
 
 
@@ -218,18 +226,22 @@ def _noisy(
 def _dead(
     counts: OutlierCounts,
     statistics: RunStatistics,
+    trimmed: Float32Array,
     level: Float32Array,
     sigma: Float32Array,
     params: BadPixelParams,
 ) -> BoolArray:
+    """Find pixels that stay dark: frame by frame where it is bright, else by their mean over the run."""
     low = counts.low >= _at_least(params.hot_fraction, counts.n_frames)
     with np.errstate(divide="ignore", invalid="ignore"):
-        photons = statistics.n_frames * level.astype(np.float64) ** 2 / sigma.astype(np.float64) ** 2
+        deficit = np.sqrt(statistics.n_frames) * (level - trimmed) / sigma
+        photons = statistics.n_frames * (level / sigma).astype(np.float64) ** 2
+    dim = (trimmed < params.dead_level * level) & (deficit > params.dead_n_sigma)
     silent = (
         (statistics.std == 0) & (statistics.mean < level) & (sigma > 0) & (photons >= params.min_expected)
     )
     never = np.isnan(statistics.mean)
-    return _small_clusters(low | silent, params.max_cluster) | never
+    return _small_clusters(low | dim | silent, params.max_cluster) | never
 
 
 def _at_least(fraction: float, n_frames: int) -> int:

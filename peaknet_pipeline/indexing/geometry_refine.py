@@ -1,0 +1,307 @@
+"""Refine a detector's geometry from a run's lattices: distance, shift, and each panel's shift and rotation.
+
+With the cell held at its known value, a lattice predicts the ray of every spot that it explains. A position p on a panel
+should lie on its ray's line: (1 - ŝŝᵀ)(p + t + ω × (p - c)) = 0 is linear in the panel's shift t and small rotation ω.
+Each step also lets every crystal turn, since crystals would otherwise hide most of a panel's displacement. A rotation of
+the whole detector about the beam is not sought: it can't be told from turning all crystals.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.geometry.maps import peak_positions_m
+from peaknet_pipeline.indexing.geometry_solve import solve_geometry
+from peaknet_pipeline.indexing.predict import table_axes
+from peaknet_pipeline.indexing.qvectors import energy_of_frames, scattering_vectors
+from peaknet_pipeline.indexing.refine_compiled import refine_lattices
+from peaknet_pipeline.indexing.symmetry import orientation_matrix
+from peaknet_pipeline.indexing.target import Target, make_target
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.types import (
+    HC_EV_ANGSTROM,
+    BoolArray,
+    Float64Array,
+    Geometry,
+    IndexTable,
+    IntArray,
+    Panel,
+    PeakTable,
+    UnitCell,
+)
+
+
+@dataclass(frozen=True)
+class GeometryRefineParams(Parameters):
+    """What of a geometry is refined."""
+
+    refine_distance: bool = parameter(True, meaning="refine the camera length, all panels alike")
+    refine_panels: bool = parameter(True, meaning="refine each panel's shift and rotation in its plane")
+    min_panel_spots: int = parameter(
+        50, meaning="panels with fewer explained spots move with the detector only", ge=3
+    )
+    tolerance: float = parameter(0.003, meaning="distance within which a spot is used", unit="Å⁻¹", gt=0.0)
+    n_rounds: int = parameter(10, meaning="rounds of orientations and geometry in turn", ge=1, le=100)
+    min_spots: int = parameter(50, meaning="least explained spots of the run", ge=6)
+
+
+@dataclass(frozen=True)
+class GeometryRefinement:
+    """Outcome: the new geometry, its shift (x, y, z), metres, and a table of residuals per panel.
+
+    ``panels``: panel, name, n_spots, before_px and after_px (rms distance of spot and predicted ray), and the
+    laboratory shift_x_px, shift_y_px and rotation_deg beyond the common shift. ``before_px``, ``after_px``: the run's rms.
+    """
+
+    geometry: Geometry
+    shift_m: tuple[float, float, float]
+    before_px: float
+    after_px: float
+    panels: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Spots:
+    """Peaks of indexed frames, once per lattice: lattice number, panel, fs, ss and 1/λ of each, (n,)."""
+
+    lattice: IntArray
+    panel: IntArray
+    fs: Float64Array
+    ss: Float64Array
+    wave: Float64Array
+
+
+def refine_geometry(
+    peaks: PeakTable,
+    lattices: IndexTable,
+    *,
+    geometry: Geometry,
+    photon_energy_ev: float | Float64Array,
+    cell: UnitCell,
+    params: GeometryRefineParams | None = None,
+) -> GeometryRefinement:
+    """Refine a geometry from the lattices found with it.
+
+    The distance is found by holding the cell: it is as good as the cell given.
+
+    Raises
+    ------
+    IndexingError
+        Too few spots are explained.
+
+    """
+    params = params or GeometryRefineParams()
+    spots = _gather(peaks, lattices, photon_energy_ev)
+    target, current = make_target(cell), geometry
+    rotations = _start(lattices, target)
+    before: tuple[Float64Array, BoolArray] | None = None
+    for number in range(params.n_rounds):
+        rotations = _orient(spots, rotations, current, target, params)
+        if before is None:
+            rays, position, used = _rays(spots, rotations, current, target, params)
+            _check_enough(used, params)
+            before = _misses(rays, position, spots, current), used
+        with_panels = params.refine_panels and number >= min(3, params.n_rounds // 2)
+        current = _step(spots, rotations, current, target, params, with_panels=with_panels)
+    current = _without_common_turn(geometry, current)
+    rotations = _orient(spots, rotations, current, target, params)
+    rays, position, used = _rays(spots, rotations, current, target, params)
+    return _report(geometry, current, spots, before, (_misses(rays, position, spots, current), used))
+
+
+def _gather(peaks: PeakTable, lattices: IndexTable, photon_energy_ev: float | Float64Array) -> _Spots:
+    numbered = lattices[["frame"]].assign(number=np.arange(len(lattices)))
+    rows = (
+        peaks[["frame", "panel", "fs", "ss"]].merge(numbered, on="frame").sort_values("number", kind="stable")
+    )
+    frames = rows["frame"].to_numpy(dtype=np.int64)
+    return _Spots(
+        lattice=rows["number"].to_numpy(dtype=np.int64),
+        panel=rows["panel"].to_numpy(dtype=np.int64),
+        fs=rows["fs"].to_numpy(dtype=np.float64),
+        ss=rows["ss"].to_numpy(dtype=np.float64),
+        wave=energy_of_frames(photon_energy_ev, frames) / HC_EV_ANGSTROM,
+    )
+
+
+def _check_enough(used: BoolArray, params: GeometryRefineParams) -> None:
+    if used.sum() < params.min_spots:
+        raise IndexingError(
+            "too few explained spots to refine a geometry",
+            expected=f"≥ {params.min_spots}",
+            found=int(used.sum()),
+            remedy="Index more frames, or start from a better geometry.",
+        )
+
+
+def _start(lattices: IndexTable, target: Target) -> Float64Array:
+    primitive = table_axes(lattices) @ np.linalg.inv(target.to_conventional)
+    inverse = np.linalg.inv(target.primitive)
+    return np.array([orientation_matrix(axes @ inverse) for axes in primitive]).reshape(-1, 3, 3)
+
+
+def _vectors(spots: _Spots, geometry: Geometry) -> tuple[Float64Array, Float64Array]:
+    position = peak_positions_m(geometry, spots.panel, spots.fs, spots.ss)
+    return scattering_vectors(position, spots.wave * HC_EV_ANGSTROM), position
+
+
+def _orient(
+    spots: _Spots, rotations: Float64Array, geometry: Geometry, target: Target, params: GeometryRefineParams
+) -> Float64Array:
+    """Refine the orientations at fixed cell and geometry."""
+    q, position = _vectors(spots, geometry)
+    n = len(rotations)
+    counts = np.bincount(spots.lattice, minlength=n)
+    column = np.arange(len(q)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (n, int(counts.max(initial=0)), 3)
+    padded, rays, used = np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], dtype=np.bool_)
+    padded[spots.lattice, column], used[spots.lattice, column] = q, True
+    rays[spots.lattice, column] = position / np.linalg.norm(position, axis=1, keepdims=True)
+    turned, _, _ = refine_lattices(
+        padded,
+        used,
+        rays,
+        np.arange(n),
+        rotations,
+        target.primitive,
+        target.strains,
+        params.tolerance,
+        0.0,
+        0.0,
+        6,
+    )
+    return np.asarray(turned, dtype=np.float64)
+
+
+def _rays(
+    spots: _Spots, rotations: Float64Array, geometry: Geometry, target: Target, params: GeometryRefineParams
+) -> tuple[Float64Array, Float64Array, BoolArray]:
+    """Return predicted unit rays (n, 3), positions (n, 3) m, and which spots are explained (n,)."""
+    q, position = _vectors(spots, geometry)
+    axes = (rotations @ target.primitive)[spots.lattice]
+    index = np.rint(np.einsum("nij,nj->ni", np.linalg.inv(axes), q))
+    point = np.einsum("nij,nj->ni", axes, index)
+    used: BoolArray = np.linalg.norm(q - point, axis=1) < params.tolerance
+    out = point + spots.wave[:, None] * np.array([0.0, 0.0, 1.0])
+    return out / np.linalg.norm(out, axis=1, keepdims=True), position, used
+
+
+def _misses(rays: Float64Array, position: Float64Array, spots: _Spots, geometry: Geometry) -> Float64Array:
+    """Return the distance of each spot from its ray, (n,), pixels."""
+    size = np.array([p.pixel_size_m for p in geometry.panels])[spots.panel]
+    off = position - (position * rays).sum(axis=1)[:, None] * rays
+    return np.asarray(np.linalg.norm(off, axis=1) / size, dtype=np.float64)
+
+
+def _step(
+    spots: _Spots,
+    rotations: Float64Array,
+    geometry: Geometry,
+    target: Target,
+    params: GeometryRefineParams,
+    *,
+    with_panels: bool,
+) -> Geometry:
+    """Move detector and panels by one Gauss-Newton step in which all orientations take part."""
+    rays, position, used = _rays(spots, rotations, geometry, target, params)
+    weight = _weights(_misses(rays, position, spots, geometry), used)
+    counts = np.bincount(spots.panel[weight > 0], minlength=len(geometry.panels))
+    centres = (
+        np.stack([np.bincount(spots.panel, weight * x, len(counts)) for x in position.T], axis=1)
+        / np.maximum(np.bincount(spots.panel, weight, len(counts)), 1e-9)[:, None]
+    )
+    free = np.zeros(3 + 3 * len(counts), dtype=np.bool_)
+    free[:3] = True, True, params.refine_distance
+    free[3:] = np.repeat(with_panels & (counts >= params.min_panel_spots), 3)
+    change = np.zeros(free.size)
+    change[free] = solve_geometry(
+        (rays, position - centres[spots.panel], position),
+        (spots.lattice, spots.panel, spots.wave),
+        weight,
+        free,
+    )
+    own = change[3:].reshape(-1, 3)
+    panels = []
+    for panel, centre, (x, y, angle) in zip(geometry.panels, centres, own, strict=True):
+        panels.append(_moved(panel, change[:3] + np.array([x, y, 0.0]), float(angle), centre))
+    return replace(geometry, panels=tuple(panels))
+
+
+def _weights(miss: Float64Array, used: BoolArray) -> Float64Array:
+    """Return Tukey weights with a cut at six robust standard deviations of the spots used."""
+    scale = max(float(np.median(miss[used])), 1e-3)
+    return np.asarray(used * np.maximum(1.0 - (miss / (6.0 * scale)) ** 2, 0.0) ** 2, dtype=np.float64)
+
+
+def _moved(panel: Panel, shift_m: Float64Array, angle: float, centre_m: Float64Array) -> Panel:
+    """Return the panel turned by ``angle`` (rad) about z through ``centre_m`` and shifted."""
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    corner = np.array([panel.corner_x, panel.corner_y, 0.0]) * panel.pixel_size_m
+    middle = np.array([centre_m[0], centre_m[1], 0.0])
+    corner = (turn @ (corner - middle) + middle + shift_m) / panel.pixel_size_m
+    fs, ss = (tuple(float(v) for v in turn @ np.array(vec)) for vec in (panel.fs_vec, panel.ss_vec))
+    return replace(
+        panel,
+        corner_x=float(corner[0]),
+        corner_y=float(corner[1]),
+        fs_vec=(fs[0], fs[1], fs[2]),
+        ss_vec=(ss[0], ss[1], ss[2]),
+        clen_m=panel.clen_m + float(shift_m[2]),
+        coffset_m=panel.coffset_m + float(shift_m[2]),
+    )
+
+
+def _turns(old: Geometry, new: Geometry) -> Float64Array:
+    """Return by how much each panel turned about z, (n_panels,), rad."""
+    first, second = (np.array([complex(p.fs_vec[0], p.fs_vec[1]) for p in g.panels]) for g in (old, new))
+    return np.asarray(np.angle(second * np.conj(first)), dtype=np.float64)
+
+
+def _without_common_turn(old: Geometry, new: Geometry) -> Geometry:
+    """Turn all panels back about the beam by their mean turn, which the spots can't fix."""
+    angle = -float(_turns(old, new).mean())
+    return replace(new, panels=tuple(_moved(p, np.zeros(3), angle, np.zeros(3)) for p in new.panels))
+
+
+def _report(
+    old: Geometry,
+    new: Geometry,
+    spots: _Spots,
+    before: tuple[Float64Array, BoolArray] | None,
+    after: tuple[Float64Array, BoolArray],
+) -> GeometryRefinement:
+    first = before or after
+    corners = [
+        np.array([[p.corner_x, p.corner_y, p.clen_m / p.pixel_size_m] for p in g.panels]) for g in (old, new)
+    ]
+    moved = corners[1] - corners[0]
+    common = np.median(moved, axis=0)
+    size = np.array([p.pixel_size_m for p in old.panels])
+    own = [spots.panel == number for number in range(len(old.panels))]
+    panels = pd.DataFrame(
+        {
+            "panel": np.arange(len(own)),
+            "name": [p.name for p in old.panels],
+            "n_spots": [int((o & after[1]).sum()) for o in own],
+            "before_px": [_rms(first[0][o & first[1]]) for o in own],
+            "after_px": [_rms(after[0][o & after[1]]) for o in own],
+            "shift_x_px": moved[:, 0] - common[0],
+            "shift_y_px": moved[:, 1] - common[1],
+            "rotation_deg": np.degrees(_turns(old, new)),
+        }
+    )
+    shift = np.median(moved * size[:, None], axis=0)
+    return GeometryRefinement(
+        geometry=replace(new, text=""),
+        shift_m=(float(shift[0]), float(shift[1]), float(shift[2])),
+        before_px=_rms(first[0][first[1]]),
+        after_px=_rms(after[0][after[1]]),
+        panels=panels,
+    )
+
+
+def _rms(values: Float64Array) -> float:
+    return float(np.sqrt((values**2).mean())) if values.size else float("nan")

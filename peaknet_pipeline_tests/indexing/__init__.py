@@ -1,0 +1,1 @@
+"""Tests of indexing: cells, the known-cell indexer, its gate and control, prediction, integration, streams."""

@@ -1,0 +1,162 @@
+"""Streams and the external engine."""
+
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.geometry.crystfel_write import write_geometry
+from peaknet_pipeline.indexing.cell import read_cell, write_cell
+from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, run_indexamajig
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.predict import predict_reflections, table_axes
+from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
+from peaknet_pipeline.indexing.stream_read import read_stream
+from peaknet_pipeline_tests.indexing.spots import ENERGY_EV, LYSOZYME, flat_geometry, simulated_frames
+from peaknet_pipeline_tests.indexing.test_lattice import peaks_of
+
+
+@pytest.fixture(scope="module")
+def indexed():
+    geometry = flat_geometry()
+    batch, _ = simulated_frames(LYSOZYME, n_frames=3, n_true=50, n_false=5, seed=21)
+    peaks = peaks_of(batch, geometry)
+    peaks = peaks[peaks["frame"] != 1].assign(intensity=12.5)
+    lattices = index_peaks(peaks, geometry=geometry, photon_energy_ev=ENERGY_EV, cell=LYSOZYME)
+    reflections = predict_reflections(
+        lattices, cell=LYSOZYME, geometry=geometry, photon_energy_ev=ENERGY_EV, peaks=peaks
+    )
+    return geometry, peaks, lattices, reflections.assign(intensity=np.float32(50.0), sigma=np.float32(4.0))
+
+
+def write(path, indexed):
+    geometry, peaks, lattices, reflections = indexed
+    write_stream(
+        path,
+        source=StreamSource(path.with_suffix(".cxi"), 4),
+        geometry=geometry,
+        cell=LYSOZYME,
+        photon_energy_ev=ENERGY_EV,
+        peaks=peaks,
+        lattices=lattices,
+        reflections=reflections,
+    )
+    return path
+
+
+def test_streams_round_trip(indexed, tmp_path):
+    _, peaks, lattices, reflections = indexed
+    stream = read_stream(write(tmp_path / "a.stream", indexed))
+
+    assert sorted(stream.photon_energy_ev) == [0, 1, 2, 3]
+    assert list(stream.lattices["frame"]) == [0, 2]
+    assert np.allclose(table_axes(stream.lattices), table_axes(lattices), atol=1e-8)
+    for name in ("frame", "panel"):
+        assert np.array_equal(stream.peaks[name], peaks[name])
+    for name in ("fs", "ss"):
+        assert np.allclose(stream.peaks[name], peaks[name], atol=0.006)
+        assert np.allclose(stream.reflections[name], reflections[name], atol=0.06)
+    for name in ("frame", "lattice", "h", "k", "l", "panel", "intensity", "sigma"):
+        assert np.array_equal(stream.reflections[name], reflections[name])
+    assert np.allclose(stream.reflections["excitation_error"], reflections["excitation_error"], atol=1e-6)
+    assert stream.indexed_by[1] == "none"
+    assert (stream.lattices["n_explained"] >= 0.8 * stream.lattices["n_peaks"]).all()
+    assert [p.name for p in stream.geometry.panels] == ["left", "right"]
+
+
+def test_stream_positions_are_the_slabs_with_half_a_pixel(indexed, tmp_path):
+    text = write(tmp_path / "a.stream", indexed).read_text()
+    row = next(p for p in indexed[1].itertuples() if p.panel == 1)
+
+    assert f"{row.fs + 0.5:7.2f} {row.ss + 1200.5:7.2f}" in text
+    assert text.startswith("CrystFEL stream format 2.3\n")
+    assert text.count("----- Begin chunk -----") == text.count("----- End chunk -----") == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda t: "", "not a CrystFEL stream"),
+        (lambda t: t[: t.rindex("End of reflections")], "broken stream: no line 'End of reflections'"),
+        (lambda t: t.replace("bstar = ", "bstar = x"), "cannot read 'bstar"),
+        (lambda t: t.replace("   left", "   lost"), "cannot read"),
+    ],
+)
+def test_damaged_streams_say_where(damage, match, indexed, tmp_path):
+    path = write(tmp_path / "a.stream", indexed)
+    path.write_text(damage(path.read_text()))
+
+    with pytest.raises(IndexingError, match=match):
+        read_stream(path)
+
+
+def test_frames_beyond_the_run_are_refused_and_leave_no_file(indexed, tmp_path):
+    geometry, peaks, lattices, reflections = indexed
+    with pytest.raises(IndexingError, match="frame beyond the run"):
+        write_stream(
+            tmp_path / "b.stream", source=StreamSource(tmp_path, 2), geometry=geometry, cell=LYSOZYME,
+            photon_energy_ev=ENERGY_EV, peaks=peaks, lattices=lattices, reflections=reflections,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+FAKE = """#!/bin/sh
+echo "called with $*"
+while [ $# -gt 0 ]; do [ "$1" = "-o" ] && out="$2"; shift; done
+{body}
+"""
+
+
+@pytest.fixture
+def engine(indexed, tmp_path, monkeypatch):
+    """Put a stand-in for indexamajig on the PATH that does what ``body`` says, and return a caller."""
+    write(tmp_path / "made.stream", indexed)
+    (tmp_path / "in.cxi").write_bytes(b"cxi")
+    write_geometry(indexed[0], tmp_path / "in.geom")
+    write_cell(LYSOZYME, tmp_path / "in.cell")
+
+    def call(body):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        program = folder / "indexamajig"
+        program.write_text(FAKE.format(body=body))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return run_indexamajig(
+            tmp_path / "in.cxi",
+            geometry=tmp_path / "in.geom",
+            cell=tmp_path / "in.cell",
+            stream=tmp_path / "out.stream",
+            params=IndexamajigParams(timeout_s=20.0),
+        )
+
+    return call
+
+
+def test_indexamajigs_stream_becomes_the_same_table_and_its_log_is_kept(engine, indexed, tmp_path):
+    stream = engine(f'cp "{tmp_path}/made.stream" "$out"')
+
+    assert np.allclose(table_axes(stream.lattices), table_axes(indexed[2]), atol=1e-8)
+    assert (tmp_path / "out.stream").is_file()
+    assert "--peaks=cxi" in (tmp_path / "out.log").read_text()
+    assert read_cell(tmp_path / "in.cell") == LYSOZYME
+
+
+def test_a_failing_indexamajig_is_told_with_its_last_words(engine, tmp_path):
+    with pytest.raises(IndexingError, match=r"failed with status 3: .*no such panel"):
+        engine("echo 'no such panel' >&2; exit 3")
+    assert not (tmp_path / "out.stream").exists()
+
+
+def test_a_stream_that_breaks_off_is_not_kept(engine, tmp_path):
+    with pytest.raises(IndexingError, match="broken stream"):
+        engine(f'head -c 3000 "{tmp_path}/made.stream" > "$out"')
+    assert not (tmp_path / "out.stream").exists()
+
+
+def test_a_missing_indexamajig_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(IndexingError, match=r"not on the PATH.*--engine lattice"):
+        run_indexamajig(tmp_path, geometry=tmp_path, cell=tmp_path, stream=tmp_path / "x.stream")
