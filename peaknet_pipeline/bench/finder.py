@@ -1,6 +1,6 @@
 """Benchmark of peakfinder8 against ondamonitor's compiled one: same frames, same mask, same run.
 
-The reference is optional: ``pip install --no-deps ondamonitor==23.8.3`` (Python 3.11). Without it only our
+The reference is optional: the ``bench`` extra, for Python 3.11. Without it only our
 own figures are given. Ratios on one core are ratios of processor time, which other load on the machine
 disturbs least; whatever runs on all cores is timed by the clock.
 """
