@@ -48,7 +48,7 @@ class PredictParams(Parameters):
         0.0, meaning="largest excitation error; 0: estimated from the peaks", unit="Å⁻¹", ge=0.0, le=0.05
     )
     profile_quantile: float = parameter(
-        0.9, meaning="share of the explained peaks whose excitation error the profile holds", gt=0.0, le=1.0
+        0.97, meaning="share of the explained peaks whose excitation error the profile holds", gt=0.0, le=1.0
     )
     min_profile_radius: float = parameter(
         0.0002, meaning="least profile radius estimated", unit="Å⁻¹", gt=0.0

@@ -206,7 +206,7 @@ def _lattice_step(
     for a, values in enumerate((across, along)):
         spread = 1.4826 * _lower_median(np.abs(values[near])) if near.any() else 0.0
         widths[a] = min(max(0.5 * (widths[a] + spread), 0.1 * tolerance), tolerance)
-    return _normal_equations(
+    change: AnyArray = _normal_equations(
         free,
         rays,
         rotation,
@@ -222,6 +222,7 @@ def _lattice_step(
         across,
         along,
     )
+    return change
 
 
 @numba.njit(cache=True)

@@ -118,3 +118,38 @@ def test_spot_lists_with_outliers_all_index(name, cell, n, realdata):
     found = index_vectors(batch, cell=cell)
 
     assert correct_frames(found, truth, cell) == set(range(n))
+
+
+@pytest.mark.parametrize(
+    ("name", "finder", "frames"),
+    [
+        ("snase", {"threshold": 300, "min_snr": 6, "max_pix": 100}, range(10)),
+        ("thaumatin", {"threshold": 10, "max_res": 1500}, range(8)),
+    ],
+)
+def test_real_runs_index_from_our_own_classical_peaks(name, finder, frames, realdata):
+    from peaknet_pipeline.geometry.maps import pixel_radius
+    from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
+    from peaknet_pipeline.runs.open import open_run
+
+    folder = realdata / name
+    cell = read_cell(next(folder.glob("*.cell")))
+    with open_run(folder / "stills.h5", folder / "stills.geom") as run:
+        flags = run.geometry.flag_less_than, run.geometry.flag_more_than
+        valid = tuple(
+            limit if flag is None else flag for flag, limit in zip(flags, (-np.inf, np.inf), strict=True)
+        )
+        plan = Peakfinder8(
+            pixel_radius(run.geometry), run.bad_pixels, Peakfinder8Params(**finder), valid_range=valid
+        )
+        peaks = plan.find(run.read(0, run.n_frames))
+        found = {"geometry": run.geometry, "photon_energy_ev": run.photon_energy_ev, "cell": cell}
+    table = index_peaks(peaks, **found)
+    control = false_index_control(peaks, n_copies=3, **found)
+
+    assert sorted(set(table["frame"])) == list(frames)
+    assert (control.n_scrambled, control.n_indexed) == (3 * len(frames), 0)
+    if name == "snase":
+        refined = json.loads((folder / "refined_orientation.json").read_text())
+        for frame, axes in zip(table["frame"], table_axes(table), strict=True):
+            assert misorientation_deg(axes, Y_FLIP @ np.array(refined[frame]["A_recip_invA"]), cell) < 0.5
