@@ -33,8 +33,6 @@ def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made)
     assert scores["indexing_yield"].to_numpy() == pytest.approx(scores["indexed"] / scores["frames"])
     subsets = dict(zip(scores["run"], scores["subset"], strict=True))
     assert subsets == dict(zip(KEYS, ("train", "validate", "test"), strict=True))
-        zip(KEYS, ("train", "validate", "test"), strict=True)
-    )
     assert (scores["false_index_rate"].fillna(0) == 0).all()
 
 
