@@ -131,6 +131,13 @@ class TruthParams(Parameters):
     n_shells: int = parameter(8, meaning="resolution shells of equal reciprocal volume", ge=1)
 
 
+@dataclass(frozen=True)
+class MetricParams(TruthParams):
+    """How runs are scored."""
+
+    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
+
+
 SNR_BANDS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0, math.inf)
 """Edges of the bands of expected SNR."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.crystfel_text import GeometryExtras, normalise_text
 from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.geometry.slabs import with_masks
 from peaknet_pipeline.types import BadRegion, Geometry, MaskLayer, Panel
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -85,8 +86,6 @@ def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: 
     paths = {entry["data"] for entry in raw.values()}
     groups = _panel_groups(extras.groups, raw)
     panels = tuple(_panel(name, entry, extras, groups, len(paths) > 1) for name, entry in raw.items())
-    masks = _masks(raw, extras)
-    first = masks[0] if masks else None
     geometry = Geometry(
         panels=panels,
         bad_regions=_bad_regions(detector["bad"], extras, panels),
@@ -96,11 +95,6 @@ def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: 
         clen_path=extras.clen_path,
         clen_unit=extras.clen_unit,
         data_path=paths.pop() or None if len(paths) == 1 else None,
-        mask_path=first.path if first else None,
-        mask_file=first.file if first else None,
-        mask_good_bits=first.good_bits if first else 0,
-        mask_bad_bits=first.bad_bits if first else 0xFFFF,
-        more_masks=masks[1:],
         flag_less_than=extras.flags.get("flag_lessthan"),
         flag_more_than=extras.flags.get("flag_morethan"),
         flag_equal=extras.flags.get("flag_equal"),
@@ -110,6 +104,7 @@ def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: 
         text=text,
         source=source,
     )
+    geometry = with_masks(geometry, _masks(raw, extras))
     return resolve_geometry(geometry, photon_energy_ev=extras.photon_energy_ev)
 
 
@@ -158,12 +153,6 @@ def _check_panel(name: str, raw: dict[str, Any]) -> None:
             raise GeometryError(f"{where} has no pixels along {axis}", found=f"min {low}, max {high}")
     if math.isnan(raw["adu_per_photon"]) and math.isnan(raw["adu_per_eV"]):
         raise GeometryError(f"{where} has no intensity scale", remedy="Add adu_per_photon or adu_per_eV.")
-    if "%" in raw["data"]:
-        raise GeometryError(
-            f"{where} has a placeholder in its data path",
-            found=raw["data"],
-            remedy="One data set per frame is not supported; stack the frames in one data set.",
-        )
 
 
 def _panel_groups(groups: dict[str, list[str]], panels: dict[str, Any]) -> dict[str, str]:

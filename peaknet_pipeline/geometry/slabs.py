@@ -1,5 +1,7 @@
 """How the panels of a stack and their masks lie in a file."""
 
+from dataclasses import replace
+
 from peaknet_pipeline.types import Geometry, MaskLayer
 
 
@@ -16,3 +18,16 @@ def mask_layers(geometry: Geometry) -> tuple[MaskLayer, ...]:
         return geometry.more_masks
     bits = geometry.mask_good_bits, geometry.mask_bad_bits
     return (MaskLayer(geometry.mask_path, geometry.mask_file, *bits), *geometry.more_masks)
+
+
+def with_masks(geometry: Geometry, layers: tuple[MaskLayer, ...]) -> Geometry:
+    """Return the geometry with these masks, in order; the inverse of :func:`mask_layers`."""
+    first = layers[0] if layers else MaskLayer("")
+    return replace(
+        geometry,
+        mask_path=first.path or None,
+        mask_file=first.file,
+        mask_good_bits=first.good_bits,
+        mask_bad_bits=first.bad_bits,
+        more_masks=layers[1:],
+    )

@@ -1,5 +1,4 @@
-"""Labelled frames packed for training: memory-mapped arrays per run, made once and kept while the labels stay
-the same.
+"""Labelled frames packed for training: memory-mapped arrays per run, kept while the labels stay the same.
 
 One folder per run and label digest holds ``images.npy`` (n, n_panels, ss, fs) in the raw dtype,
 ``labels.npy`` in uint8, ``bad_pixels.npy``, ``peaks.npy`` and ``hard.npy`` (rows of position, panel, ss, fs:

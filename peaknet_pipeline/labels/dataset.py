@@ -1,8 +1,8 @@
-"""Streaming access for training: random crops or whole panels from packed runs, the same for the same seed
-and epoch.
+"""Streaming access for training: random crops or whole panels from packed runs.
 
-The datasets have ``__len__`` and ``__getitem__`` and can be pickled, which is all that
-``torch.utils.data.DataLoader`` asks for, with any number of workers; nothing here needs torch.
+The same seed and epoch give the same samples. The datasets have ``__len__`` and ``__getitem__`` and can be
+pickled, which is all that ``torch.utils.data.DataLoader`` asks for, with any number of workers; nothing here
+needs torch.
 """
 
 from collections.abc import Sequence
@@ -161,12 +161,12 @@ class CropDataset:
         """Group places by frame in use, so that a frame with many peaks doesn't crowd out the others."""
         groups: list[IntArray] = []
         for run in range(len(self._packed.runs)):
-            rows = np.asarray(self._packed.array(run, name))
+            rows = np.asarray(self._packed.array(run, name), dtype=np.int64)
             used = self._packed.index[self._packed.index[:, 0] == run, 1]
-            for position in used:
-                mine = rows[rows[:, 0] == position]
-                if len(mine):
-                    groups.append(np.column_stack([np.full(len(mine), run), mine]).astype(np.int64))
+            rows = rows[np.isin(rows[:, 0], used)]
+            rows = np.column_stack([np.full(len(rows), run), rows])[np.argsort(rows[:, 0], kind="stable")]
+            starts = np.flatnonzero(np.diff(rows[:, 1])) + 1
+            groups += [group for group in np.split(rows, starts) if len(group)]
         return groups
 
     def _draw_place(self, places: list[IntArray], rng: np.random.Generator) -> list[int]:

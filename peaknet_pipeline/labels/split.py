@@ -46,8 +46,7 @@ class LabelledRun:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Runs and frames that a user named, to take them out (or, in a list of additions, to put them in), and
-    why.
+    """Runs and frames that a user named, to take them out (or, in a list of additions, in).
 
     Attributes
     ----------
@@ -70,8 +69,7 @@ class Exclusions:
 
 
 def parse_exclusions(text: str, *, where: str = "exclusions") -> Exclusions:
-    """Read exclusions, one per line: ``RUN``, ``RUN FRAME`` or ``RUN FIRST-LAST``, then ``# reason`` if
-    wanted.
+    """Read exclusions, one per line: ``RUN``, ``RUN FRAME`` or ``RUN FIRST-LAST``, then ``# reason``.
 
     Raises
     ------

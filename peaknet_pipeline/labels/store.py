@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import LABEL_BACKGROUND, LABEL_IGNORE, LABEL_PEAK, IntArray, UInt8Array
 
-FORMAT = "peaknet-labels-1"
+FORMAT = "peaknet-labels-2"
 """Written in every label file; another value is refused."""
 
 
@@ -32,6 +32,8 @@ class LabelFile:
     stack_shape : (n_panels, ss, fs)
     provenance : dict of str
         What the labels were made from.
+    digest : str
+        SHA-256 of frames, maps and provenance.
 
     """
 
@@ -51,7 +53,7 @@ class LabelFile:
 
     def _read_header(self) -> None:
         found = self._file.attrs.get("format")
-        if found != FORMAT or "labels" not in self._file or "frames" not in self._file:
+        if found != FORMAT or "digest" not in self._file.attrs:
             raise LabelError("not a label file", where=self.path, expected=FORMAT, found=found)
         self._labels = self._file["labels"]
         self.frames: IntArray = self._file["frames"][:].astype(np.int64)
@@ -59,6 +61,7 @@ class LabelFile:
         _, n_panels, n_ss, n_fs = self._labels.shape
         self.stack_shape: tuple[int, int, int] = (int(n_panels), int(n_ss), int(n_fs))
         self.provenance: dict[str, str] = json.loads(self._file.attrs["provenance"])
+        self.digest = str(self._file.attrs["digest"])
 
     def __len__(self) -> int:
         """Return the number of labelled frames."""
@@ -100,6 +103,7 @@ class LabelWriter:
     """Append label maps to an open file; made by ``write_labels_to``."""
 
     _file: h5py.File
+    _digest: Any
     n_frames: int = 0
 
     def append(self, frame: int, labels: UInt8Array, n_peaks: int) -> None:
@@ -126,6 +130,7 @@ class LabelWriter:
         store[self.n_frames] = labels
         self._file["frames"][self.n_frames] = frame
         self._file["n_peaks"][self.n_frames] = n_peaks
+        self._digest.update(np.array([frame, n_peaks], np.int64).tobytes() + labels.tobytes())
         self.n_frames += 1
 
 
@@ -151,7 +156,9 @@ def write_labels_to(
         )
         file.create_dataset("frames", shape=(0,), maxshape=(None,), chunks=(1024,), dtype=np.int64)
         file.create_dataset("n_peaks", shape=(0,), maxshape=(None,), chunks=(1024,), dtype=np.int64)
-        yield LabelWriter(file)
+        writer = LabelWriter(file, hashlib.sha256(file.attrs["provenance"].encode()))
+        yield writer
+        file.attrs["digest"] = writer._digest.hexdigest()
 
 
 def write_labels(
@@ -176,11 +183,13 @@ def read_labels(path: Path) -> tuple[IntArray, UInt8Array]:
 
 
 def labels_digest(path: Path) -> str:
-    """Return a short hash of a label file's content: frames, maps and provenance, not its bytes on disk."""
-    digest = hashlib.sha256()
+    """Return a short hash of a label file's content, taken while it was written: frames, maps and provenance.
+
+    Raises
+    ------
+    LabelError
+        The file is missing, damaged or of another format.
+
+    """
     with open_labels(path) as file:
-        digest.update(json.dumps(file.provenance, sort_keys=True).encode())
-        digest.update(file.frames.tobytes())
-        for position in range(len(file)):
-            digest.update(file.read(position).tobytes())
-    return digest.hexdigest()[:16]
+        return file.digest[:16]

@@ -80,6 +80,8 @@ def write_checkpoint(
         _write_json(temporary / CONFIG_FILE, config)
         _write_json(temporary / CARD_FILE, {"code_version": package_version()} | _without_empty(asdict(card)))
         temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            path.chmod(0o644)
         _replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

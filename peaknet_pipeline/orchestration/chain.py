@@ -4,6 +4,7 @@ import dagster as dg
 
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.labels.split import SplitParams
+from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
@@ -68,8 +69,8 @@ CHAIN = (
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
         tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit",),
-        blocking=("agrees_with_lmfit",),
+        checks=("agrees_with_lmfit", "hits_have_lattices"),
+        blocking=("agrees_with_lmfit", "hits_have_lattices"),
     ),
     StageSpec(
         run=teaching.training_set,
@@ -140,7 +141,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_metrics"],
         kinds=frozenset({"parquet"}),
-        parameters=scoring.MetricParams,
+        parameters=MetricParams,
         tables=("run_metrics",),
         checks=("rates_in_range",),
         blocking=("rates_in_range",),

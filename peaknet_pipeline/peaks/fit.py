@@ -64,13 +64,13 @@ class FitParams(Parameters):
         True, meaning="Gaussian and Lorentzian share one half width per axis, γ = σ √(2 ln 2)"
     )
     max_iterations: int = parameter(300, meaning="most trial steps of a fit", ge=1)
-    tolerance: float = parameter(1e-9, meaning="relative decrease of χ² that counts as none", gt=0)
+    tolerance: float = parameter(1e-8, meaning="relative decrease of χ² that counts as none", gt=0)
 
 
 START_SHAPE, SECOND_SHAPE = (1.3, 0.3), (0.6, 0.5)
 """σ and η that fits start from."""
 
-SURE = 15.0
+SURE = 10.0
 """Significance below which the second start is tried as well: weak spots have more than one minimum."""
 
 
@@ -126,11 +126,10 @@ def photon_weights(patches: Patches) -> Float64Array:
 
 
 def start_parameters(patches: Patches, params: FitParams) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return start values, lower and upper bounds, each (n, 11), centres relative to the patch's middle
-    pixel.
+    """Return start values, lower and upper bounds, each (n, 11).
 
-    The background starts at the median of the patch's rim, the centre at the brightest 3×3 neighbourhood
-    within reach of the expected position.
+    Centres are relative to the patch's middle pixel. The background starts at the median of the patch's rim,
+    the centre at the brightest 3×3 neighbourhood within reach of the expected position.
     """
     n, size = len(patches), patches.data.shape[1]
     expected = patches.start - patches.centre

@@ -8,12 +8,21 @@ box. The minimum is the one that any other bounded least squares finds from the 
 """
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from peaknet_pipeline.peaks.fit_linear import factor_cholesky, solve_factored
+from peaknet_pipeline.peaks.fit_model import (
+    fill_jacobian,
+    fill_normal_equations,
+    fill_residuals,
+    list_pixels,
+    tie_widths,
+)
 from peaknet_pipeline.profile import HALF_WIDTH_PER_SIGMA, N_PROFILE
 from peaknet_pipeline.types import Float64Array, IntArray
 
@@ -56,6 +65,14 @@ class Solutions:
         return Solutions(**merged)
 
 
+ROWS_AT_ONCE = 256
+"""Patches that a thread takes at a time: small enough to share hard fits out evenly."""
+
+
+def _shares(n: int) -> list[tuple[int, int]]:
+    return [(first, min(first + ROWS_AT_ONCE, n)) for first in range(0, n, ROWS_AT_ONCE)]
+
+
 def solve_batch(
     data: Float64Array,
     weight: Float64Array,
@@ -86,76 +103,11 @@ def solve_batch(
     n = len(data)
     values, variances = start.copy(), np.full((n, N_PROFILE), np.nan)
     summary, ending = np.zeros((n, 2)), np.zeros(n, dtype=np.int64)
-    _solve_all(
-        data, weight, values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance
-    )
+    arrays = (data.reshape(n, -1) if n else data[:, 0], weight.reshape(n, -1) if n else weight[:, 0])
+    rest = (values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda rows: _solve_rows(*rows, *arrays, *rest), _shares(n)))  # type: ignore[call-arg]
     return Solutions(values, variances, summary[:, 0], summary[:, 1], ending)
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _evaluate(data, weight, p, residual, jacobian, tied, with_jacobian):
-    """Fill weighted residuals (and the Jacobian of the model times weight); return χ²."""
-    size = data.shape[0]
-    half = size // 2
-    amplitude, eta = p[0], p[7]
-    inv_s2_ss, inv_s2_fs = 1.0 / (p[3] * p[3]), 1.0 / (p[4] * p[4])
-    inv_g2_ss, inv_g2_fs = 1.0 / (p[5] * p[5]), 1.0 / (p[6] * p[6])
-    gauss_fs = np.empty(size)
-    for column in range(size):
-        dv = column - half - p[2]
-        gauss_fs[column] = math.exp(-0.5 * dv * dv * inv_s2_fs)
-    chi2 = 0.0
-    for row in range(size):
-        du = row - half - p[1]
-        gauss_ss = math.exp(-0.5 * du * du * inv_s2_ss)
-        lorentz_ss = 1.0 + du * du * inv_g2_ss
-        for column in range(size):
-            k = row * size + column
-            dv = column - half - p[2]
-            w = weight[row, column]
-            gauss = gauss_ss * gauss_fs[column]
-            lorentz = 1.0 / (lorentz_ss + dv * dv * inv_g2_fs)
-            shape = gauss + eta * (lorentz - gauss)
-            plane = p[8] * (row - half) + p[9] * (column - half) + p[10]
-            r = w * (data[row, column] - amplitude * shape - plane)
-            residual[k] = r
-            chi2 += r * r
-            if with_jacobian:
-                g = w * amplitude * (1.0 - eta) * gauss
-                l2 = 2.0 * w * amplitude * eta * lorentz * lorentz
-                jacobian[0, k] = w * shape
-                jacobian[1, k] = du * (g * inv_s2_ss + l2 * inv_g2_ss)
-                jacobian[2, k] = dv * (g * inv_s2_fs + l2 * inv_g2_fs)
-                jacobian[3, k] = g * du * du * inv_s2_ss / p[3]
-                jacobian[4, k] = g * dv * dv * inv_s2_fs / p[4]
-                jacobian[5, k] = l2 * du * du * inv_g2_ss / p[5]
-                jacobian[6, k] = l2 * dv * dv * inv_g2_fs / p[6]
-                jacobian[7, k] = w * amplitude * (lorentz - gauss)
-                jacobian[8, k] = w * (row - half)
-                jacobian[9, k] = w * (column - half)
-                jacobian[10, k] = w
-    if with_jacobian and tied:
-        for k in range(size * size):
-            for axis in range(2):
-                jacobian[3 + axis, k] += _TIE * jacobian[5 + axis, k]
-                jacobian[5 + axis, k] = 0.0
-    return chi2
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _normal_equations(jacobian, residual, normal, gradient):
-    n, m = jacobian.shape
-    for i in range(n):
-        total = 0.0
-        for k in range(m):
-            total += jacobian[i, k] * residual[k]
-        gradient[i] = total
-        for j in range(i + 1):
-            total = 0.0
-            for k in range(m):
-                total += jacobian[i, k] * jacobian[j, k]
-            normal[i, j] = total
-            normal[j, i] = total
 
 
 @njit(nogil=True, cache=True)
@@ -203,21 +155,18 @@ def _promise(normal, gradient, p, trial):
 
 
 @njit(nogil=True, cache=True)
-def _tie_widths(p, tied):
-    if tied:
-        p[5], p[6] = _TIE * p[3], _TIE * p[4]
-
-
-@njit(nogil=True, cache=True)
 def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_iterations, tolerance):
     n_parameters, n_pixels = len(p), data.size
     residual, jacobian = np.empty(n_pixels), np.empty((n_parameters, n_pixels))
     normal, work = np.empty((n_parameters, n_parameters)), np.empty((n_parameters, n_parameters))
     gradient, step, scale = np.empty(n_parameters), np.empty(n_parameters), np.empty(n_parameters)
     trial, free = np.empty(n_parameters), np.empty(n_parameters, dtype=np.int64)
-    _tie_widths(p, tied)
-    chi2 = _evaluate(data, weight, p, residual, jacobian, tied, True)
-    _normal_equations(jacobian, residual, normal, gradient)
+    pixels, shapes = np.empty((2, n_pixels)), np.empty((4, n_pixels))
+    tie_widths(p, tied)
+    list_pixels(weight, pixels, jacobian)
+    chi2 = fill_residuals(data, weight, p, pixels, shapes, residual)
+    fill_jacobian(weight, p, shapes, jacobian, tied)
+    fill_normal_equations(jacobian, residual, normal, gradient, tied)
     damping, growth, ending = 1e-3, 2.0, 1
     for _ in range(max_iterations):
         for i in range(n_parameters):
@@ -227,15 +176,15 @@ def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_itera
             ending = 0
             break
         solved = _damped_step(normal, gradient, scale, free, n, damping, work, step)
-        promised, gained = -1.0, -1.0
+        promised, gained, new_chi2 = -1.0, -1.0, chi2
         if solved:
             trial[:] = p
             for a in range(n):
                 i = free[a]
                 trial[i] = min(max(p[i] + step[a], lower[i]), upper[i])
             promised = _promise(normal, gradient, p, trial)
-            _tie_widths(trial, tied)
-            new_chi2 = _evaluate(data, weight, trial, residual, jacobian, tied, False)
+            tie_widths(trial, tied)
+            new_chi2 = fill_residuals(data, weight, trial, pixels, shapes, residual)
             gained = chi2 - new_chi2
             negligible = tolerance * (chi2 + 1e-3)
             if damping <= 1.0 and max(math.fabs(promised), math.fabs(gained)) <= negligible:
@@ -243,8 +192,9 @@ def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_itera
                 break
         if gained > 0.0:
             p[:] = trial
-            chi2 = _evaluate(data, weight, p, residual, jacobian, tied, True)
-            _normal_equations(jacobian, residual, normal, gradient)
+            chi2 = new_chi2
+            fill_jacobian(weight, p, shapes, jacobian, tied)
+            fill_normal_equations(jacobian, residual, normal, gradient, tied)
             ratio = gained / promised if promised > 0.0 else 0.0
             damping = max(damping * max(1.0 / 3.0, 1.0 - (2.0 * ratio - 1.0) ** 3), 1e-12)
             growth = 2.0
@@ -301,11 +251,23 @@ def _fill_variance(normal, p, lower, upper, variance, work, column, free):
         variance[free[a]] = column[a] / normal[free[a], free[a]]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _solve_all(
-    data, weight, values, variances, lower, upper, summary, ending, tied, max_iterations, tolerance
+@njit(nogil=True, cache=True)
+def _solve_rows(
+    first,
+    last,
+    data,
+    weight,
+    values,
+    variances,
+    lower,
+    upper,
+    summary,
+    ending,
+    tied,
+    max_iterations,
+    tolerance,
 ):
-    for i in prange(len(data)):
+    for i in range(first, last):
         ending[i] = _solve_one(
             data[i],
             weight[i],

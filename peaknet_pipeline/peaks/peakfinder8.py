@@ -4,17 +4,25 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.peaks import background
-from peaknet_pipeline.peaks import peakfinder8_search as search
-from peaknet_pipeline.peaks.rings import Int32Array, Pixels, RingPlan, Rules, plan_rings
-from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.peaks.peakfinder8_frame import (
+    Workspace,
+    as_kernel_input,
+    check_frames,
+    find_seeds,
+    grow_peaks,
+    peak_table,
+    single_range,
+    split_tiles,
+)
+from peaknet_pipeline.peaks.rings import RingPlan, Rules, plan_rings
+from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
     MAX_CXI_PEAKS,
     PEAKS,
@@ -23,15 +31,13 @@ from peaknet_pipeline.types import (
     Float64Array,
     FrameArray,
     PeakTable,
-    UInt8Array,
 )
+
+VARIABLE = ("min_pix", "max_pix", "local_bg_radius")
+"""Parameters that neither the statistics nor the seeds depend on."""
 
 EXACT_SAMPLE = 64
 """Pixels per ring that guide the exact statistics; the peaks don't depend on it."""
-
-
-IN_PLACE = ("float32", "uint16", "int16", "int32", "uint32")
-"""Pixel types that are read as they are; others are copied to single precision first."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Peakfinder8:
     valid_range : (low, high)
         Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's
         flag_lessthan and flag_morethan).
+    plan : RingPlan, optional
+        Another finder's plan for the same map, mask, resolution limits and statistics; made anew by default.
 
     """
 
@@ -83,144 +91,88 @@ class Peakfinder8:
         params: Peakfinder8Params,
         *,
         valid_range: tuple[float, float] = (-np.inf, np.inf),
+        plan: RingPlan | None = None,
     ) -> None:
         self.params = params
-        self._rules = Rules(
-            *_single_range(*valid_range), params.min_snr, params.threshold, params.min_pix, params.max_pix,
-            params.local_bg_radius,
-        )  # fmt: skip
-        self.plan = plan_rings(
+        self._range = single_range(*valid_range)
+        self.plan = plan or plan_rings(
             radius,
             bad_pixels,
             min_radius=params.min_res,
             max_radius=params.max_res,
             sample_size=EXACT_SAMPLE if params.statistics == "exact" else params.sample_size,
         )
-        self._workspaces: list[_Workspace] = []
+        self._workspaces: list[Workspace] = []
 
     def find(self, frames: FrameArray, *, first_frame: int = 0, n_threads: int | None = None) -> PeakTable:
         """Find the peaks of each frame; see `find_peaks`."""
-        if frames.ndim != 4 or frames.shape[1:] != self.plan.shape:
-            raise RunError(
-                "frames do not fit the radius map", expected=("n", *self.plan.shape), found=frames.shape
-            )
-        if frames.dtype.kind not in "iuf":
-            raise RunError("pixels are not numbers", expected="integers or floats", found=frames.dtype)
+        return self.find_variants(frames, [self.params], first_frame=first_frame, n_threads=n_threads)[0]
+
+    def find_variants(
+        self,
+        frames: FrameArray,
+        variants: Sequence[Peakfinder8Params],
+        *,
+        first_frame: int = 0,
+        n_threads: int | None = None,
+    ) -> list[PeakTable]:
+        """Find the peaks by several parameter sets at the cost of little more than one.
+
+        The variants may differ from the finder's own parameters in `VARIABLE` only, which leaves each frame's
+        statistics and seeds as they are. One table per variant.
+
+        Raises
+        ------
+        RunError
+            The frames do not fit the radius map or are not numbers.
+        ParameterError
+            A variant differs in another parameter.
+
+        """
+        check_frames(frames, self.plan.shape)
+        rules = [self._rules_of(variant) for variant in variants]
         n_threads = n_threads or os.cpu_count() or 1
         if n_threads == 1 or not len(frames):
-            rows = [self._find_one(frame, ()) for frame in frames]
+            rows = [self._find_one(rules, frame) for frame in frames]
         elif len(frames) == 1:
             with ThreadPoolExecutor(n_threads) as pool:
-                rows = [self._find_one(frames[0], _split(len(self.plan.tiles.origin), n_threads), pool)]
+                rows = [self._find_one(rules, frames[0], split_tiles(self.plan, n_threads), pool)]
         else:
             with ThreadPoolExecutor(min(n_threads, len(frames))) as pool:
-                rows = list(pool.map(self._find_one, frames))
-        return _peak_table(rows, first_frame)
+                rows = list(pool.map(partial(self._find_one, rules), frames))
+        return [peak_table([frame_rows[k] for frame_rows in rows], first_frame) for k in range(len(rules))]
+
+    def _rules_of(self, params: Peakfinder8Params) -> Rules:
+        changed = {n for n, v in params.to_dict().items() if v != getattr(self.params, n)} - set(VARIABLE)
+        if changed:
+            raise ParameterError(
+                "a variant must leave the statistics as they are", expected=f"changes in {VARIABLE} only",
+                found=sorted(changed),
+            )  # fmt: skip
+        return Rules(
+            *self._range, params.min_snr, params.threshold, params.min_pix, params.max_pix,
+            params.local_bg_radius,
+        )  # fmt: skip
 
     def _find_one(
-        self, frame: FrameArray, parts: Sequence[tuple[int, int]] = (), pool: Executor | None = None
-    ) -> Float64Array:
-        """Return the rows (n_peaks, 9) of one frame, columns as in `peakfinder8_search`."""
-        flat = _native(frame).ravel()
+        self,
+        rules: Sequence[Rules],
+        frame: FrameArray,
+        parts: Sequence[tuple[int, int]] = (),
+        pool: Executor | None = None,
+    ) -> list[Float64Array]:
+        """Return, for each of the rules, the rows (n_peaks, 9) of one frame."""
+        flat = as_kernel_input(frame).ravel()
         try:
             space = self._workspaces.pop()
         except IndexError:
-            space = _Workspace.allocate(self.plan, self.params.max_peaks)
+            space = Workspace.allocate(self.plan, self.params.max_peaks)
         try:
-            seeds = self._find_seeds(flat, space, parts, pool)
-            n_peaks = search.grow_peaks(
-                flat, self.plan, self._rules, space.limits, seeds, space.used, space.visited, space.peaks
-            )
-            return space.peaks[:n_peaks].copy()
+            sampled = self.params.statistics == "sampled"
+            seeds = find_seeds(flat, self.plan, rules[0], space, sampled=sampled, parts=parts, pool=pool)
+            return [grow_peaks(flat, self.plan, rule, space, seeds) for rule in rules]
         finally:
             self._workspaces.append(space)
-
-    def _find_seeds(
-        self, flat: Pixels, space: "_Workspace", parts: Sequence[tuple[int, int]], pool: Executor | None
-    ) -> Int32Array:
-        """Fill ``space.limits`` and return the seed pixels in raster order."""
-        plan, rules, limits, failed = self.plan, self._rules, space.limits, space.failed
-        background.clip_listed(flat, plan.sample_start, plan.sample, space.every, rules, limits)
-        if self.params.statistics == "sampled":
-            return space.seeds[: search.scan_seeds(flat, plan, rules, limits, space.seeds)]
-        background.choose_core(plan, rules, limits, space.core)
-        sums, outside, *candidates = self._pass_once(flat, space, parts, pool)
-        if background.clip_candidates(plan, rules, space.core, sums, outside, *candidates, limits, failed):
-            background.clip_listed(flat, plan.start, plan.pixels, failed, rules, limits)
-        n = search.select_seeds(flat, plan, rules, limits, failed, *candidates, space.seeds)
-        return space.seeds[:n]
-
-    def _pass_once(
-        self, flat: Pixels, space: "_Workspace", parts: Sequence[tuple[int, int]], pool: Executor | None
-    ) -> tuple[Float64Array, Int32Array, Int32Array, Float32Array]:
-        """Sum the core and list the candidates, over all tiles at once or over parts of them in a pool."""
-        plan = self.plan
-
-        def work(part: tuple[int, int]) -> tuple[Float64Array, Int32Array, Int32Array, Float32Array]:
-            sums, outside = np.zeros((2, plan.n_rings)), np.zeros(plan.n_rings, np.int32)
-            begin = plan.tiles.pixel_start[part[0]]
-            room, values = space.candidates[begin:], space.values[begin:]
-            n = background.sum_core(flat, plan, *part, space.core, self._rules, sums, outside, room, values)
-            return sums, outside, room[:n], values[:n]
-
-        if pool is None:
-            return work((0, len(plan.tiles.origin)))
-        sums, outside, candidates, values = zip(*pool.map(work, parts), strict=True)
-        return (
-            np.sum(sums, axis=0),
-            np.sum(outside, axis=0, dtype=np.int32),
-            np.concatenate(candidates),
-            np.concatenate(values),
-        )
-
-
-@dataclass(frozen=True)
-class _Workspace:
-    """Scratch of one thread; pages that a frame doesn't touch are never committed."""
-
-    limits: Float64Array
-    core: Float32Array
-    every: BoolArray
-    failed: BoolArray
-    candidates: Int32Array
-    values: Float32Array
-    seeds: Int32Array
-    visited: Int32Array
-    used: UInt8Array
-    peaks: Float64Array
-
-    @classmethod
-    def allocate(cls, plan: RingPlan, max_peaks: int) -> "_Workspace":
-        n, rings = plan.ring.size, plan.n_rings
-        return cls(
-            limits=np.zeros((3, rings)),
-            core=np.zeros((3, rings), np.float32),
-            every=np.ones(rings, np.bool_),
-            failed=np.zeros(rings, np.bool_),
-            candidates=np.empty(n, np.int32),
-            values=np.empty(n, np.float32),
-            seeds=np.empty(n, np.int32),
-            visited=np.empty(n, np.int32),
-            used=np.zeros(n, np.uint8),
-            peaks=np.empty((max_peaks, search.N_COLUMNS)),
-        )
-
-
-def _split(n: int, n_parts: int) -> list[tuple[int, int]]:
-    """Cut range(n) into nearly equal pieces."""
-    edges = [i * n // n_parts for i in range(n_parts + 1)]
-    return list(pairwise(edges))
-
-
-def _single_range(low: float, high: float) -> tuple[float, float]:
-    """Return the lowest and highest finite single-precision values of a range."""
-    largest = np.finfo(np.float32).max
-    first, last = np.float32(max(low, -float(largest))), np.float32(min(high, float(largest)))
-    if first < low:
-        first = np.nextafter(first, largest)
-    if last > high:
-        last = np.nextafter(last, -largest)
-    return float(first), float(last)
 
 
 def find_peaks(
@@ -276,19 +228,3 @@ def find_peaks(
         for i, bad in enumerate(bad_pixels)
     ]
     return pd.concat(tables, ignore_index=True) if tables else empty_table(PEAKS)
-
-
-def _native(frame: FrameArray) -> FrameArray:
-    """Return the frame contiguous, in a type that the kernels are compiled for; not a copy where it is so."""
-    dtype = frame.dtype.newbyteorder("=") if frame.dtype.name in IN_PLACE else np.dtype(np.float32)
-    return np.ascontiguousarray(frame, dtype=dtype)
-
-
-def _peak_table(rows: list[Float64Array], first_frame: int) -> PeakTable:
-    """Stack each frame's rows into one table."""
-    if not rows:
-        return empty_table(PEAKS)
-    frame = np.repeat(np.arange(first_frame, first_frame + len(rows)), [len(r) for r in rows])
-    values = np.concatenate(rows)
-    names = ("panel", "fs", "ss", "intensity", "max_intensity", "background", "sigma", "snr", "n_pixels")
-    return make_table(PEAKS, {"frame": frame, **{name: values[:, j] for j, name in enumerate(names)}})

@@ -1,22 +1,31 @@
 """peakfinder8's search: from seeds above their ring's limit to accepted peaks, one frame at a time."""
 
-import numba as nb
 import numpy as np
 
 from peaknet_pipeline.peaks.background import MEAN, UPPER
-from peaknet_pipeline.peaks.rings import BLOCK
+from peaknet_pipeline.peaks.compilation import REASSOCIATE, compiled
+from peaknet_pipeline.peaks.rings import BLOCK, Int32Array, Pixels, RingPlan, Rules, UInt16Array
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, UInt8Array
 
 PANEL, FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS = range(9)
-N_COLUMNS = 9
+NAMES = ("panel", "fs", "ss", "intensity", "max_intensity", "background", "sigma", "snr", "n_pixels")
+N_COLUMNS = len(NAMES)
 
 NO_BACKGROUND_SIGMA = 0.01
 """σ of a local background without a single pixel, adu."""
 
 
-@nb.njit(cache=True, nogil=True)
-def select_seeds(  # type: ignore[no-untyped-def]
-    frame, plan, rules, limits, failed, candidates, values, seeds
-):
+@compiled()
+def select_seeds(
+    frame: Pixels,
+    plan: RingPlan,
+    rules: Rules,
+    limits: Float64Array,
+    failed: BoolArray,
+    candidates: Int32Array,
+    values: Float32Array,
+    seeds: Int32Array,
+) -> int:
     """Copy to ``seeds``, in raster order, what exceeds its ring's limit off the rim; returns how many.
 
     The seeds of a ring that ``failed`` names may be missing among the candidates; the ring is searched.
@@ -37,8 +46,8 @@ def select_seeds(  # type: ignore[no-untyped-def]
     return n
 
 
-@nb.njit(cache=True, nogil=True)
-def scan_seeds(frame, plan, rules, limits, seeds):  # type: ignore[no-untyped-def]
+@compiled()
+def scan_seeds(frame: Pixels, plan: RingPlan, rules: Rules, limits: Float64Array, seeds: Int32Array) -> int:
     """Fill ``seeds`` by looking at every pixel; returns how many.
 
     A block is looked at pixel by pixel only if some value in it exceeds the lowest limit of all its rings.
@@ -65,16 +74,16 @@ def scan_seeds(frame, plan, rules, limits, seeds):  # type: ignore[no-untyped-de
     return n
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
-def _lowest(values):  # type: ignore[no-untyped-def]
+@compiled(fastmath=REASSOCIATE | {"nnan"})
+def _lowest(values: Float64Array) -> float:
     lowest = np.float64(1e300)
     for k in range(values.size):
         lowest = values[k] if values[k] < lowest else lowest
     return lowest
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
-def _count_above(values, limit):  # type: ignore[no-untyped-def]
+@compiled(fastmath=REASSOCIATE)
+def _count_above(values: Pixels, limit: float) -> np.float32:
     """Count the values above ``limit`` rounded down to single precision; NaN is not above."""
     bound = np.float32(limit)
     if bound > limit:
@@ -85,8 +94,8 @@ def _count_above(values, limit):  # type: ignore[no-untyped-def]
     return n
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
-def _is_rim(i, shape):  # type: ignore[no-untyped-def]
+@compiled(inline=True)
+def _is_rim(i: int, shape: tuple[int, int, int]) -> bool:
     """Whether a pixel lies in its panel's outermost rows or columns."""
     n_ss, n_fs = shape[1], shape[2]
     fs = i % n_fs
@@ -94,8 +103,17 @@ def _is_rim(i, shape):  # type: ignore[no-untyped-def]
     return fs == 0 or ss == 0 or fs == n_fs - 1 or ss == n_ss - 1
 
 
-@nb.njit(cache=True, nogil=True)
-def grow_peaks(frame, plan, rules, limits, seeds, used, visited, peaks):  # type: ignore[no-untyped-def]
+@compiled()
+def grow_peaks(
+    frame: Pixels,
+    plan: RingPlan,
+    rules: Rules,
+    limits: Float64Array,
+    seeds: Int32Array,
+    used: UInt8Array,
+    visited: Int32Array,
+    peaks: Float64Array,
+) -> int:
     """Flood-fill from every unused seed and keep what qualifies, in raster order; returns how many.
 
     ``used`` (one byte per pixel) must be all zero and is so again afterwards; ``visited`` is scratch of that
@@ -118,8 +136,17 @@ def grow_peaks(frame, plan, rules, limits, seeds, used, visited, peaks):  # type
     return n_peaks
 
 
-@nb.njit(cache=True, nogil=True)
-def _flood(frame, plan, rules, limits, seed, used, visited, begin):  # type: ignore[no-untyped-def]
+@compiled()
+def _flood(
+    frame: Pixels,
+    plan: RingPlan,
+    rules: Rules,
+    limits: Float64Array,
+    seed: int,
+    used: UInt8Array,
+    visited: Int32Array,
+    begin: int,
+) -> int:
     """Mark and list the 8-connected pixels above their own limits; returns the list's new end."""
     ring, n_rings, n_ss, n_fs = plan.ring, plan.n_rings, plan.shape[1], plan.shape[2]
     first = seed - seed % (n_ss * n_fs)
@@ -141,8 +168,10 @@ def _flood(frame, plan, rules, limits, seed, used, visited, begin):  # type: ign
     return end
 
 
-@nb.njit(cache=True, nogil=True)
-def _measure(frame, plan, rules, limits, blob, row):  # type: ignore[no-untyped-def]
+@compiled()
+def _measure(
+    frame: Pixels, plan: RingPlan, rules: Rules, limits: Float64Array, blob: Int32Array, row: Float64Array
+) -> int:
     """Fill ``row`` from the pixels of one blob; returns 1 when it is a peak, else 0."""
     n_ss, n_fs = plan.shape[1], plan.shape[2]
     first = blob[0] - blob[0] % (n_ss * n_fs)
@@ -170,8 +199,10 @@ def _measure(frame, plan, rules, limits, blob, row):  # type: ignore[no-untyped-
     return 1
 
 
-@nb.njit(cache=True, nogil=True)
-def _first_centre(frame, ring, limits, blob, first, n_fs):  # type: ignore[no-untyped-def]
+@compiled()
+def _first_centre(
+    frame: Pixels, ring: UInt16Array, limits: Float64Array, blob: Int32Array, first: int, n_fs: int
+) -> tuple[int, int]:
     """Rounded centroid (fs, ss) weighted by the distance from the ring's mean; (-1, -1) without any weight.
 
     In single precision, like the C programs: a centroid midway between two pixels then rounds as theirs do.
@@ -187,10 +218,16 @@ def _first_centre(frame, ring, limits, blob, first, n_fs):  # type: ignore[no-un
     return int(np.rint(fs_sum / weight)), int(np.rint(ss_sum / weight))
 
 
-@nb.njit(cache=True, nogil=True)
-def _local_background(  # type: ignore[no-untyped-def]
-    frame, plan, rules, limits, first, centre_fs, centre_ss
-):
+@compiled()
+def _local_background(
+    frame: Pixels,
+    plan: RingPlan,
+    rules: Rules,
+    limits: Float64Array,
+    first: int,
+    centre_fs: int,
+    centre_ss: int,
+) -> tuple[float, float, float]:
     """Mean, population σ and maximum of the background pixels in the disc about a peak's centre.
 
     A pixel below its ring's limit cannot have been marked, so that marks need not be looked at.

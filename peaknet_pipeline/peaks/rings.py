@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple, TypeAlias
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.peaks.compilation import compiled
 from peaknet_pipeline.types import BoolArray, Float32Array
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -128,7 +128,7 @@ def _number_rings(
     return ring.ravel(), n_rings
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
 def _sort_by_ring(ring: UInt16Array, n_rings: int) -> tuple[Int32Array, Int32Array]:
     """Counting sort: pixel numbers ordered by ring, raster order kept within a ring."""
     start = np.zeros(n_rings + 1, np.int32)
@@ -147,7 +147,7 @@ def _sort_by_ring(ring: UInt16Array, n_rings: int) -> tuple[Int32Array, Int32Arr
     return start, pixels
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
 def _draw_sample(start: Int32Array, pixels: Int32Array, size: int) -> tuple[Int32Array, Int32Array]:
     """Choose up to ``size`` pixels of each ring, evenly spread over the ring's raster order."""
     n_rings = start.size - 1
@@ -163,7 +163,7 @@ def _draw_sample(start: Int32Array, pixels: Int32Array, size: int) -> tuple[Int3
     return sample_start, sample
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
 def _span_blocks(ring: UInt16Array, n_rings: int) -> UInt16Array:
     """Lowest and highest ring of each block; a block without a usable pixel has them crossed."""
     n_blocks = (ring.size + BLOCK - 1) // BLOCK
@@ -177,7 +177,7 @@ def _span_blocks(ring: UInt16Array, n_rings: int) -> UInt16Array:
     return span
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
 def _cut_tiles(ring: UInt16Array, n_rings: int, n_panels: int, n_ss: int, n_fs: int) -> tuple[Any, ...]:
     """Cut every panel into nearly equal tiles and sort each by ring; returns the fields of `Tiles`."""
     across, down = -(-n_fs // TILE_FS), -(-n_ss // TILE_SS)
@@ -208,10 +208,19 @@ def _cut_tiles(ring: UInt16Array, n_rings: int, n_panels: int, n_ss: int, n_fs: 
     )  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True)
-def _sort_tile(  # type: ignore[no-untyped-def]
-    ring, n_rings, n_fs, origin, height, width, cursor, pixel, segment_ring, segment_end
-):
+@compiled()
+def _sort_tile(
+    ring: UInt16Array,
+    n_rings: int,
+    n_fs: int,
+    origin: int,
+    height: int,
+    width: int,
+    cursor: Int32Array,
+    pixel: UInt16Array,
+    segment_ring: Int32Array,
+    segment_end: Int32Array,
+) -> tuple[int, int]:
     """Counting sort of one tile; ``cursor`` (n_rings + 1) is zero before and after. Returns two lengths."""
     lowest, highest = n_rings, -1
     for y in range(height):

@@ -57,7 +57,15 @@ class BadPixelParams(Parameters):
         9, meaning="more adjoining pixels than this are a real feature", unit="px", ge=1
     )
     radius: int = parameter(3, meaning="half width of the neighbourhood", unit="px", ge=1, le=15)
-    min_expected: float = parameter(20.0, meaning="dead: photons that the neighbours saw over the run", gt=0)
+    dead_level: float = parameter(
+        0.25, meaning="dead: mean below this part of the neighbours' mean", gt=0, le=1
+    )
+    dead_n_sigma: float = parameter(
+        6.0, meaning="dead: the mean lies below the neighbours' by this", unit="standard errors", gt=0
+    )
+    min_expected: float = parameter(
+        20.0, meaning="dead without any change: photons that the neighbours saw over the run", gt=0
+    )
     min_frames: int = parameter(8, meaning="with fewer frames nothing is told about a pixel", ge=3)
     max_frames: int = parameter(500, meaning="frames looked at, evenly spaced over the run", ge=3)
 
@@ -127,7 +135,7 @@ def find_bad_pixels(
     counts = count_outliers(run, level, sigma, params.n_sigma, frames, progress=progress)
     hot = _hot(counts, params) & ~run.bad_pixels
     noisy = _noisy(counts, spread, sigma, params) & ~run.bad_pixels & ~hot
-    dead = _dead(counts, statistics, level, sigma, params) & ~run.bad_pixels & ~noisy
+    dead = _dead(counts, statistics, trimmed, level, sigma, params) & ~run.bad_pixels & ~noisy
     return _report(run.bad_pixels, run.mask_sources, hot, noisy, dead)
 
 
@@ -218,18 +226,33 @@ def _noisy(
 def _dead(
     counts: OutlierCounts,
     statistics: RunStatistics,
+    trimmed: Float32Array,
     level: Float32Array,
     sigma: Float32Array,
     params: BadPixelParams,
 ) -> BoolArray:
+    """Find pixels that stay dark: frame by frame where it is bright, else by their mean over the run."""
     low = counts.low >= _at_least(params.hot_fraction, counts.n_frames)
     with np.errstate(divide="ignore", invalid="ignore"):
-        photons = statistics.n_frames * level.astype(np.float64) ** 2 / sigma.astype(np.float64) ** 2
+        deficit = np.sqrt(statistics.n_frames) * (level - trimmed) / sigma
+        photons = statistics.n_frames * (level / sigma).astype(np.float64) ** 2
+    dim = (trimmed < params.dead_level * level) & (deficit > params.dead_n_sigma)
     silent = (
         (statistics.std == 0) & (statistics.mean < level) & (sigma > 0) & (photons >= params.min_expected)
     )
-    never = np.isnan(statistics.mean)
-    return _small_clusters(low | silent, params.max_cluster) | never
+    small = _small_clusters(low | dim | silent, params.max_cluster)
+    return _without_dark_neighbours(small, trimmed, params.dead_level * level) | np.isnan(statistics.mean)
+
+
+def _without_dark_neighbours(clusters: BoolArray, image: Float32Array, bound: Float32Array) -> BoolArray:
+    """Drop clusters beside which it is dark as well: corners of shadows."""
+    beside = ndimage.minimum_filter(
+        np.where(clusters | np.isnan(image), np.inf, image), (1, 3, 3), mode="nearest"
+    )
+    labels = _label(clusters)
+    shaded = np.unique(labels[clusters & ~(beside > bound)])
+    kept: BoolArray = clusters & ~np.isin(labels, shaded)
+    return kept
 
 
 def _at_least(fraction: float, n_frames: int) -> int:
@@ -238,13 +261,18 @@ def _at_least(fraction: float, n_frames: int) -> int:
 
 def _small_clusters(flagged: BoolArray, max_size: int) -> BoolArray:
     """Keep 8-connected clusters, within panels, of at most ``max_size`` pixels."""
-    structure = np.zeros((3, 3, 3), dtype=np.int64)
-    structure[1] = 1
-    labels, n = ndimage.label(flagged, structure=structure)
-    small = np.bincount(labels.ravel(), minlength=n + 1) <= max_size
+    labels = _label(flagged)
+    small = np.bincount(labels.ravel()) <= max_size
     small[0] = False
     kept: BoolArray = small[labels]
     return kept
+
+
+def _label(flagged: BoolArray) -> npt.NDArray[np.int32]:
+    structure = np.zeros((3, 3, 3), dtype=np.int64)
+    structure[1] = 1
+    labels: npt.NDArray[np.int32] = ndimage.label(flagged, structure=structure)[0].astype(np.int32)
+    return labels
 
 
 def _report(

@@ -139,53 +139,41 @@ def _decode(data: UInt8Array, block: int, itemsize: int, out: UInt8Array) -> int
 def _lz4_block(source: UInt8Array, target: UInt8Array) -> bool:
     """Decode one LZ4 block that must fill ``target``; False when it is damaged."""
     i, o = 0, 0
-    n, m = source.size, target.size
-    while i < n:
+    while i < source.size:
         token = source[i]
-        i += 1
-        length = int(token >> 4)
-        if length == 15:
-            more = 255
-            while more == 255:
-                if i >= n:
-                    return False
-                more = int(source[i])
-                length += more
-                i += 1
-        if i + length > n or o + length > m:
+        length, i = _lz4_length(source, i + 1, int(np.int64(token >> 4)))
+        if length < 0 or i + length > source.size or o + length > target.size:
             return False
         for k in range(length):
             target[o + k] = source[i + k]
         i += length
         o += length
-        if i == n:
-            return o == m
-        if i + 2 > n:
+        if i == source.size:
+            break
+        if i + 2 > source.size:
             return False
-        offset = int(source[i]) | (int(source[i + 1]) << 8)
-        i += 2
-        length = int(token & 15)
-        if length == 15:
-            more = 255
-            while more == 255:
-                if i >= n:
-                    return False
-                more = int(source[i])
-                length += more
-                i += 1
+        offset = np.int64(source[i]) + 256 * np.int64(source[i + 1])
+        length, i = _lz4_length(source, i + 2, int(np.int64(token & 15)))
         length += 4
-        if offset == 0 or offset > o or o + length > m:
+        if length < 4 or offset == 0 or offset > o or o + length > target.size:
             return False
-        if offset == 1:
-            target[o : o + length] = target[o - 1]
-        elif offset >= length:
-            for k in range(length):
-                target[o + k] = target[o - offset + k]
-        else:
-            for k in range(length):  # overlapping: byte by byte, in order
-                target[o + k] = target[o + k - offset]
+        for k in range(length):  # may overlap: byte by byte, in order
+            target[o + k] = target[o + k - offset]
         o += length
-    return o == m
+    return o == target.size
+
+
+@numba.njit(cache=True, nogil=True)
+def _lz4_length(source: UInt8Array, i: int, length: int) -> tuple[int, int]:
+    """Continue a length that didn't fit into its token; return it (−1: damaged) and the next position."""
+    if length < 15:
+        return length, i
+    while i < source.size:
+        length += int(np.int64(source[i]))
+        i += 1
+        if source[i - 1] != 255:
+            return length, i
+    return -1, i
 
 
 @numba.njit(cache=True, nogil=True)

@@ -42,5 +42,36 @@ def _local_median(stack: Float32Array, usable: BoolArray, radius: int) -> Float3
                         window[n] = stack[panel, y, x]
                         n += 1
             if n:
-                result[panel, ss, fs] = np.median(window[:n])
+                result[panel, ss, fs] = _median(window, n)
     return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _median(values: Float32Array, n: int) -> float:
+    """Return the median of the first ``n`` values, reordering them (Hoare's selection)."""
+    upper = n // 2
+    low, high = 0, n - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if upper <= j:
+            high = j
+        elif upper >= i:
+            low = i
+        else:
+            break
+    if n % 2:
+        return float(values[upper])
+    below = values[0]
+    for k in range(1, upper):
+        below = max(below, values[k])
+    return 0.5 * (float(below) + float(values[upper]))

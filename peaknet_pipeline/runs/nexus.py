@@ -87,24 +87,21 @@ def _module_panels(files: LinkedFiles, n_dims: int) -> tuple[Panel, ...]:
 
 
 def _module_panel(files: LinkedFiles, group: Any, number: int, n_dims: int) -> Panel | None:
-    names = ("data_origin", "data_size", "fast_pixel_direction", "slow_pixel_direction", "module_offset")
-    fields = {name: files.find(posixpath.join(group.name, name)) for name in names}
-    if any(field is None for name, field in fields.items() if name != "module_offset"):
+    names = ("data_origin", "data_size", "fast_pixel_direction", "slow_pixel_direction")
+    fields = [files.find(posixpath.join(group.name, name)) for name in names]
+    if any(not isinstance(field, h5py.Dataset) for field in fields):
         return None
-    origin, size = (_values(fields[name]).astype(int) for name in names[:2])
-    if min(origin.size, size.size) < 2:
-        return None
-    module = tuple(int(i) for i in origin[:-2]) if n_dims == 3 and origin.size == 3 else ()
-    (ss, fs), (height, width) = origin[-2:], size[-2:]
-    fast, slow = fields["fast_pixel_direction"], fields["slow_pixel_direction"]
+    fast, slow = fields[2:]
+    origin, size = (_values(field).astype(int) for field in fields[:2])
     chain = _chain(files, attribute_text(fast, "depends_on"), fast)
-    if chain is None:
+    if chain is None or min(origin.size, size.size) < 2:
         return None
     pixel_size_m = _value_m(fast)
     fs_vec, ss_vec = (
         chain[:3, :3] @ (_vector(axis) * _value_m(axis)) / pixel_size_m for axis in (fast, slow)
     )
     corner = (chain @ np.append(_offset_m(fast), 1.0))[:3] / pixel_size_m
+    (ss, fs), (height, width) = origin[-2:], size[-2:]
     return Panel(
         name=f"m{number}",
         min_fs=int(fs),
@@ -113,12 +110,16 @@ def _module_panel(files: LinkedFiles, group: Any, number: int, n_dims: int) -> P
         max_ss=int(ss + height - 1),
         corner_x=float(corner[0]),
         corner_y=float(corner[1]),
-        fs_vec=(float(fs_vec[0]), float(fs_vec[1]), float(fs_vec[2])),
-        ss_vec=(float(ss_vec[0]), float(ss_vec[1]), float(ss_vec[2])),
+        fs_vec=_triple(fs_vec),
+        ss_vec=_triple(ss_vec),
         pixel_size_m=pixel_size_m,
         clen_m=float(corner[2] * pixel_size_m),
-        stack_index=module,
+        stack_index=tuple(int(i) for i in origin[:-2]) if n_dims == 3 and origin.size == 3 else (),
     )
+
+
+def _triple(vector: Float64Array) -> tuple[float, float, float]:
+    return float(vector[0]), float(vector[1]), float(vector[2])
 
 
 def _chain(files: LinkedFiles, depends_on: str, owner: Any) -> Float64Array | None:

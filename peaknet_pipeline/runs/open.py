@@ -1,6 +1,5 @@
 """Open a raw run and say everything that is wrong with it at once."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -82,38 +81,49 @@ def open_run(
     return run
 
 
+class ProblemList(list[RunError]):
+    """The problems of a file, collected while it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def attempt(self, step: Callable[[], T], default: T) -> T:
+        """Return what ``step`` returns, or ``default`` after noting its problem."""
+        try:
+            return step()
+        except RunError as error:
+            self.append(_located(error, self.path))
+        except DAMAGE as error:
+            self.append(damaged(self.path, error))
+        return default
+
+
 def assemble_run(
     files: LinkedFiles, geometry: Geometry | None, data_path: str | None
 ) -> tuple[Run | None, list[RunError]]:
     """Build a run from open files; return it (None without frames) and every problem on the way."""
-    problems: list[RunError] = []
-
-    def attempt(step: Callable[[], T], default: T) -> T:
-        try:
-            return step()
-        except RunError as error:
-            problems.append(_located(error, files.path))
-        except DAMAGE as error:
-            problems.append(damaged(files.path, error))
-        return default
-
+    problems = ProblemList(files.path)
     if geometry is None and file_format(files) == "nxmx":
         geometry = _nexus_geometry(files, data_path)
     nothing: tuple[str, tuple[FrameSource, ...]] = ("", ())
-    path, sources = attempt(lambda: _open_sources(files, geometry, data_path), nothing)
+    path, sources = problems.attempt(lambda: _open_sources(files, geometry, data_path), nothing)
     if not sources:
         return None, problems
-    n_frames = attempt(lambda: _count_frames(sources), sources[0].n_frames)
+    n_frames = problems.attempt(lambda: _count_frames(sources), sources[0].n_frames)
     shape = sources[0].slab_map.stack_shape
-    energy = attempt(lambda: read_photon_energy(files, geometry, n_frames), np.full(n_frames, np.nan))
-    clen = attempt(lambda: read_clen(files, geometry, n_frames), None)
+    unknown = np.full(n_frames, np.nan)
+    energy = problems.attempt(lambda: read_photon_energy(files, geometry, n_frames), unknown)
+    clen = problems.attempt(lambda: read_clen(files, geometry, n_frames), None)
     no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
-    mask_path, bad_pixels, mask_sources = attempt(lambda: _read_mask(files, geometry, shape), no_mask)
+    mask_path, bad_pixels, mask_sources = problems.attempt(
+        lambda: _read_mask(files, geometry, shape), no_mask
+    )
     info = _run_info(files, path, sources, energy, geometry, mask_path)
     run = Run(
         files,
         sources,
-        info=dataclasses.replace(info, n_frames=n_frames),
+        info=info,
         geometry=_resolved(geometry, energy, clen),
         bad_pixels=bad_pixels,
         mask_sources=mask_sources,
@@ -202,7 +212,7 @@ def _run_info(
         path=files.path,
         data_path=path,
         file_format=file_format(files),
-        n_frames=first.n_frames,
+        n_frames=len(energy),
         stack_shape=first.slab_map.stack_shape,
         dtype=str(first.datasets[0].dtype.newbyteorder("=")),
         photon_energy_ev=energy,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
@@ -17,7 +18,7 @@ from peaknet_pipeline.types import FrameArray, Geometry
 
 MAX_FRAME_BYTES = 2 * 2**30
 MAX_FRAMES = 20_000_000
-MAX_LINKED_DATA = 10_000
+MAX_LINKED_DATA = 100_000
 CONVENTIONAL_DATA = (
     "/entry_1/data_1/data",
     "/entry_1/instrument_1/detector_1/data",
@@ -138,15 +139,60 @@ def check_frames(dataset: Any, where: Path) -> None:
 
 
 def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
-    """Return the data set at a path, then its numbered successors in a master file (data_000001, …)."""
+    """Return the data set at a path, and those that follow it.
+
+    In a path such as ``/%/data`` the placeholder stands for every group there is, in order of name; ``data_000001`` is
+    followed by its numbered successors in a master file.
+
+    Raises
+    ------
+    RunError
+        There is none, or absurdly many.
+
+    """
+    if "%" in path:
+        return tuple(files.dataset(name) for name in expand_placeholders(files, path))
     if not path.endswith(LINKED_DATA):
         return (files.dataset(path),)
     parent = path.removesuffix(LINKED_DATA)
-    group = files.find(parent)
+    group = files.find(parent) or ()
     names = sorted(name for name in group if name.startswith("data_") and name[5:].isdigit())
     if len(names) > MAX_LINKED_DATA:
         raise RunError("absurdly many linked data sets", where=files.path, found=len(names))
     return tuple(files.dataset(parent + name) for name in names)
+
+
+def expand_placeholders(files: LinkedFiles, pattern: str) -> list[str]:
+    """Return the paths of all data sets that a path with placeholders (%) stands for, in order of name.
+
+    Raises
+    ------
+    RunError
+        There is none, or absurdly many.
+
+    """
+    names = [""]
+    for part in pattern.strip("/").split("/"):
+        names = [f"{name}/{member}" for name in names for member in _matching(files, name, part)]
+        if len(names) > MAX_LINKED_DATA:
+            raise RunError(
+                "absurdly many data sets", where=files.path, expected=f"≤ {MAX_LINKED_DATA}", found=pattern
+            )
+    found = [name for name in names if files.find(name) is not None]
+    if not found:
+        raise RunError("no data set matches", where=files.path, expected=pattern)
+    return found
+
+
+def _matching(files: LinkedFiles, parent: str, part: str) -> list[str]:
+    if "%" not in part:
+        return [part]
+    group = files.find(parent or "/")
+    if not isinstance(group, h5py.Group):
+        return []
+    before, _, after = part.partition("%")
+    names = (name for name, _ in files.members(group))
+    return sorted(name for name in names if name.startswith(before) and name.endswith(after))
 
 
 def _source(datasets: tuple[Any, ...], slab_map: SlabMap, where: Path) -> FrameSource:

@@ -1,7 +1,10 @@
 """Simulated runs as files: frames, mask, photon energies and truth in one HDF5 file."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -48,7 +51,8 @@ def simulate_run(
     n_panels·ss, fs), are in ``/calibration/pedestal`` and ``/calibration/gain``, and gain codes that are a
     separate image in ``/entry_1/data_1/gain``.
 
-    The file appears under its name only when it is complete; the same arguments give the same data.
+    The attribute ``simulated`` holds every setting as JSON. The file appears under its name only when it is
+    complete; the same arguments give the same data.
 
     Raises
     ------
@@ -80,7 +84,10 @@ def simulate_run(
             parts.append(truth_columns(frame))
             if progress is not None:
                 progress(done, n_frames)
-        _write_metadata(file, experiment, join_truth(parts), seed, run_number)
+        _write_metadata(file, experiment, join_truth(parts))
+        run = {"seed": seed, "run_number": run_number, "conditions": asdict(conditions or RunConditions())}
+        settings = {"run": run, **describe_experiment(experiment)}
+        file.attrs["simulated"] = json.dumps(settings, sort_keys=True)
     return path
 
 
@@ -94,7 +101,9 @@ def _create_gain(file: h5py.File, experiment: Experiment, n_frames: int) -> h5py
         (PEDESTAL_PATH, constants.pedestal, "adu"),
         (GAIN_PATH, constants.gain, "adu/keV"),
     ):
-        data = file.create_dataset(path, data=values.reshape(-1, n_panels * height, width))
+        stack = values.reshape(-1, n_panels * height, width)
+        filter_ = hdf5plugin.Bitshuffle(cname="lz4")
+        data = file.create_dataset(path, data=stack, chunks=(1, *stack.shape[1:]), compression=filter_)
         data.attrs["unit"] = unit
         data.attrs["codes"] = experiment.stages.codes
     return _create_data(file, experiment, CODES_PATH, n_frames) if experiment.stages.separate_gain else None
@@ -108,17 +117,18 @@ def _create_data(file: h5py.File, experiment: Experiment, path: str, n_frames: i
     return file.create_dataset(path, (n_frames, *shape), dtype, chunks=(1, *shape), compression=filter_)
 
 
-def _write_metadata(
-    file: h5py.File, experiment: Experiment, truth: Truth, seed: int, run_number: int
-) -> None:
+def describe_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment's settings, without its geometry, as plain values."""
+    values = asdict(experiment)
+    del values["geometry"]
+    return values
+
+
+def _write_metadata(file: h5py.File, experiment: Experiment, truth: Truth) -> None:
     n_panels, height, width = experiment.geometry.stack_shape
     known_bad = make_pixel_maps(experiment).known_bad.reshape(n_panels * height, width)
     file.create_dataset(MASK_PATH, data=known_bad.astype(np.uint8), compression="gzip", compression_opts=1)
     energies = truth.frames["photon_energy_ev"].to_numpy()
     file[ENERGY_PATH] = energies
     file[ENCODER_PATH] = np.full(len(energies), 1000 * experiment.geometry.panels[0].clen_m)
-    file.attrs["simulated"] = True
-    file.attrs["experiment"] = experiment.name
-    file.attrs["run_number"] = run_number
-    file.attrs["seed"] = seed
     write_truth(file, truth)

@@ -30,10 +30,17 @@ class Experiment:
     data_path: str | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def parameters(self, section: str, cls: type[P], overrides: Mapping[str, Any] | None = None) -> P:
+    def parameters(
+        self,
+        section: str,
+        cls: type[P],
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> P:
         """Return a parameter set: defaults, then the experiment's section, then the overrides that aren't None."""
         given = {k: v for k, v in (overrides or {}).items() if v is not None}
-        return cls.from_mapping({**self.settings.get(section, {}), **given})
+        return cls.from_mapping({**(defaults or {}), **self.settings.get(section, {}), **given})
 
 
 def read_experiment(store: Store, key: RunKey) -> Experiment:

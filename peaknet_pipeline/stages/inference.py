@@ -1,21 +1,19 @@
 """Inference with the network over a run, as a stream, for the asset and the command line."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.infer.engine import Engine, Network
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
-from peaknet_pipeline.infer.stream import RunOpener, stream_run
+from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, read_checkpoint
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
-from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
@@ -31,6 +29,7 @@ from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
 from peaknet_pipeline.stages.teaching import student_path
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
@@ -51,7 +50,14 @@ class InferenceParams(Parameters):
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
     )
     batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
-    readers: int = parameter(2, meaning="reader threads", ge=1)
+    readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
+    stream: str = parameter(
+        "local", meaning="threads of this process, or Ray actors", choices=("local", "ray")
+    )
+    ray_address: str = parameter("local", meaning="Ray cluster; local starts one here")
+    consumers: int = parameter(1, meaning="Ray actors that find peaks, one per GPU", ge=1)
+    writers: int = parameter(1, meaning="Ray actors that write", ge=1)
+    gpus_per_consumer: float = parameter(0.0, meaning="GPUs that Ray reserves for each consumer", ge=0)
 
     def parts(self) -> tuple[DecodeParams, EngineParams, StreamParams]:
         """Return the parameter sets of decoding, engine and stream."""
@@ -59,6 +65,17 @@ class InferenceParams(Parameters):
             DecodeParams(min_pix=self.min_pix, max_pix=self.max_pix, min_snr=self.min_snr),
             EngineParams(device=self.device, precision=self.precision),
             StreamParams(batch_frames=self.batch_frames, readers=self.readers),
+        )
+
+    def ray(self) -> RayParams:
+        """Return the parameter set of a stream on Ray."""
+        return RayParams(
+            address=self.ray_address,
+            producers=self.readers,
+            consumers=self.consumers,
+            writers=self.writers,
+            batch_frames=self.batch_frames,
+            gpus_per_consumer=self.gpus_per_consumer,
         )
 
 
@@ -77,7 +94,16 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         model = read_checkpoint(student_path(store, "all").parent)
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
-            peaks, report = _stream(_opener(context), run, model, params, bad_pixels=bad, progress=progress)
+            peaks, report = _stream(
+                _source(context),
+                run,
+                model,
+                params,
+                bad_pixels=bad,
+                progress=progress,
+                folder=output.parent / f".{key}.stream",
+                digest=recipe.digest(),
+            )
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
             origin = {"model": _version(model), "recipe": recipe.digest(), "run": key}
             write_table(peaks, output, PEAKS, extra=metadata | origin)
@@ -106,10 +132,18 @@ def infer_in_run(
     params = InferenceParams.from_settings(settings)
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
 
-    def opener() -> Run:
-        return open_run(run.info.path, geometry, data_path=run.info.data_path)
-
-    peaks, report = _stream(opener, run, model, params, bad_pixels=bad_pixels, progress=progress)
+    source = RunSource(run.info.path, geometry, run.info.data_path)
+    with tempfile.TemporaryDirectory() as folder:
+        peaks, report = _stream(
+            source,
+            run,
+            model,
+            params,
+            bad_pixels=bad_pixels,
+            progress=progress,
+            folder=Path(folder),
+            digest=params.digest(),
+        )
     return peaks, report.seconds, params.to_dict()
 
 
@@ -119,33 +153,32 @@ def load_model(folder: Path | None) -> LoadedModel:
 
 
 def _stream(
-    opener: RunOpener,
+    source: RunSource,
     run: Run,
     model: LoadedModel,
     params: InferenceParams,
     *,
     bad_pixels: BoolArray,
     progress: Progress | None,
+    folder: Path,
+    digest: str,
 ) -> tuple[PeakTable, StreamReport]:
     decode, engine_params, stream_params = params.parts()
     geometry = geometry_of(run)
-    engine = Engine(
-        Network.from_checkpoint(model, threshold=params.threshold),
-        bad_pixels=bad_pixels,
-        decode=decode,
-        params=engine_params,
-        flag_bad=lambda frames: flag_bad(frames, geometry),
-    )
-    engine(run.read(0, 1))  # compiles on first use, which is no part of the speed
-    peaks, report = stream_run(opener, engine, params=stream_params, progress=progress)
+    recipe = EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine_params)
+    if params.stream == "ray":
+        peaks, report = stream_on_ray(
+            source, recipe, params.ray(), folder=folder, digest=digest, progress=progress
+        )
+    else:
+        peaks, report = stream_locally(source, recipe, stream_params, progress=progress)
     return add_resolution(peaks, geometry, run.photon_energy_ev), report
 
 
-def _opener(context: RunContext) -> RunOpener:
-    def opener() -> AbstractContextManager[Run]:
-        return open_raw(context)
-
-    return opener
+def _source(context: RunContext) -> RunSource:
+    return RunSource(
+        context.path, context.geometry, context.experiment.data_path, Path(context.store.raw_root)
+    )
 
 
 def _version(model: LoadedModel) -> str:

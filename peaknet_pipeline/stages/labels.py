@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.labels.rasterize import RasterParams
+from peaknet_pipeline.metrics import MetricParams, hit_frames
 from peaknet_pipeline.peaks.fit import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.label_quality import judge_label_run
 from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
@@ -23,7 +25,7 @@ from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_table
 from peaknet_pipeline.types import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Geometry
 
-LEAST_AGREEMENT = 0.95
+LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
 
 
@@ -59,7 +61,8 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
                 provenance={"run": key, "recipe": recipe.digest()},
                 progress=advance,
             )
-        return _result(store, key, labelled)
+        min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
+        return _result(store, key, labelled, n_hits=len(hit_frames(peaks, min_peaks=min_peaks)))
 
     inputs = [
         peaks_path(store, key, "classical"),
@@ -77,7 +80,7 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
 
 
-def _result(store: Store, key: str, labelled: LabelRun) -> StageResult:
+def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int) -> StageResult:
     tables = {
         "fits": store.table("peak_labels/fits", key),
         "matches": store.table("peak_labels/matches", key),
@@ -93,11 +96,14 @@ def _result(store: Store, key: str, labelled: LabelRun) -> StageResult:
     agreement = labelled.audit.agreement if labelled.audit is not None else None
     if agreement is not None:
         figures["agreement_with_lmfit"] = agreement
+    verdict = judge_label_run(labelled.frame_matches, n_hits=n_hits)
     passed = agreement is None or agreement >= LEAST_AGREEMENT
     told = (
         "nothing was fitted" if agreement is None else f"{agreement:.1%} of the sampled fits agree with lmfit"
     )
     plots = plot_labels(labelled.fits, title=key)
-    return StageResult(
-        labels_path(store, key), figures, tables, {"fits": plots}, (Check("agrees_with_lmfit", passed, told),)
+    checks = (
+        Check("agrees_with_lmfit", passed, told),
+        Check("hits_have_lattices", verdict.passed, verdict.message),
     )
+    return StageResult(labels_path(store, key), figures, tables, {"fits": plots}, checks)

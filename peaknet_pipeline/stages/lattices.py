@@ -43,6 +43,9 @@ from peaknet_pipeline.types import (
     UnitCell,
 )
 
+LABEL_PREDICTION = {"profile_quantile": 0.97, "resolution_margin": 1.15}
+"""Labels want every reflection that may be seen, so prediction reaches a little beyond the peaks found."""
+
 MAX_FALSE_RATE = 0.005
 """False-index rate above which a run's indexing is flagged."""
 
@@ -105,7 +108,7 @@ def peaknet_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, Any] | None) -> StageResult:
     context = read_context(store, key)
     params = context.experiment.parameters("index", IndexParams, overrides)
-    prediction = context.experiment.parameters("prediction", PredictParams)
+    prediction = context.experiment.parameters("prediction", PredictParams, defaults=LABEL_PREDICTION)
     output = index_path(store, key, finder)
 
     def build(recipe: Recipe) -> StageResult:

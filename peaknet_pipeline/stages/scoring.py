@@ -1,15 +1,13 @@
 """Rates of every run with every finder, and the summary over all of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pandas as pd
 
-from peaknet_pipeline.metrics import RunContext, TruthParams, score_peaks, score_run
-from peaknet_pipeline.params import parameter
+from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
 from peaknet_pipeline.plots.curves import plot_rates, plot_recall
 from peaknet_pipeline.simulate.truth import Truth, read_truth
 from peaknet_pipeline.stages.context import read_context
@@ -25,13 +23,6 @@ from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 
 FINDERS = ("classical", "peaknet")
-
-
-@dataclass(frozen=True)
-class MetricParams(TruthParams):
-    """How runs are scored."""
-
-    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
 
 
 def metrics_path(store: Store, key: str) -> Path:

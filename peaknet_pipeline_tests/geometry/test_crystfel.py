@@ -231,7 +231,6 @@ def test_the_text_is_kept_for_streams() -> None:
         (HEADER + "group_all = p0,p7\n" + PANEL, "group all names unknown panels or groups.*p7"),
         (HEADER + "dim0 = fs\ndim1 = ss\n" + PANEL, "fs comes before ss"),
         (HEADER + "dim0 = %\ndim2 = fs\n" + PANEL, "undefined"),
-        (HEADER + "data = /data/%/raw\n" + PANEL, "placeholder in its data path"),
         (HEADER + "electron_voltage = 200 kV\n" + PANEL, "electron diffraction"),
         (HEADER + "mask0_data = /m\nmask0_badbits = lots\n" + PANEL, "mask bits"),
         (HEADER + PANEL + "p0/no_index = maybe\n", "no_index is neither"),

@@ -1,4 +1,4 @@
-"""A detector with known spots and a network whose answer is known."""
+"""Runs with known frames and finders with known answers, light to import."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -7,10 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from peaknet_pipeline.infer.engine import Network
 from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import PEAKS, Float64Array, FrameArray, PeakTable
 
@@ -25,24 +22,6 @@ def gaussian_frames(
         r2 = (ss - centre_ss) ** 2 + (fs - centre_fs) ** 2
         frames[int(frame), int(panel)] += height * np.exp(-r2 / (2 * sigma**2))
     return frames
-
-
-class ThresholdModel(torch.nn.Module):
-    """The logit is (pixel − level) / scale: a network whose decision is known."""
-
-    def __init__(self, level: float = 30.0, scale: float = 10.0) -> None:
-        super().__init__()
-        self.level, self.scale = level, scale
-
-    def forward(self, x: Tensor, good: Tensor | None = None) -> Tensor:
-        return (x - self.level) / self.scale
-
-
-def threshold_network(level: float = 30.0, scale: float = 10.0, threshold: float = 0.5) -> Network:
-    def raw(pixels: Tensor, good: Tensor) -> Tensor:
-        return torch.where(good, pixels, 0.0).unsqueeze(1)
-
-    return Network(ThresholdModel(level, scale), raw, threshold, "threshold")
 
 
 @dataclass

@@ -16,7 +16,8 @@ from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.types import BoolArray, FrameArray
-from peaknet_pipeline_tests.infer.fakes import ArrayRun, gaussian_frames, threshold_network
+from peaknet_pipeline_tests.infer.fake_network import threshold_network
+from peaknet_pipeline_tests.infer.fakes import ArrayRun, gaussian_frames
 
 SPOTS = np.array([[0, 0, 12.3, 20.8, 200.0], [1, 1, 30.0, 7.4, 80.0], [3, 0, 21.6, 33.1, 150.0]])
 SHAPE = (4, 2, 40, 48)

@@ -93,6 +93,29 @@ def test_an_empty_queue_is_not_the_end() -> None:
     assert report.stages[1].starved_s > 0.3
 
 
+def test_the_stream_is_as_fast_as_its_slowest_stage() -> None:
+    """Stages that wait, not compute, so that the machine's load doesn't count: 3, 8 and 2 ms a batch."""
+
+    class Reading(ArrayRun):
+        def read(self, start: int, stop: int) -> FrameArray:
+            time.sleep(0.003)
+            return super().read(start, stop)
+
+    class Writing(TableCollector):
+        def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+            time.sleep(0.002)
+
+    def find(frames: FrameArray, first_frame: int) -> PeakTable:
+        time.sleep(0.008)
+        return peaks
+
+    peaks = one_peak_per_frame(numbered_frames(1), 0)
+    params = StreamParams(batch_frames=1, readers=1)
+    _, report = stream_run(lambda: Reading(numbered_frames(80)), find, params=params, sinks=[Writing()])
+    assert report.limiting_stage == "find"
+    assert report.stages[1].busy_fraction >= 0.9
+
+
 def test_back_pressure_bounds_the_batches_under_way() -> None:
     params = StreamParams(batch_frames=1, readers=3, finders=1, queue_batches=2)
     done = 0

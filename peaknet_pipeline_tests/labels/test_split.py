@@ -58,7 +58,7 @@ def test_some_run_always_trains_and_three_runs_fill_every_wanted_subset(n, a, b,
 
 
 def test_named_runs_go_where_they_are_named(runs):
-    params = SplitParams(validate=("exp-r0002",), test=("exp-r0004",))
+    params = SplitParams(validation_runs=("exp-r0002",), test_runs=("exp-r0004",))
     subset = split_runs(runs, params).table.drop_duplicates("run").set_index("run")["subset"]
     assert subset["exp-r0002"] == "validate"
     assert subset["exp-r0004"] == "test"
@@ -97,8 +97,8 @@ def test_nothing_to_train_on_is_an_error_that_counts(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (SplitParams(test=("nowhere",)), "no such run"),
-        (SplitParams(test=("exp-r0001",), validate=("exp-r0001",)), "both validate and test"),
+        (SplitParams(test_runs=("nowhere",)), "no such run"),
+        (SplitParams(test_runs=("exp-r0001",), validation_runs=("exp-r0001",)), "both validate and test"),
     ],
 )
 def test_names_that_make_no_sense_are_refused(runs, params, message):

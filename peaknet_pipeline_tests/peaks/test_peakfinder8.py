@@ -140,6 +140,18 @@ def test_threads_do_not_change_the_table(n_threads):
     )
 
 
+@pytest.mark.parametrize("n_threads", [2, 5, 64])
+def test_one_frame_worked_on_by_several_threads_gives_the_same_table(n_threads):
+    shape = (2, 150, 300)
+    radius = radius_map(shape)
+    frame = spotty_frame(17, shape, radius, n_spots=150)
+    tables = [
+        find(frame, radius=radius, bad_pixels=np.zeros(shape, bool), n_threads=n) for n in (1, n_threads)
+    ]
+    assert len(tables[0]) > 50
+    pd.testing.assert_frame_equal(*tables)
+
+
 @pytest.mark.parametrize(
     "dtype", ["float32", "float64", "float16", "int16", "int32", "uint16", "uint32", "int64", ">f4"]
 )

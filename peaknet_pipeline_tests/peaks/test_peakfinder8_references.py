@@ -9,6 +9,7 @@ import pytest
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params, find_peaks
+from peaknet_pipeline_tests.peaks import plain_peakfinder8
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
 
 
@@ -125,6 +126,46 @@ def test_synthetic_frames_give_the_compiled_peaks(compiled_peakfinder8, level):
         params = Peakfinder8Params(threshold=3, min_snr=3.5 + seed % 2, min_res=10, max_res=250)
         frames.append((stack, radius, bad, params))
     assert assert_equal_to_compiled(compiled_peakfinder8, frames) > 300
+
+
+def single_precision_limits(stack, ring, usable, params):
+    """Five passes with running sums in single precision and raster order, as the C programs keep them."""
+    single = np.float32
+    n_rings = ring.max() + 1
+    members = [np.flatnonzero((ring.ravel() == r) & usable.ravel()) for r in range(n_rings)]
+    mean, upper = np.zeros(n_rings), np.full(n_rings, np.inf)
+    for r in range(n_rings):
+        values = stack.ravel()[members[r]].astype(single)
+        low, high = single(-1e9), single(1e9)
+        for _ in range(5):
+            inside = values[(values > low) & (values < high)]
+            if not inside.size:
+                break
+            middle = np.cumsum(inside, dtype=single)[-1] / single(inside.size)
+            square = np.cumsum(inside * inside, dtype=single)[-1] / single(inside.size)
+            sigma = np.sqrt(max(square - middle * middle, single(0)))
+            low, high = middle - single(params.min_snr) * sigma, middle + single(params.min_snr) * sigma
+            high = max(high, single(params.threshold))
+            mean[r], upper[r] = middle, high
+    return mean, upper
+
+
+def test_what_differs_from_the_compiled_peaks_is_their_single_precision(compiled_peakfinder8, monkeypatch):
+    shape, params = (1, 200, 220), Peakfinder8Params(threshold=3, min_snr=3.5)
+    radius, bad = radius_map(shape), np.zeros(shape, bool)
+    monkeypatch.setattr(plain_peakfinder8, "ring_limits", single_precision_limits)
+    n_differing = 0
+    for seed in range(6):
+        stack = spotty_frame(seed, shape, radius, level=30000, n_spots=200)
+        names = ["panel", "fs", "ss", "intensity", "n_pixels"]
+        rows = plain_peakfinder8.plain_find_peaks(stack, radius, bad, params)
+        plain = pd.DataFrame(rows, columns=names).assign(frame=0)
+        compiled = compiled_peakfinder8(stack, radius, bad, params)
+        precision, recall, _ = paired(plain, compiled, within=0.01)
+        assert (precision, recall) == (1.0, 1.0)
+        ours = find_peaks(stack[None], radius=radius, bad_pixels=bad, params=params)
+        n_differing += min(paired(ours, compiled, within=0.01)[:2]) < 1
+    assert n_differing > 0
 
 
 @pytest.mark.parametrize("frame", [0, 4, 8])

@@ -36,12 +36,12 @@ def test_random_damage_is_read_or_refused_within_bounded_memory(tmp_path: Path, 
     write_master(tmp_path, (2,))
     (tmp_path / "run_master.h5").rename(tmp_path / "good_master.h5")
     (tmp_path / "good.geom").write_text(slab_geometry().text)
-    command = [sys.executable, fuzz_reader.__file__, str(tmp_path), str(seed), "120"]
+    command = [sys.executable, fuzz_reader.__file__, str(tmp_path), str(seed), "70"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     counts = json.loads(done.stdout)
-    assert counts["refused"] > 50
+    assert counts["refused"] > 30
     # HDF5 itself may hang or crash on damaged heaps: a probe in a process of its own survives that.
     assert counts["hung"] + counts["crashed"] <= 6
     for outcome in ("hung", "crashed"):

@@ -10,8 +10,11 @@ import pytest
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import flag_bad
+from peaknet_pipeline.tables import empty_table
+from peaknet_pipeline.types import PEAKS
 from peaknet_pipeline_tests.runs.files import (
     CXI_DATA,
     HEIGHT,
@@ -123,6 +126,24 @@ def test_the_largest_numeric_stack_is_found_by_itself(tmp_path: Path) -> None:
         assert run.stack_shape == (1, HEIGHT, WIDTH)
         assert run.geometry is None
         assert np.isnan(run.photon_energy_ev).all()
+
+
+@pytest.mark.parametrize("pattern", ["/%/data", "/run/tag-%/data"])
+def test_one_data_set_per_frame_is_a_run(path: Path, pattern: str) -> None:
+    stack = random_stack(12)
+    with h5py.File(path, "w") as file:
+        for i, frame in enumerate(stack):
+            file[pattern.replace("%", f"{100 + i}")] = frame.reshape(-1, WIDTH)
+        file["/run/notes"] = 1
+    geometry = parse_geometry(slab_geometry(dims="dim0 = ss\ndim1 = fs\n").text.replace(CXI_DATA, pattern))
+    with open_run(path, geometry) as run:
+        assert run.n_frames == 12
+        assert np.array_equal(run.read(3, 9), stack[3:9])
+        write_cxi_peaks(path.with_name("peaks.cxi"), empty_table(PEAKS), run)
+    with open_run(path.with_name("peaks.cxi"), path.with_name("peaks.geom")) as copy:
+        assert np.array_equal(copy.read(0, 12), stack)
+    with pytest.raises(RunError, match=r"no data set matches, expected /none/%/data"):
+        open_run(path, geometry, data_path="/none/%/data")
 
 
 def test_big_endian_frames_come_in_native_order(path: Path) -> None:

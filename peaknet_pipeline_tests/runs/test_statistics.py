@@ -144,6 +144,20 @@ def test_planted_hot_dead_and_noisy_pixels_are_found_and_rings_and_shadow_are_no
     assert {s.name: s.n_new for s in report.sources}["hot"] == hot.sum()
 
 
+def test_dead_pixels_with_read_noise_are_found_by_their_mean(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    level = np.full((80, 90), 2.0)
+    level[:, :20] = 0.01  # where nothing shines nobody can tell
+    frames = rng.poisson(level, (60, 80, 90)) + rng.normal(0, 0.3, (60, 80, 90))
+    dead = rng.choice(np.flatnonzero(level > 1), 15, replace=False)
+    frames.reshape(60, -1)[:, dead] = rng.normal(0, 0.3, (60, 15))
+    write_run(tmp_path / "run.cxi", frames.astype(np.float32))
+    with open_run(tmp_path / "run.cxi") as run:
+        report = find_bad_pixels(run)
+    assert np.flatnonzero(report.dead).tolist() == sorted(dead.tolist())
+    assert report.bad_pixels.sum() == 15
+
+
 def test_what_the_mask_knows_is_not_found_again(tmp_path: Path) -> None:
     kinds = _planted_run(tmp_path / "run.cxi")
     mask = np.zeros(160 * 200, np.uint8)

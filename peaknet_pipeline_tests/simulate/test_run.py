@@ -1,5 +1,7 @@
 """Simulated runs as files."""
 
+import json
+
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
@@ -45,6 +47,15 @@ def test_the_truth_comes_back_as_it_was(run_path):
     pd.testing.assert_frame_equal(truth.reflections, again.reflections)
     assert set(truth.reflections.frame) == set(truth.frames.frame[truth.frames.kind != "blank"])
     assert truth.frames.n_lattices.sum() == len(truth.lattices)
+
+
+def test_the_file_tells_every_setting_it_was_made_with(run_path):
+    with h5py.File(run_path) as file:
+        told = json.loads(file.attrs["simulated"])
+    assert told["run"]["seed"] == 6
+    assert told["sample"]["name"] == "lysozyme"
+    assert told["crystal"]["b_factor"] == demo_experiment().crystal.b_factor
+    assert told["run"]["conditions"]["background_factor"] == 1.0
 
 
 def test_progress_counts_to_the_end(tmp_path):

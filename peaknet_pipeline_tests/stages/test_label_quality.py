@@ -71,3 +71,30 @@ def test_a_run_whose_hits_do_not_index_may_not_teach(selected, n_hits, passed, w
     verdict = judge_label_run(make_matches(np.array(selected, bool)), n_hits=n_hits, params=GateParams())
     assert verdict.passed is passed
     assert re.search(words, verdict.message)
+
+
+@pytest.fixture(scope="module")
+def record():
+    from peaknet_pipeline.bench.labels import run
+
+    return run(n_frames=16, seed=20)
+
+
+def test_labels_of_a_simulated_run_are_true_and_complete(record):
+    assert record["labelled_frames"] >= 5
+    assert record["labels"] > 200
+    assert record["label_precision"] >= 0.97
+    assert record["label_recall"] >= 0.94
+    assert record["centre_error_px"] <= 0.15
+
+
+def test_recall_rises_with_the_expected_snr(record):
+    bands = [band for band in record["by_snr"] if band["n_true"] >= 20]
+    recall = [band["recall"] for band in bands]
+    assert recall[-1] >= 0.98
+    assert recall[0] < 0.2
+    assert np.corrcoef(np.arange(len(recall)), recall)[0, 1] > 0.8
+
+
+def test_the_fits_of_a_simulated_run_agree_with_lmfit(record):
+    assert record["agreement"]["agreement"] >= 0.97

@@ -1,0 +1,211 @@
+"""Frames as they come: find, count, measure the delay, keep a running virtual powder."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
+from peaknet_pipeline.infer.live_sources import Arrival
+from peaknet_pipeline.infer.sinks import PeakSink
+from peaknet_pipeline.infer.stream import Finder
+from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray, PeakTable
+
+LATENCIES_KEPT = 10_000
+RATE_WINDOW_S = 10.0
+
+Indexer = Callable[[PeakTable], int]
+"""Peaks of a batch's hits to the number of frames that index."""
+
+
+@dataclass(frozen=True)
+class LiveFigures:
+    """What a live stream has done so far; latencies in seconds from the frame's time to its peaks' writing."""
+
+    frames: int = 0
+    hits: int = 0
+    indexed: int = 0
+    peaks: int = 0
+    frames_per_second: float = 0.0
+    latency_p50_s: float = 0.0
+    latency_p99_s: float = 0.0
+
+    @property
+    def hit_rate(self) -> float:
+        """hits / frames"""
+        return self.hits / self.frames if self.frames else 0.0
+
+    @property
+    def indexing_rate(self) -> float:
+        """indexed / hits"""
+        return self.indexed / self.hits if self.hits else 0.0
+
+    @property
+    def indexing_yield(self) -> float:
+        """indexed / frames"""
+        return self.indexed / self.frames if self.frames else 0.0
+
+
+class LiveStatistics:
+    """Running figures and virtual powder; safe to read from other threads while the stream runs."""
+
+    def __init__(self, *, min_peaks: int, clock: Callable[[], float] = time.time) -> None:
+        self.min_peaks = min_peaks
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._frames = self._hits = self._indexed = self._peaks = 0
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._recent: deque[tuple[float, int]] = deque()
+        self._powder: Float32Array | None = None
+
+    def add(self, arrival: Arrival, peaks: PeakTable, n_indexed: int = 0) -> None:
+        """Count a batch whose peaks are written."""
+        now = self._clock()
+        powder = _maximum(arrival.frames)
+        n_hits = len(hits_of(peaks, self.min_peaks))
+        with self._lock:
+            self._frames += len(arrival.frames)
+            self._hits += n_hits
+            self._indexed += n_indexed
+            self._peaks += len(peaks)
+            self._latencies.extend(now - arrival.times)
+            self._recent.append((now, len(arrival.frames)))
+            while len(self._recent) > 1 and self._recent[0][0] < now - RATE_WINDOW_S:
+                self._recent.popleft()
+            if self._powder is not None and self._powder.shape == powder.shape:
+                powder = np.fmax(self._powder, powder)
+            self._powder = powder
+
+    def figures(self) -> LiveFigures:
+        """Return the figures so far; the rate is that of the last seconds."""
+        now = self._clock()
+        with self._lock:
+            latencies = np.array(self._latencies) if self._latencies else np.zeros(1)
+            recent = [(when, n) for when, n in self._recent if when >= now - RATE_WINDOW_S]
+            span = max(now - recent[0][0], 1e-3) if recent else 1.0
+            rate = sum(n for _, n in recent) / span if recent else 0.0
+            p50, p99 = (float(q) for q in np.percentile(latencies, (50, 99)))
+            return LiveFigures(self._frames, self._hits, self._indexed, self._peaks, rate, p50, p99)
+
+    def virtual_powder(self) -> Float32Array | None:
+        """Return each pixel's maximum so far, (n_panels, ss, fs); None before the first frame."""
+        with self._lock:
+            return None if self._powder is None else self._powder.copy()
+
+
+def live_stream(
+    source: Iterable[Arrival],
+    find: Finder,
+    statistics: LiveStatistics,
+    *,
+    sinks: Sequence[PeakSink] = (),
+    index: Indexer | None = None,
+    queue_batches: int = 4,
+    report: Callable[[LiveFigures], None] | None = None,
+) -> LiveFigures:
+    """Find the peaks of frames as they come, until the source ends.
+
+    Parameters
+    ----------
+    source : iterable of Arrival
+        It runs in a thread of its own; when the finder is behind, it waits.
+    find : callable
+        As for :func:`peaknet_pipeline.infer.stream.stream_run`.
+    statistics : LiveStatistics
+        Kept up to date; served to others by :mod:`peaknet_pipeline.infer.prometheus`.
+    sinks : sequence of PeakSink
+        Take the peaks in the order of arrival, with the frames' own numbers.
+    index : callable, optional
+        Counts the frames that index, among the peaks of hits.
+    report : callable, optional
+        Called with the figures after each batch.
+
+    Raises
+    ------
+    BaseException
+        Whatever was raised first, in any stage; Ctrl-C ends the stream and discards what the sinks hold.
+
+    """
+    stop = StopSignal()
+    arrivals: Channel[Arrival] = Channel(queue_batches, 1, stop)
+    found: Channel[tuple[Arrival, PeakTable]] = Channel(queue_batches, 1, stop)
+    threads = [
+        threading.Thread(target=_guarded, args=(stop, _receive, source, arrivals), name="receive"),
+        threading.Thread(target=_guarded, args=(stop, _find_all, arrivals, find, found), name="find"),
+    ]
+    try:
+        with ExitStack() as stack:
+            for sink in sinks:
+                stack.enter_context(sink)
+            for thread in threads:
+                thread.start()
+            _write_all(found, statistics, sinks, index, report)
+    except StreamStopped:
+        raise stop.error or StreamError("the stream was stopped") from None
+    except BaseException as error:
+        stop.stop(error)
+        raise
+    finally:
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return statistics.figures()
+
+
+def hits_of(peaks: PeakTable, min_peaks: int) -> IntArray:
+    """Return the frames with at least ``min_peaks`` peaks."""
+    numbers, counts = np.unique(peaks["frame"].to_numpy(np.int64), return_counts=True)
+    return np.asarray(numbers[counts >= min_peaks])
+
+
+def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
+    for arrival in source:
+        arrivals.put(arrival)
+    arrivals.close()
+
+
+def _find_all(arrivals: Channel[Arrival], find: Finder, found: Channel[tuple[Arrival, PeakTable]]) -> None:
+    while (arrival := arrivals.get()[0]) is not None:
+        peaks = find(arrival.frames, 0)
+        numbers = arrival.numbers[peaks["frame"].to_numpy()]
+        found.put((arrival, peaks.assign(frame=numbers.astype(np.int32))))
+    found.close()
+
+
+def _write_all(
+    found: Channel[tuple[Arrival, PeakTable]],
+    statistics: LiveStatistics,
+    sinks: Sequence[PeakSink],
+    index: Indexer | None,
+    report: Callable[[LiveFigures], None] | None,
+) -> None:
+    while (batch := found.get()[0]) is not None:
+        arrival, peaks = batch
+        for sink in sinks:
+            sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
+        hits = hits_of(peaks, statistics.min_peaks)
+        n_indexed = index(peaks[peaks["frame"].isin(hits)]) if index is not None and len(hits) else 0
+        statistics.add(arrival, peaks, n_indexed)
+        if report is not None:
+            report(statistics.figures())
+
+
+def _guarded(stop: StopSignal, work: Callable[..., None], *arguments: object) -> None:
+    try:
+        work(*arguments)
+    except StreamStopped:
+        pass
+    except BaseException as error:
+        stop.stop(error)
+
+
+def _maximum(frames: FrameArray) -> Float32Array:
+    values: Float64Array | FrameArray = (
+        frames.max(axis=0) if frames.dtype.kind != "f" else np.fmax.reduce(frames, axis=0)
+    )
+    return np.asarray(values, dtype=np.float32)

@@ -1,0 +1,233 @@
+"""Where live frames come from: a file that grows, a folder that fills, a ZeroMQ socket."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the compression filters)
+import numpy as np
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, decode_message, encode_message
+from peaknet_pipeline.runs.listing import list_runs
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.slabs import map_panels, map_plain
+from peaknet_pipeline.types import Float64Array, FrameArray, Geometry, IntArray
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Frames that came together: their numbers (n,), pixels (n, n_panels, ss, fs) and Unix times (n,)."""
+
+    numbers: IntArray
+    frames: FrameArray
+    times: Float64Array
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a source waits: seconds between looks, and without news before it ends; and who may end it."""
+
+    poll_s: float = 0.05
+    idle_s: float = 30.0
+    stop: threading.Event | None = None
+
+    def wait(self, since: float) -> bool:
+        """Wait a little; return False once the source should end."""
+        if self.stop is None:
+            time.sleep(self.poll_s)
+        elif self.stop.wait(self.poll_s):
+            return False
+        return time.monotonic() - since < self.idle_s
+
+
+def follow_file(
+    path: Path,
+    data_path: str,
+    *,
+    geometry: Geometry | None = None,
+    batch_frames: int = 8,
+    n_frames: int | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Arrival]:
+    """Yield the frames of an HDF5 file that another process is writing in SWMR mode, as they appear.
+
+    It ends with frame ``n_frames``, or after ``patience.idle_s`` seconds without a new frame. The writer extends the
+    data set and flushes after writing the pixels.
+
+    Raises
+    ------
+    StreamError
+        The file cannot be read while it is written, or has no such data set.
+
+    """
+    patience = patience or Patience()
+    with _open_growing(path) as file:
+        dataset = file.get(data_path)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StreamError("no such data set", where=path, found=data_path)
+        slab_map = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
+        if slab_map.frame_axis != 0:
+            raise StreamError(
+                "frames are not counted by the first dimension", where=path, found=dataset.shape
+            )
+        done, news = 0, time.monotonic()
+        while n_frames is None or done < n_frames:
+            dataset.refresh()
+            last = min(
+                dataset.shape[0], done + batch_frames, n_frames if n_frames is not None else dataset.shape[0]
+            )
+            if last == done:
+                if not patience.wait(news):
+                    return
+                continue
+            frames = slab_map.to_stack(dataset[slab_map.selection(done, last)])
+            yield _arrived(done, frames)
+            done, news = last, time.monotonic()
+
+
+def follow_folder(
+    folder: Path,
+    *,
+    geometry: Geometry | None = None,
+    batch_frames: int = 8,
+    settle_s: float = 2.0,
+    patience: Patience | None = None,
+) -> Iterator[Arrival]:
+    """Yield the frames of every complete run file that appears in a folder, numbered through."""
+    patience = patience or Patience(poll_s=1.0)
+    known: set[Path] = set()
+    first, news = 0, time.monotonic()
+    while True:
+        listed = list_runs(folder, settle_s=settle_s, known=known)
+        for path in (run.path for run in listed if run.state == "complete"):
+            known.add(path)
+            with open_run(path, geometry) as run:
+                for start, frames in run.batches(batch_frames):
+                    yield _arrived(first + start, frames)
+                first += run.n_frames
+            news = time.monotonic()
+        if not patience.wait(news):
+            return
+
+
+def receive_frames(
+    address: str, *, n_sources: int = 1, batch_frames: int = 8, patience: Patience | None = None
+) -> Iterator[Arrival]:
+    """Bind a ZeroMQ socket and yield the frames that are pushed to it; see :mod:`peaknet_pipeline.infer.messages`.
+
+    It ends when ``n_sources`` senders have said so, or after ``patience.idle_s`` seconds without a message.
+
+    Raises
+    ------
+    StreamError
+        pyzmq is not installed, the address cannot be used, or a message is malformed.
+
+    """
+    patience = patience or Patience()
+    zmq = _zmq()
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.RCVHWM, max(2, batch_frames))
+        socket.setsockopt(zmq.LINGER, 0)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            raise StreamError(f"the socket cannot be bound ({error})", where=address) from error
+        ended: set[str] = set()
+        news = time.monotonic()
+        while len(ended) < n_sources:
+            if not socket.poll(int(1000 * patience.poll_s)):
+                if (
+                    patience.stop is not None and patience.stop.is_set()
+                ) or time.monotonic() - news > patience.idle_s:
+                    return
+                continue
+            news = time.monotonic()
+            yield from _group(_take(zmq, socket, batch_frames, ended))
+
+
+class FrameSender:
+    """Pushes frames to a receiver; for detectors that have no sender of their own, and for tests.
+
+    Sending waits until a receiver is connected and while it is behind. At the end of the block, the receiver has
+    ``linger_s`` seconds to fetch the last frames.
+    """
+
+    def __init__(
+        self, address: str, *, source: str = "detector", high_water: int = 16, linger_s: float = 60.0
+    ) -> None:
+        zmq = _zmq()
+        self._source, self._linger_s = source, linger_s
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, high_water)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.connect(address)
+
+    def __enter__(self) -> "FrameSender":
+        """Return the sender."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Say that there are no more frames, unless there is an exception, and close once all are sent."""
+        if error[0] is None:
+            self._socket.send_multipart(encode_message(EndMessage(self._source)))
+        self._socket.close(linger=int(1000 * self._linger_s) if error[0] is None else 0)
+        self._context.term()
+
+    def send(self, frame: int, pixels: FrameArray, timestamp: float | None = None) -> None:
+        """Send one frame (n_panels, ss, fs), taken at ``timestamp`` (now by default); wait if the receiver is behind."""
+        taken = time.time() if timestamp is None else timestamp
+        self._socket.send_multipart(encode_message(FrameMessage(frame, pixels, taken, self._source)))
+
+
+def _take(zmq: Any, socket: Any, most: int, ended: set[str]) -> list[FrameMessage]:
+    """Take the messages that are there, at most ``most``."""
+    taken: list[FrameMessage] = []
+    with suppress(zmq.Again):
+        while len(taken) < most:
+            message = decode_message(socket.recv_multipart(zmq.NOBLOCK))
+            if isinstance(message, EndMessage):
+                ended.add(message.source)
+            else:
+                taken.append(message)
+    return taken
+
+
+def _group(messages: list[FrameMessage]) -> Iterator[Arrival]:
+    """Put neighbouring messages of the same shape and type together."""
+    while messages:
+        first = messages[0].pixels
+        same = [m for m in messages if (m.pixels.shape, m.pixels.dtype) == (first.shape, first.dtype)]
+        messages = [m for m in messages if (m.pixels.shape, m.pixels.dtype) != (first.shape, first.dtype)]
+        numbers = np.array([m.frame for m in same], dtype=np.int64)
+        yield Arrival(numbers, np.stack([m.pixels for m in same]), np.array([m.timestamp for m in same]))
+
+
+def _arrived(first: int, frames: FrameArray) -> Arrival:
+    return Arrival(np.arange(first, first + len(frames)), frames, np.full(len(frames), time.time()))
+
+
+def _open_growing(path: Path) -> Any:
+    opener: Callable[..., Any] = h5py.File
+    try:
+        return opener(path, "r", libver="latest", swmr=True)
+    except OSError as error:
+        raise StreamError(
+            f"the file cannot be followed ({error})",
+            where=path,
+            remedy="Its writer must use libver='latest' and swmr_mode; else follow the folder.",
+        ) from error
+
+
+def _zmq() -> Any:
+    try:
+        import zmq
+    except ImportError as error:
+        raise StreamError("pyzmq is not installed", remedy="Install peaknet-pipeline[live].") from error
+    return zmq

@@ -1,0 +1,278 @@
+"""The stream on a Ray cluster: producers read, consumers find, writers write; Ray restarts what dies.
+
+A batch goes from actor to actor as an object reference, so frames never pass through the process that drives the
+stream. That process keeps a bounded number of batches under way. When an actor dies, Ray restarts it and repeats
+what it was doing; since a batch's part is a file of its own, repeating changes nothing.
+"""
+
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.occupancy import StageReport, StreamReport
+from peaknet_pipeline.infer.parts import BatchPlan, join_parts, parts_folder, prepare_parts, write_part
+from peaknet_pipeline.infer.ray_params import RayParams
+from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener
+from peaknet_pipeline.types import FrameArray, PeakTable
+
+FinderFactory = Callable[[], Finder]
+"""Makes a finder; called once in each consumer, where its GPU is."""
+
+_STREAMS = itertools.count()
+STAGES = ("read", "find", "write")
+
+
+def stream_run_on_ray(
+    open_run: RunOpener,
+    make_finder: FinderFactory,
+    out: Path,
+    *,
+    params: RayParams | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    recipe: str = "",
+    extra: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> StreamReport:
+    """Find the peaks of a run with Ray actors and write them as the table ``out``.
+
+    Parameters
+    ----------
+    open_run, make_finder : callable
+        Opens the run, makes the finder; both are sent to the actors, so they must be picklable.
+    out : Path
+        Parquet file, on a file system that all writers and the calling process share.
+    params : RayParams, optional
+    start, stop : int
+        Range of frames; all by default.
+    recipe : str
+        Names run, model and parameters: what an interrupted stream of the same recipe has written is used again.
+    extra : mapping, optional
+        Goes into the file's key-value metadata.
+    progress : callable, optional
+        Called with the frames done and the frames in all.
+
+    Returns
+    -------
+    StreamReport
+        Of the frames that were still to do.
+
+    Raises
+    ------
+    StreamError
+        Ray is not installed, or an actor died again and again on the same batch.
+    Exception
+        Whatever a stage raised.
+
+    """
+    params = params or RayParams()
+    with open_run() as run:
+        last = run.n_frames if stop is None else stop
+        if not 0 <= start <= last <= run.n_frames:
+            raise StreamError(
+                "no such frames", expected=f"within 0 … {run.n_frames}", found=f"{start} … {last}"
+            )
+    plan = BatchPlan(start, last, params.batch_frames, recipe)
+    folder = parts_folder(out.resolve())
+    done = prepare_parts(folder, plan)
+    started = time.perf_counter()
+    with _connected(params) as ray:
+        crew = _Crew(ray, params, open_run, make_finder, folder, plan)
+        work = crew.run([n for n in range(plan.n_batches) if n not in done], len(done), progress)
+    n_peaks = join_parts(folder, out, plan, extra=extra)
+    return _report(work, params, n_peaks, time.perf_counter() - started)
+
+
+class _Actor:
+    def pid(self) -> int:
+        """Return the process that this actor lives in."""
+        return os.getpid()
+
+
+class Producer(_Actor):
+    """Reads batches."""
+
+    def __init__(self, open_run: RunOpener, plan: BatchPlan) -> None:
+        self._opened = open_run()
+        self._run = self._opened.__enter__()
+        self._plan = plan
+
+    def read(self, number: int) -> tuple[FrameArray, float]:
+        """Return a batch's frames and the seconds taken."""
+        started = time.perf_counter()
+        return self._run.read(*self._plan.frames(number)), time.perf_counter() - started
+
+
+class Consumer(_Actor):
+    """Finds peaks."""
+
+    def __init__(self, make_finder: FinderFactory, plan: BatchPlan) -> None:
+        self._find = make_finder()
+        self._plan = plan
+
+    def find(self, batch: tuple[FrameArray, float], number: int) -> tuple[PeakTable, float, float]:
+        """Return a batch's peaks and the seconds taken so far."""
+        frames, read_s = batch
+        started = time.perf_counter()
+        peaks = self._find(frames, self._plan.frames(number)[0])
+        return peaks, read_s, time.perf_counter() - started
+
+
+class Writer(_Actor):
+    """Writes parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, found: tuple[PeakTable, float, float], number: int) -> tuple[int, float, float, float]:
+        """Write a batch's part; return its number and the seconds of each stage."""
+        peaks, read_s, find_s = found
+        started = time.perf_counter()
+        write_part(self._folder, number, peaks)
+        return number, read_s, find_s, time.perf_counter() - started
+
+
+@dataclass
+class _Work:
+    """What was done: frames, and seconds per stage."""
+
+    frames: int = 0
+    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class _Crew:
+    """The actors, and who has how many batches."""
+
+    def __init__(
+        self,
+        ray: ModuleType,
+        params: RayParams,
+        open_run: RunOpener,
+        make_finder: FinderFactory,
+        folder: Path,
+        plan: BatchPlan,
+    ) -> None:
+        self._ray, self._params, self._plan = ray, params, plan
+        self._number = next(_STREAMS)
+        # References that are held here stay alive, so that a restarted actor finds what it is made of.
+        self._kept: list[Any] = []
+        self._actors = {
+            "read": self._hire(Producer, params.producers, open_run, plan, scheduling_strategy="SPREAD"),
+            "find": self._hire(
+                Consumer, params.consumers, make_finder, plan, num_gpus=params.gpus_per_consumer
+            ),
+            "write": self._hire(Writer, params.writers, folder),
+        }
+        self._load: Counter[tuple[str, int]] = Counter()
+
+    def run(self, numbers: list[int], n_done: int, progress: Progress | None) -> _Work:
+        """Send all batches through, a bounded number at a time."""
+        waiting: dict[Any, tuple[int, list[tuple[str, int]]]] = {}
+        todo, work = iter(numbers), _Work()
+        total = self._plan.stop - self._plan.start
+        before = total - sum(self._size(n) for n in numbers)
+        exhausted = False
+        while waiting or not exhausted:
+            while len(waiting) < self._params.in_flight and not exhausted:
+                number = next(todo, None)
+                if number is None:
+                    exhausted = True
+                else:
+                    reference, chosen = self._send(number)
+                    waiting[reference] = (number, chosen)
+            ready, _ = self._ray.wait(list(waiting)) if waiting else ([], [])
+            for reference in ready:
+                number, chosen = waiting.pop(reference)
+                self._load.subtract(chosen)
+                _, *seconds = self._result(reference, number)
+                work.frames += self._size(number)
+                work.seconds = tuple(a + b for a, b in zip(work.seconds, seconds, strict=True))
+                if progress is not None:
+                    progress(before + work.frames, total)
+        return work
+
+    def _size(self, number: int) -> int:
+        first, last = self._plan.frames(number)
+        return last - first
+
+    def _send(self, number: int) -> tuple[Any, list[tuple[str, int]]]:
+        """Start a batch on the least loaded actor of each stage; return the reference to its end."""
+        chosen = [
+            (stage, min(range(len(self._actors[stage])), key=lambda i: self._load[stage, i]))
+            for stage in STAGES
+        ]
+        self._load.update(chosen)
+        producer, consumer, writer = (self._actors[stage][i] for stage, i in chosen)
+        frames = producer.read.remote(number)
+        peaks = consumer.find.remote(frames, number)
+        return writer.write.remote(peaks, number), chosen
+
+    def _result(self, reference: Any, number: int) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayError as error:
+            cause = _cause_of(error)
+            if not isinstance(cause, errors.RayError):
+                raise cause from error
+            first, last = self._plan.frames(number)
+            raise StreamError(
+                f"an actor died {self._params.max_retries + 1} times ({type(cause).__name__})",
+                where=f"frames {first} to {last - 1}",
+                remedy="Look at its log; what was written is kept, and the same command goes on from there.",
+            ) from error
+
+    def _hire(self, kind: type, count: int, *arguments: Any, **options: Any) -> list[Any]:
+        kept = {
+            "max_restarts": self._params.max_restarts,
+            "max_task_retries": self._params.max_retries,
+            "num_cpus": self._params.cpus_per_actor,
+        }
+        remote = self._ray.remote(**kept, **options)(kind)
+        given = [self._ray.put(argument) for argument in arguments]
+        self._kept += given
+        stream = f"peaknet-{os.getpid()}-{self._number}-{kind.__name__.lower()}"
+        return [remote.options(name=f"{stream}-{i}").remote(*given) for i in range(count)]
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """Return what a stage raised; actors that need a failed batch wrap its error in another."""
+    cause = getattr(error, "cause", None)
+    return _cause_of(cause) if isinstance(cause, BaseException) else error
+
+
+@contextmanager
+def _connected(params: RayParams) -> Any:
+    """Use the Ray that is already connected, else connect to the cluster or start one, and leave it again."""
+    try:
+        import ray
+    except ImportError as error:
+        raise StreamError("Ray is not installed", remedy="Install peaknet-pipeline[ray].") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    if params.address == "local":
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    else:
+        ray.init(address=params.address)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _report(work: _Work, params: RayParams, n_peaks: int, seconds: float) -> StreamReport:
+    workers = (params.producers, params.consumers, params.writers)
+    stages = tuple(
+        StageReport(name, n, busy, 0.0, 0.0, busy / (n * seconds) if seconds > 0 else 0.0)
+        for name, n, busy in zip(STAGES, workers, work.seconds, strict=True)
+    )
+    return StreamReport(work.frames, n_peaks, seconds, stages)

@@ -1,0 +1,109 @@
+"""The expert, automated: every peakfinder8 setting of a grid, scored by whatever the caller wants maximised."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.peaks.peakfinder8 import VARIABLE, Peakfinder8, Peakfinder8Params
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, PeakTable
+
+Score = Callable[[PeakTable, Peakfinder8Params], Mapping[str, float]]
+"""Called once per setting with its peaks; returns named figures, such as the indexing yield."""
+
+
+@dataclass(frozen=True)
+class ScanParams(Parameters):
+    """The grid: every combination of these values is tried."""
+
+    threshold: tuple[float, ...] = parameter(
+        (20.0, 50.0, 100.0, 200.0, 400.0, 800.0), meaning="thresholds", unit="adu"
+    )
+    min_snr: tuple[float, ...] = parameter((3.5, 4.0, 5.0, 6.0, 8.0), meaning="lowest SNRs", unit="σ")
+    min_pix: tuple[int, ...] = parameter((1, 2, 3), meaning="fewest pixels", unit="px")
+    max_pix: tuple[int, ...] = parameter((200,), meaning="most pixels", unit="px")
+    local_bg_radius: tuple[int, ...] = parameter((3, 4), meaning="local background radii", unit="px")
+
+
+def parameter_grid(scan: ScanParams, base: Peakfinder8Params | None = None) -> list[Peakfinder8Params]:
+    """Return every combination of the scan's values, the rest as in ``base``."""
+    base = base or Peakfinder8Params()
+    names, values = list(scan.to_dict()), list(scan.to_dict().values())
+    grid = [replace(base, **dict(zip(names, point, strict=True))) for point in product(*values)]
+    if not grid:
+        raise ParameterError("an empty list of values", where="ScanParams", remedy="Give each at least one.")
+    return grid
+
+
+def scan_parameters(
+    frames: FrameArray,
+    *,
+    radius: Float32Array,
+    bad_pixels: BoolArray,
+    grid: Sequence[Peakfinder8Params],
+    score: Score,
+    n_threads: int | None = None,
+    valid_range: tuple[float, float] = (-np.inf, np.inf),
+) -> pd.DataFrame:
+    """Find the peaks of the same frames with every setting, and score them.
+
+    The pixels are sorted into rings once for all settings that share resolution limits and statistics, and each
+    frame's statistics are computed once for all settings that share threshold and SNR.
+
+    Parameters
+    ----------
+    frames : (n, n_panels, ss, fs), adu
+    radius, bad_pixels : (n_panels, ss, fs)
+    grid : sequence of Peakfinder8Params
+    score : callable
+        ``score(peaks, params)`` returns named figures.
+    n_threads, valid_range
+        As for `find_peaks`.
+
+    Returns
+    -------
+    DataFrame
+        One row per setting, in the grid's order: its parameters, ``n_peaks``, and the figures.
+
+    """
+    rows: list[dict[str, Any]] = [{} for _ in grid]
+    plans: dict[Any, Any] = {}
+    for members in _groups(grid):
+        first = grid[members[0]]
+        key = (first.min_res, first.max_res, first.statistics, first.sample_size)
+        finder = Peakfinder8(radius, bad_pixels, first, valid_range=valid_range, plan=plans.get(key))
+        plans[key] = finder.plan
+        tables = finder.find_variants(frames, [grid[i] for i in members], n_threads=n_threads)
+        for i, table in zip(members, tables, strict=True):
+            rows[i] = {**grid[i].to_dict(), "n_peaks": len(table), **score(table, grid[i])}
+    return pd.DataFrame(rows)
+
+
+def best_setting(scores: pd.DataFrame, figure: str) -> Peakfinder8Params:
+    """Return the setting with the highest ``figure``; of equals the one with fewest peaks, then the first.
+
+    Raises
+    ------
+    ParameterError
+        There is no such figure, or it is nowhere a number.
+
+    """
+    if figure not in scores or scores[figure].isna().all():
+        raise ParameterError("no such figure in the scan", expected=list(scores.columns), found=figure)
+    order = scores.sort_values([figure, "n_peaks"], ascending=[False, True], kind="stable")
+    names = Peakfinder8Params().to_dict()
+    return Peakfinder8Params.from_mapping({name: order.iloc[0][name] for name in names})
+
+
+def _groups(grid: Sequence[Peakfinder8Params]) -> list[list[int]]:
+    """Row numbers of settings that differ in nothing but what statistics and seeds do not depend on."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, params in enumerate(grid):
+        key = tuple(value for name, value in params.to_dict().items() if name not in VARIABLE)
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())

@@ -1,0 +1,95 @@
+"""One inference, on threads of this process or on Ray actors: the same table either way."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peaknet_pipeline.infer.chunks import ParallelRun, open_parallel
+from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.occupancy import StreamReport
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
+from peaknet_pipeline.infer.ray_params import RayParams
+from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
+from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.learn.checkpoint import LoadedModel
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run import flag_bad
+from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, Geometry, PeakTable
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """How a run is opened; small and picklable, so that it can travel to another process."""
+
+    path: Path
+    geometry: Geometry | None
+    data_path: str | None = None
+    root: Path | None = None
+
+    def open(self) -> ParallelRun:
+        """Open the run for reading around HDF5's lock."""
+        return open_parallel(open_run(self.path, self.geometry, data_path=self.data_path, root=self.root))
+
+
+@dataclass(frozen=True)
+class EngineRecipe:
+    """How an engine is made, wherever it is to run."""
+
+    model: LoadedModel
+    bad_pixels: BoolArray
+    geometry: Geometry | None
+    threshold: float | None
+    decode: DecodeParams
+    engine: EngineParams
+
+    def make(self) -> Engine:
+        """Make the engine."""
+        return Engine(
+            Network.from_checkpoint(self.model, threshold=self.threshold),
+            bad_pixels=self.bad_pixels,
+            decode=self.decode,
+            params=self.engine,
+            flag_bad=self._flag_bad if self.geometry is not None else None,
+        )
+
+    def _flag_bad(self, frames: FrameArray) -> BoolArray | None:
+        return None if self.geometry is None else flag_bad(frames, self.geometry)
+
+
+def stream_locally(
+    source: RunSource, recipe: EngineRecipe, params: StreamParams, *, progress: Progress | None = None
+) -> tuple[PeakTable, StreamReport]:
+    """Stream with the threads of this process."""
+    engine = recipe.make()
+    with source.open() as run:
+        engine(run.read(0, 1))  # compiles on first use, which is no part of the speed
+    return stream_run(source.open, engine, params=params, progress=progress)
+
+
+def stream_on_ray(
+    source: RunSource,
+    recipe: EngineRecipe,
+    params: RayParams,
+    *,
+    folder: Path,
+    digest: str,
+    progress: Progress | None = None,
+) -> tuple[PeakTable, StreamReport]:
+    """Stream with Ray actors; an interrupted stream of the same ``digest`` in ``folder`` is taken up again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "ray_peaks.parquet"
+    report = stream_run_on_ray(
+        functools.partial(RunSource.open, source),
+        functools.partial(EngineRecipe.make, recipe),
+        out,
+        params=params,
+        recipe=digest,
+        progress=progress,
+    )
+    peaks = read_table(out, PEAKS)
+    out.unlink()
+    return peaks, report

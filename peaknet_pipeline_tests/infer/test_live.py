@@ -1,0 +1,277 @@
+"""A live stream follows what appears, counts it right, and serves its figures."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.live import LiveFigures, LiveStatistics, live_stream
+from peaknet_pipeline.infer.live_sources import (
+    Arrival,
+    FrameSender,
+    Patience,
+    follow_file,
+    follow_folder,
+    receive_frames,
+)
+from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
+from peaknet_pipeline.infer.sinks import TableCollector
+from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline_tests.infer.fakes import one_peak_per_frame
+
+QUICK = Patience(poll_s=0.01, idle_s=0.5)
+WRITER = """
+import sys, time
+import h5py, numpy as np
+with h5py.File(sys.argv[1], "w", libver="latest") as file:
+    data = file.create_dataset("/data", (0, 6, 5), "i4", maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    file.swmr_mode = True
+    print("open", flush=True)
+    sys.stdin.readline()
+    for number in range(int(sys.argv[2])):
+        data.resize(number + 1, axis=0)
+        data[number] = number
+        data.flush()
+        time.sleep(0.004)
+    print("done", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def numbered(numbers: list[int]) -> FrameArray:
+    return np.array(numbers, dtype=np.int32)[:, None, None, None] * np.ones((1, 1, 2, 3), dtype=np.int32)
+
+
+def two_peaks_in_even_frames(frames: FrameArray, first_frame: int) -> PeakTable:
+    table = one_peak_per_frame(frames, first_frame)
+    return table.loc[table.index.repeat(np.where(frames[:, 0, 0, 0] % 2 == 0, 2, 1))].reset_index(drop=True)
+
+
+def test_a_growing_file_is_followed_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    command = [sys.executable, "-c", WRITER, str(path), "40"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == "open\n"
+        source = follow_file(path, "/data", batch_frames=7, n_frames=40, patience=Patience(0.005, 20.0))
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        arrivals = list(source)
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.wait(timeout=20) == 0
+    assert len(arrivals) > 5
+    np.testing.assert_array_equal(np.concatenate([a.numbers for a in arrivals]), np.arange(40))
+    np.testing.assert_array_equal(np.concatenate([a.frames for a in arrivals])[:, 0, 0, 0], np.arange(40))
+    assert arrivals[0].frames.shape[1:] == (1, 6, 5)
+
+
+def test_a_file_that_stops_growing_ends_the_source(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
+        file.create_dataset("/data", data=np.zeros((5, 6, 5), "i4"), maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    started = time.monotonic()
+    arrivals = list(follow_file(tmp_path / "run.h5", "/data", patience=QUICK))
+    assert sum(len(a.numbers) for a in arrivals) == 5
+    assert time.monotonic() - started >= 0.5
+
+
+def test_a_stop_event_ends_the_source(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
+        file.create_dataset("/data", data=np.zeros((5, 6, 5), "i4"), maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    stop = threading.Event()
+    stop.set()
+    assert len(list(follow_file(tmp_path / "run.h5", "/data", patience=Patience(5.0, 60.0, stop)))) == 1
+
+
+def test_files_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise.h5").write_bytes(b"not HDF5" * 100)
+    with pytest.raises(StreamError, match="cannot be followed"):
+        list(follow_file(tmp_path / "noise.h5", "/data"))
+    with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
+        file["/other"] = np.zeros((2, 3, 4))
+    with pytest.raises(StreamError, match="no such data set"):
+        list(follow_file(tmp_path / "run.h5", "/data"))
+
+
+def test_new_files_in_a_folder_are_read_once_each(tmp_path: Path) -> None:
+    def write(name: str, values: list[int]) -> None:
+        with h5py.File(tmp_path / name, "w") as file:
+            file["/entry_1/data_1/data"] = np.array(values)[:, None, None] * np.ones((1, 6, 5), "i4")
+
+    write("r1.h5", [0, 1, 2])
+    (tmp_path / "notes.txt").write_text("no run")
+    source = follow_folder(tmp_path, settle_s=0.0, patience=Patience(0.05, 3.0), batch_frames=2)
+    seen = [next(source), next(source)]
+    write("r2.h5", [3, 4])
+    seen += list(source)
+    np.testing.assert_array_equal(np.concatenate([a.numbers for a in seen]), np.arange(5))
+    np.testing.assert_array_equal(np.concatenate([a.frames for a in seen])[:, 0, 0, 0], np.arange(5))
+
+
+def send(address: str, source: str, numbers: list[int]) -> None:
+    with FrameSender(address, source=source) as sender:
+        for number in numbers:
+            sender.send(number, numbered([number])[0])
+
+
+def test_frames_of_two_senders_all_arrive(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    address = f"ipc://{tmp_path}/frames"
+    threads = [
+        threading.Thread(target=send, args=(address, name, list(range(first, 60, 2))))
+        for first, name in enumerate(("even", "odd"))
+    ]
+    for thread in threads:
+        thread.start()
+    statistics, sink = LiveStatistics(min_peaks=2), TableCollector()
+    source = receive_frames(address, n_sources=2, patience=Patience(0.05, 20.0))
+    figures = live_stream(source, two_peaks_in_even_frames, statistics, sinks=[sink])
+    for thread in threads:
+        thread.join()
+    assert (figures.frames, figures.hits, figures.peaks) == (60, 30, 90)
+    table = sink.table().drop_duplicates("frame").sort_values("frame")
+    np.testing.assert_array_equal(table["frame"], np.arange(60))
+    np.testing.assert_array_equal(table["intensity"], np.arange(60))
+    powder = statistics.virtual_powder()
+    assert powder is not None
+    assert powder.max() == powder.min() == 59
+    assert 0 <= figures.latency_p50_s <= figures.latency_p99_s < 20
+
+
+def test_a_sender_waits_for_its_receiver(tmp_path: Path) -> None:
+    """More frames than the queues hold are sent long before there is anyone to receive them."""
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    address = f"ipc://{tmp_path}/frames"
+    thread = threading.Thread(target=send, args=(address, "early", list(range(80))))
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive()
+    arrivals = list(receive_frames(address, patience=Patience(0.05, 20.0)))
+    thread.join()
+    np.testing.assert_array_equal(np.concatenate([a.numbers for a in arrivals]), np.arange(80))
+
+
+def test_a_receiver_without_senders_ends_after_its_patience(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    assert list(receive_frames(f"ipc://{tmp_path}/frames", patience=Patience(0.01, 0.2))) == []
+
+
+def test_an_address_that_cannot_be_bound_is_refused() -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    with pytest.raises(StreamError, match="cannot be bound"):
+        list(receive_frames("ipc:///no/such/folder/socket"))
+
+
+def arrivals(n: int) -> Iterator[Arrival]:
+    for number in range(0, n, 2):
+        yield Arrival(np.array([number + 1, number]), numbered([number + 1, number]), np.full(2, 1000.0))
+
+
+def test_figures_are_counts_over_frames() -> None:
+    statistics = LiveStatistics(min_peaks=2, clock=lambda: 1000.25)
+    seen: list[LiveFigures] = []
+    figures = live_stream(
+        arrivals(10),
+        two_peaks_in_even_frames,
+        statistics,
+        index=lambda peaks: peaks["frame"].nunique(),
+        report=seen.append,
+    )
+    assert (figures.frames, figures.hits, figures.indexed, figures.peaks) == (10, 5, 5, 15)
+    assert (figures.hit_rate, figures.indexing_rate, figures.indexing_yield) == (0.5, 1.0, 0.5)
+    assert figures.latency_p50_s == figures.latency_p99_s == 0.25
+    assert [f.frames for f in seen] == [2, 4, 6, 8, 10]
+
+
+def test_no_frames_give_zeros() -> None:
+    statistics = LiveStatistics(min_peaks=2)
+    figures = live_stream(iter(()), one_peak_per_frame, statistics)
+    assert figures == LiveFigures()
+    assert (figures.hit_rate, figures.indexing_rate) == (0.0, 0.0)
+    assert statistics.virtual_powder() is None
+
+
+class BrokenError(Exception):
+    pass
+
+
+def broken_source() -> Iterator[Arrival]:
+    yield from arrivals(4)
+    raise BrokenError("source")
+
+
+def broken_finder(frames: FrameArray, first_frame: int) -> PeakTable:
+    raise BrokenError("finder")
+
+
+def broken_report(figures: LiveFigures) -> None:
+    raise BrokenError("report")
+
+
+@pytest.mark.parametrize("where", ["source", "finder", "report"])
+def test_an_exception_anywhere_ends_the_live_stream(where: str) -> None:
+    with pytest.raises(BrokenError, match=where):
+        live_stream(
+            broken_source() if where == "source" else arrivals(1000),
+            broken_finder if where == "finder" else one_peak_per_frame,
+            LiveStatistics(min_peaks=1),
+            report=broken_report if where == "report" else None,
+        )
+    assert not [t for t in threading.enumerate() if t.name in ("receive", "find")]
+
+
+def test_powder_ignores_nan_and_starts_anew_for_another_detector() -> None:
+    statistics = LiveStatistics(min_peaks=1)
+    empty = one_peak_per_frame(numbered([]), 0)
+    frames = np.array([[[[1.0, np.nan]]], [[[np.nan, 5.0]]]])
+    statistics.add(Arrival(np.arange(2), frames, np.zeros(2)), empty)
+    powder = statistics.virtual_powder()
+    assert powder is not None
+    np.testing.assert_array_equal(powder, [[[1.0, 5.0]]])
+    statistics.add(Arrival(np.arange(1), np.zeros((1, 2, 3, 3)), np.zeros(1)), empty)
+    assert statistics.virtual_powder().shape == (2, 3, 3)  # type: ignore[union-attr]
+
+
+def test_metrics_are_well_formed() -> None:
+    text = metrics_text(LiveFigures(10, 5, 4, 50, 12.5, 0.1, 0.2))
+    values = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            values[name] = float(value)
+    assert values["peaknet_frames_total"] == 10
+    assert values["peaknet_hit_rate"] == 0.5
+    assert values['peaknet_latency_seconds{quantile="0.99"}'] == 0.2
+    assert text.endswith("\n")
+    for name in {name.partition("{")[0] for name in values}:
+        assert text.count(f"# TYPE {name} ") == text.count(f"# HELP {name} ") == 1
+
+
+def get(address: str) -> tuple[str, bytes]:
+    with urllib.request.urlopen(address, timeout=10) as response:  # noqa: S310
+        return response.headers["Content-Type"], response.read()
+
+
+def test_figures_are_served_on_this_machine_only() -> None:
+    with serve_figures(lambda: LiveFigures(frames=7), powder_png=lambda: b"png") as address:
+        assert address.startswith("http://127.0.0.1:")
+        kind, body = get(f"{address}/metrics?x=1")
+        assert "version=0.0.4" in kind
+        assert b"peaknet_frames_total 7" in body
+        assert json.loads(get(f"{address}/figures.json")[1])["frames"] == 7
+        assert get(f"{address}/powder.png") == ("image/png", b"png")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(f"{address}/../etc/passwd")
+    with pytest.raises(urllib.error.URLError):
+        get(f"{address}/metrics")

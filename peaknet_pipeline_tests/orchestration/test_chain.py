@@ -1,0 +1,117 @@
+"""The chain in Dagster: it runs, reruns only what changed, and tells what it made."""
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from peaknet_pipeline.orchestration.chain import CHAIN
+from peaknet_pipeline.orchestration.demo import _stale
+from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
+from peaknet_pipeline.orchestration.partitions import register_runs
+from peaknet_pipeline.stages.provenance import read_recipe
+from peaknet_pipeline.stages.scoring import format_scores, read_all_scores
+from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import SCHEMAS, SCORES
+from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
+
+
+def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
+    dg.Definitions.validate_loadable(fresh.defs)
+    assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY}
+    graph = fresh.defs.resolve_asset_graph()
+    assert graph.get(dg.AssetKey("training_set")).parent_keys == {dg.AssetKey("peak_labels")}
+    assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
+
+
+def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made):
+    scores = read_table(made.store.table("experiment_summary", "all"), SCORES)
+    expected = sorted((k, f) for k in KEYS for f in ("classical", "peaknet"))
+    assert sorted(zip(scores["run"], scores["finder"], strict=True)) == expected
+    assert (scores["frames"] == FRAMES).all()
+    assert (scores["hits"] <= scores["frames"]).all()
+    assert scores["hit_rate"].to_numpy() == pytest.approx(scores["hits"] / scores["frames"])
+    assert scores["indexing_yield"].to_numpy() == pytest.approx(scores["indexed"] / scores["frames"])
+    subsets = dict(zip(scores["run"], scores["subset"], strict=True))
+    assert subsets == dict(zip(KEYS, ("train", "validate", "test"), strict=True))
+    assert (scores["false_index_rate"].fillna(0) == 0).all()
+
+
+def test_the_student_finds_true_peaks_on_the_run_it_never_saw(made):
+    scores = read_all_scores(made.store).set_index(["run", "finder"])
+    unseen = scores.loc[(KEYS[2], "peaknet")]
+    assert unseen["precision"] > 0.9
+    assert unseen["recall"] > 0.7
+
+
+def test_the_printed_table_has_a_row_per_run_and_finder(made):
+    lines = format_scores(read_all_scores(made.store)).splitlines()
+    assert len(lines) == 2 + 2 * len(KEYS)
+    assert all(any(key in line for line in lines) for key in KEYS)
+
+
+def test_every_table_of_a_run_reads_with_pandas_and_follows_its_schema(made):
+    for spec in CHAIN:
+        for name in spec.tables:
+            event = made.instance.get_latest_materialization_event(dg.AssetKey(spec.name))
+            metadata = event.asset_materialization.metadata
+            path = metadata[f"{name}_path"].value
+            assert list(pd.read_parquet(path).columns) == SCHEMAS[name].column_names()
+
+
+def test_checks_from_the_schemas_ran_and_passed(made):
+    result = made.materialize(["run_metrics"], KEYS[0])
+    names = {
+        (e.asset_key.to_user_string(), e.check_name): e.passed for e in result.get_asset_check_evaluations()
+    }
+    assert names == {("run_metrics", "run_metrics_schema"): True, ("run_metrics", "rates_in_range"): True}
+
+
+def test_nothing_is_stale_after_a_whole_pass(made):
+    for key in KEYS:
+        assert _stale(made.store, made.instance, list(INGEST), key) == []
+        assert _stale(made.store, made.instance, list(INFER), key) == []
+    assert _stale(made.store, made.instance, list(TRAIN), None) == []
+
+
+def test_a_changed_experiment_makes_its_runs_stale_from_the_first_asset_that_reads_it(made):
+    path = made.store.raw_root / "small" / "experiment.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("threshold: 70", "threshold: 90"))
+        assert _stale(made.store, made.instance, list(INGEST), KEYS[0]) == list(INGEST)
+    finally:
+        path.write_text(before)
+
+
+def test_a_recipe_names_stage_parameters_inputs_and_content(made):
+    recipe = read_recipe(made.store.table("classical_peaks", KEYS[0]))
+    assert recipe["stage"] == "classical_peaks"
+    assert recipe["parameters"]["threshold"] == 70
+    assert any(name.endswith("small-r0001.h5") for name in recipe["inputs"])
+
+
+def test_run_config_overrides_the_experiment(fresh):
+    register_runs(fresh.instance, KEYS[:1])
+    assets = ["raw_run", "run_statistics", "classical_peaks"]
+    config = {"ops": {"classical_peaks": {"config": {"threshold": 5000.0}}}}
+    result = fresh.materialize(assets, KEYS[0], run_config=config)
+    assert result.success, failure_text(result)
+    assert read_recipe(fresh.store.table("classical_peaks", KEYS[0]))["parameters"]["threshold"] == 5000.0
+
+
+def test_a_parameter_out_of_range_fails_the_run_with_its_name(fresh):
+    register_runs(fresh.instance, KEYS[:1])
+    config = {"ops": {"run_statistics": {"config": {}}, "classical_peaks": {"config": {"min_pix": 0}}}}
+    result = fresh.materialize(["raw_run", "run_statistics", "classical_peaks"], KEYS[0], run_config=config)
+    assert not result.success
+    assert "Peakfinder8Params.min_pix" in failure_text(result)
+    assert not fresh.store.table("classical_peaks", KEYS[0]).exists()
+
+
+def test_inference_and_metrics_follow_for_a_new_run_and_training_does_not(made):
+    register_runs(made.instance, ["small-r0009"])
+    try:
+        result = dg.evaluate_automation_conditions(defs=made.defs, instance=made.instance)
+        assert result.get_requested_partitions(dg.AssetKey("peaknet_teacher")) == set()
+    finally:
+        made.instance.delete_dynamic_partition("experiment_runs", "small-r0009")
