@@ -11,6 +11,9 @@ from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import replace_atomically
 
+WORKSPACE = "workspace.yaml"
+"""The code location under one name, wherever the server is started from."""
+
 
 def open_instance(store: Store) -> dg.DagsterInstance:
     """Open the instance in the store's ``dagster_home``, made on first use, and point this process at it."""
@@ -24,11 +27,11 @@ def prepare_home(store: Store) -> Path:
     """Make the instance's home with its ``dagster.yaml`` unless it is there."""
     home = store.dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.is_file():
-        text = files("peaknet_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
-        with replace_atomically(settings) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    for name in ("dagster.yaml", WORKSPACE):
+        if not (home / name).is_file():
+            text = files("peaknet_pipeline.orchestration").joinpath(name).read_text(encoding="utf-8")
+            with replace_atomically(home / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     return home
 
 
@@ -45,8 +48,8 @@ def serve_ui(store: Store, *, host: str, port: int) -> None:
         "-m",
         "dagster",
         "dev",
-        "-m",
-        "peaknet_pipeline.definitions",
+        "-w",
+        str(prepare_home(store) / WORKSPACE),
         "-h",
         host,
         "-p",
