@@ -200,7 +200,7 @@ def index(
     stream: Path | None,
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
-    from peaknet_pipeline.stages.lattices import index_command
+    from peaknet_pipeline.stages.index_command import index_command
 
     return index_command(
         peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream

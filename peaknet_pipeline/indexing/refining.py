@@ -1,5 +1,11 @@
 """From coarse orientations to refined lattices: all candidates at fixed cell, then each frame's finalists with the cell."""
 
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
 import numpy as np
 import torch
 
@@ -68,33 +74,53 @@ def refine_on_processor(
     """Refine in compiled loops; the same as :func:`refine_on_device`."""
     start, end = _tolerances(params)
     n = _n_coarse(part, params)
-    turned, score = refine_rotations(
-        np.ascontiguousarray(part.q[:, :n]),
-        np.ascontiguousarray(used[:, :n]),
-        frame,
-        np.ascontiguousarray(rotation),
-        target.primitive,
-        start,
-        end,
-        0.45 * target.spacing,
-        N_ROTATION_STEPS,
-        target.volume,
+    q, free = np.ascontiguousarray(part.q[:, :n]), np.ascontiguousarray(used[:, :n])
+    limit, rays = 0.45 * target.spacing, _rays(part)
+    turned, score = _in_threads(
+        lambda some: refine_rotations(
+            q,
+            free,
+            frame[some],
+            np.ascontiguousarray(rotation[some]),
+            target.primitive,
+            start,
+            end,
+            limit,
+            N_ROTATION_STEPS,
+            target.volume,
+        ),
+        frame.size,
     )
     keep = _finalists(frame, score)
-    _, _, axes = refine_lattices(
-        part.q,
-        used,
-        _rays(part),
-        frame[keep],
-        turned[keep],
-        target.primitive,
-        target.strains,
-        params.spot_tolerance,
-        params.cell_sigma,
-        params.cell_tolerance,
-        N_LATTICE_STEPS,
+    _, _, axes = _in_threads(
+        lambda some: refine_lattices(
+            part.q,
+            used,
+            rays,
+            frame[keep][some],
+            turned[keep][some],
+            target.primitive,
+            target.strains,
+            params.spot_tolerance,
+            params.cell_sigma,
+            params.cell_tolerance,
+            N_LATTICE_STEPS,
+        ),
+        keep.size,
     )
     return axes, frame[keep]
+
+
+def _in_threads(loop: Callable[[slice], tuple[Any, ...]], n: int) -> tuple[Float64Array, ...]:
+    """Run a compiled loop over n candidates in as many threads as numba would use; join its arrays in order."""
+    n_parts = max(1, min(numba.get_num_threads(), n // 8))
+    edges = np.linspace(0, n, n_parts + 1).astype(np.int64)
+    parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    if n_parts == 1:
+        return loop(parts[0])
+    with ThreadPoolExecutor(n_parts) as pool:
+        done = list(pool.map(loop, parts))
+    return tuple(np.concatenate(arrays) for arrays in zip(*done, strict=True))
 
 
 def _tolerances(params: IndexParams) -> tuple[tuple[float, float], tuple[float, float]]:

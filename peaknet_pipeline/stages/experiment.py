@@ -16,6 +16,9 @@ from peaknet_pipeline.stages.store import Store
 SECTIONS = ("finder", "index", "match", "fit", "labels", "prediction", "metrics", "split", "bad_pixels")
 """Parameter sections that ``experiment.yaml`` may hold."""
 
+ENGINES = ("lattice", "indexamajig")
+"""Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
+
 P = TypeVar("P", bound=Parameters)
 
 
@@ -28,6 +31,7 @@ class Experiment:
     geometry: Path
     cell: Path
     data_path: str | None = None
+    engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def parameters(
@@ -64,13 +68,16 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
     cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
     data_path = values.pop("data_path", None)
+    engine = values.pop("engine", "lattice")
+    if engine not in ENGINES:
+        raise ParameterError("unknown engine", where=folder, expected=f"one of {ENGINES}", found=engine)
     if values:
         raise ParameterError(
             f"unknown settings {sorted(values)}",
             where=folder / "experiment.yaml",
-            expected=f"geometry, cell, data_path, {', '.join(SECTIONS)}",
+            expected=f"geometry, cell, data_path, engine, {', '.join(SECTIONS)}",
         )
-    return Experiment(key.experiment, folder, geometry, cell, data_path, sections)
+    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections)
 
 
 def find_run_file(store: Store, key: RunKey) -> Path:

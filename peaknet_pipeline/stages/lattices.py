@@ -2,24 +2,23 @@
 
 import dataclasses
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control
+from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, find_indexamajig, run_indexamajig
 from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.plots.distributions import plot_cells
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
@@ -29,7 +28,7 @@ from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_json, write_table
+from peaknet_pipeline.tables import empty_table, read_table, write_json, write_table
 from peaknet_pipeline.types import (
     INDEX,
     PEAKS,
@@ -57,6 +56,10 @@ class ControlRecord:
     n_scrambled: int
     n_indexed: int
     min_significance: float
+
+
+NO_CONTROL = ControlRecord(0, 0, 0.0)
+"""Of an engine whose gate isn't ours."""
 
 
 def index_path(store: Store, key: str, finder: str) -> Path:
@@ -117,7 +120,11 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
             geometry = run.geometry or context.geometry
             energy = run.photon_energy_ev
-            table, control = index_with_control(peaks, geometry, energy, cell, params)
+            if context.experiment.engine == "indexamajig":
+                cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")
+                table, control = index_with_crystfel(run, peaks, context.experiment.cell, cxi), NO_CONTROL
+            else:
+                table, control = index_with_control(peaks, geometry, energy, cell, params)
             bad = read_bad_pixels(store, key)
             reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
             n_frames = run.n_frames
@@ -150,6 +157,27 @@ def index_with_control(
     return table, ControlRecord(len(control.significance), passed, gate.min_significance)
 
 
+def index_with_crystfel(
+    run: Run, peaks: PeakTable, cell: Path, cxi: Path, params: IndexamajigParams | None = None
+) -> IndexTable:
+    """Index with CrystFEL's indexamajig from a CXI peak list written for it; stream and log are kept beside the list.
+
+    Raises
+    ------
+    IndexingError
+        The program is missing or failed.
+
+    """
+    find_indexamajig()
+    report = write_cxi_peaks(cxi, peaks, run)
+    if report.geometry_path is None:
+        raise RunError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry.")
+    stream = run_indexamajig(
+        cxi, geometry=report.geometry_path, cell=cell, stream=cxi.with_suffix(".stream"), params=params
+    )
+    return stream.lattices
+
+
 def predict_run(
     run: Run,
     lattices: IndexTable,
@@ -179,62 +207,6 @@ def predict_run(
         if progress is not None:
             progress(done, len(numbers))
     return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)
-
-
-def index_command(
-    peaks: Path,
-    *,
-    geometry: Path,
-    cell: Path,
-    engine: str,
-    settings: Sequence[str],
-    out: Path,
-    stream: Path | None,
-) -> dict[str, Any]:
-    """Index a peak table and write its lattices; see ``peaknet index``."""
-    table = read_table(peaks, PEAKS)
-    metadata = read_table_metadata(peaks)
-    detector, target = read_geometry(geometry), read_cell(cell)
-    energy = energies_of(metadata, detector, len(set(table["frame"])) and int(table["frame"].max()) + 1)
-    params = IndexParams.from_settings(settings)
-    start = time.perf_counter()
-    lattices, control = index_with_control(table, detector, energy, target, params)
-    seconds = time.perf_counter() - start
-    write_table(lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell)})
-    n_frames = int(metadata.get("n_frames", len(energy)))
-    indexed = lattices["frame"].nunique()
-    return {
-        "frames": n_frames,
-        "frames_with_peaks": table["frame"].nunique(),
-        "indexed": indexed,
-        "lattices": len(lattices),
-        "indexing_yield": round(indexed / max(n_frames, 1), 4),
-        "false_indexed": control.n_indexed,
-        "scrambled": control.n_scrambled,
-        "frames_per_second": round(table["frame"].nunique() / max(seconds, 1e-9), 2),
-        "out": str(out),
-    }
-
-
-def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
-    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
-
-    Raises
-    ------
-    RunError
-        Neither knows it.
-
-    """
-    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
-    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
-    if len(recorded) == n_frames:
-        return np.asarray(recorded, dtype=np.float64)
-    value = recorded[0] if recorded else geometry.photon_energy_ev
-    if value is None or not np.isfinite(value):
-        raise RunError(
-            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
-        )
-    return np.full(n_frames, float(value))
 
 
 def _result(
