@@ -8,6 +8,7 @@ import hdf5plugin  # noqa: F401
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, shipped_models
 from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
@@ -79,5 +80,5 @@ def find_in_stills(
             image = file["entry/data/data"][number]
             good = (image >= 0) & mask
             logits = edge.logits(image[None], good[None])[0]
-            probability = 1 / (1 + np.exp(-logits.astype(np.float32)))
+            probability = expit(logits)
             yield number, decode_panel(probability, threshold=network.card.threshold)
