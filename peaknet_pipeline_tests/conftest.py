@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small networks, and a core per worker
+
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:

@@ -42,6 +42,7 @@ def serve_ui(store: Store, *, host: str, port: int) -> None:
         "DAGSTER_HOME": str(prepare_home(store)),
         DATA_VARIABLE: str(store.root.absolute()),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
     command = [
         sys.executable,
