@@ -75,6 +75,7 @@ def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""
     from peaknet_pipeline.orchestration.demo import run_demo
+    from peaknet_pipeline.stages.reporting import report_path
     from peaknet_pipeline.stages.scoring import format_scores, read_all_scores, summary_path
     from peaknet_pipeline.stages.store import Store
 
@@ -91,6 +92,7 @@ def demo(data: Path) -> None:
     click.echo("")
     click.echo(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
     click.echo(f"  plots    {data / 'store'}/*/plots/*.png")
+    click.echo(f"  report   {report_path(store)}")
     click.echo(f"  UI       peaknet ui --data {data}")
     click.echo(f"  done in {time.perf_counter() - started:.0f} s")
 

@@ -21,7 +21,7 @@ CODE: dict[str, str] = {
     "peaknet_peaks": "1",
     "peaknet_index": "1",
     "run_metrics": "1",
-    "experiment_summary": "1",
+    "experiment_summary": "2",
 }
 """Version of each stage's meaning; raise one when its output changes for the same inputs."""
 

@@ -16,6 +16,7 @@ from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.lattices import index_path, read_control
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, read_recipe
+from peaknet_pipeline.stages.reporting import write_experiment_report
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.teaching import training_set_path
@@ -65,7 +66,7 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
 def experiment_summary(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
-    """All runs' rates in one table, with a plot over runs."""
+    """All runs' rates in one table, with a plot over runs and a self-contained HTML report."""
     output = summary_path(store, "all")
     scored = [key for key in keys if metrics_path(store, key).is_file()]
 
@@ -79,6 +80,8 @@ def experiment_summary(
             figures |= {f"{finder}_frames": frames, f"{finder}_hits": hits, f"{finder}_indexed": indexed}
             figures[f"{finder}_indexing_yield"] = indexed / max(frames, 1)
         plots = {"rates": plot_rates(table)} if len(table) else {}
+        report = write_experiment_report(store, scored, table, plots.get("rates"))
+        figures["report"] = str(report)
         return StageResult(output, figures, {"run_metrics": output}, plots, (_rates_in_range(table),))
 
     inputs = [metrics_path(store, key) for key in scored]

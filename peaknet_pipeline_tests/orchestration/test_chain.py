@@ -115,3 +115,11 @@ def test_inference_and_metrics_follow_for_a_new_run_and_training_does_not(made):
         assert result.get_requested_partitions(dg.AssetKey("peaknet_teacher")) == set()
     finally:
         made.instance.delete_dynamic_partition("experiment_runs", "small-r0009")
+
+
+def test_the_report_is_one_page_with_every_run_and_nothing_from_elsewhere(made):
+    page = (made.store.report / "index.html").read_text(encoding="utf-8")
+    assert all(key in page for key in KEYS)
+    assert page.count("data:image/png;base64,") >= 3 * len(KEYS)
+    assert "http://" not in page
+    assert "https://" not in page
