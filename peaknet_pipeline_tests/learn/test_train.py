@@ -1,6 +1,7 @@
 """Training learns, repeats itself, resumes to the same loss, and runs on two processes as on one."""
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -111,7 +112,11 @@ def test_accumulated_passes_equal_one_large_batch(crops: list[Crop]) -> None:
 def test_two_processes_train_as_one(crops: list[Crop], tmp_path: Path) -> None:
     script = Path(__file__).with_name("train_in_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*command, str(script), str(tmp_path)], check=True, timeout=120, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    result = subprocess.run(
+        [*command, str(script), str(tmp_path)], timeout=120, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert ranks[0]["losses"] == ranks[1]["losses"]
     assert ranks[0]["weights"] == ranks[1]["weights"]

@@ -108,13 +108,25 @@ def test_a_parameter_out_of_range_fails_the_run_with_its_name(fresh):
     assert not fresh.store.table("classical_peaks", KEYS[0]).exists()
 
 
-def test_inference_and_metrics_follow_for_a_new_run_and_training_does_not(made):
-    register_runs(made.instance, ["small-r0009"])
-    try:
-        result = dg.evaluate_automation_conditions(defs=made.defs, instance=made.instance)
-        assert result.get_requested_partitions(dg.AssetKey("peaknet_teacher")) == set()
-    finally:
-        made.instance.delete_dynamic_partition("experiment_runs", "small-r0009")
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_inference_and_metrics_follow_for_a_new_run_and_training_does_not(fresh):
+    def evaluate(cursor=None):
+        return dg.evaluate_automation_conditions(defs=fresh.defs, instance=fresh.instance, cursor=cursor)
+
+    def report(name, partition=None):
+        fresh.instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=partition))
+
+    for name in TRAIN:
+        report(name)
+    first = evaluate()
+    register_runs(fresh.instance, KEYS[:1])
+    for name in INGEST:
+        report(name, KEYS[0])
+    second = evaluate(first.cursor)
+    assert second.get_requested_partitions(dg.AssetKey("peaknet_peaks")) == {KEYS[0]}
+    assert second.get_requested_partitions(dg.AssetKey("run_metrics")) == {KEYS[0]}
+    for name in (*TRAIN, *INGEST):
+        assert not second.get_requested_partitions(dg.AssetKey(name))
 
 
 def test_the_report_is_one_page_with_every_run_and_nothing_from_elsewhere(made):
