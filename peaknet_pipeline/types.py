@@ -429,6 +429,24 @@ CURATION = Schema(
     ),
 )
 
+SCAN = Schema(
+    "finder_scan",
+    "Every peakfinder8 setting of a grid on a sample of a run's frames",
+    (
+        Column("threshold", "float64", "adu", "floor of the pixel limit"),
+        Column("min_snr", "float64", "", "lowest SNR"),
+        Column("min_pix", "int32", "px", "fewest pixels of a peak"),
+        Column("max_pix", "int32", "px", "most pixels of a peak"),
+        Column("local_bg_radius", "int32", "px", "half the radius of the local background's disc"),
+        Column("frames", "int32", "", "frames tried"),
+        Column("n_peaks", "int64", "", "peaks found in them"),
+        Column("indexed", "int32", "", "frames with at least one accepted lattice"),
+        Column("indexing_yield", "float64", "", "indexed / frames"),
+        Column("explained", "int64", "", "peaks that the lattices explain"),
+        Column("merit", "float64", "", "indexing yield; of equals, more explained peaks are better"),
+    ),
+)
+
 TRUTH_FRAMES = Schema(
     "truth_frames",
     "What was simulated in each frame",
@@ -474,6 +492,7 @@ SCHEMAS = {
         FITS,
         SPLIT,
         SCORES,
+        SCAN,
         CURATION,
         TRUTH_FRAMES,
         TRUTH_LATTICES,

@@ -9,7 +9,7 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams
-from peaknet_pipeline.stages import finding, inference, ingest, labels, lattices, scoring, teaching
+from peaknet_pipeline.stages import finding, inference, ingest, labels, lattices, scanning, scoring, teaching
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -48,6 +48,17 @@ CHAIN = (
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
+    ),
+    StageSpec(
+        run=scanning.finder_scan,
+        output=scanning.scan_path,
+        deps=("raw_run", "run_statistics"),
+        per_run=True,
+        code_version=CODE["finder_scan"],
+        kinds=frozenset({"parquet", "python"}),
+        parameters=scanning.ScanStageParams,
+        tables=("finder_scan",),
+        checks=("something_indexes",),
     ),
     StageSpec(
         run=lattices.classical_index,

@@ -13,7 +13,18 @@ from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.stages.keys import RunKey, run_number
 from peaknet_pipeline.stages.store import Store
 
-SECTIONS = ("finder", "index", "match", "fit", "labels", "prediction", "metrics", "split", "bad_pixels")
+SECTIONS = (
+    "finder",
+    "scan",
+    "index",
+    "match",
+    "fit",
+    "labels",
+    "prediction",
+    "metrics",
+    "split",
+    "bad_pixels",
+)
 """Parameter sections that ``experiment.yaml`` may hold."""
 
 ENGINES = ("lattice", "indexamajig")

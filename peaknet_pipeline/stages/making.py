@@ -13,6 +13,7 @@ CODE: dict[str, str] = {
     "raw_run": "1",
     "run_statistics": "1",
     "classical_peaks": "1",
+    "finder_scan": "1",
     "classical_index": "1",
     "peak_labels": "1",
     "training_set": "1",

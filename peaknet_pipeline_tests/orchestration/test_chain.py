@@ -11,13 +11,13 @@ from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.scoring import format_scores, read_all_scores
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import SCHEMAS, SCORES
+from peaknet_pipeline.types import SCAN, SCHEMAS, SCORES
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 
 
 def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
     dg.Definitions.validate_loadable(fresh.defs)
-    assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY}
+    assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY, "finder_scan"}
     graph = fresh.defs.resolve_asset_graph()
     assert graph.get(dg.AssetKey("training_set")).parent_keys == {dg.AssetKey("peak_labels")}
     assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
@@ -50,7 +50,7 @@ def test_the_printed_table_has_a_row_per_run_and_finder(made):
 
 
 def test_every_table_of_a_run_reads_with_pandas_and_follows_its_schema(made):
-    for spec in CHAIN:
+    for spec in (spec for spec in CHAIN if spec.name != "finder_scan"):
         for name in spec.tables:
             event = made.instance.get_latest_materialization_event(dg.AssetKey(spec.name))
             metadata = event.asset_materialization.metadata
@@ -135,3 +135,22 @@ def test_the_report_is_one_page_with_every_run_and_nothing_from_elsewhere(made):
     assert page.count("data:image/png;base64,") >= 3 * len(KEYS)
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_the_scan_records_the_whole_grid_and_its_best_setting_indexes_no_less_than_the_one_in_use(made):
+    grid = {
+        "threshold": [70.0, 2000.0],
+        "min_snr": [5.0],
+        "min_pix": [2],
+        "max_pix": [60],
+        "local_bg_radius": [4],
+    }
+    config = {"ops": {"finder_scan": {"config": {**grid, "frames": FRAMES}}}}
+    result = made.materialize(["finder_scan"], KEYS[1], run_config=config)
+    assert result.success, failure_text(result)
+    scan = read_table(made.store.table("finder_scan", KEYS[1]), SCAN)
+    assert sorted(scan["threshold"]) == [70.0, 2000.0]
+    used = read_all_scores(made.store).set_index(["run", "finder"]).loc[(KEYS[1], "classical"), "indexed"]
+    assert scan["indexed"].iloc[0] >= used
+    assert scan["threshold"].iloc[0] == 70.0
+    assert scan["indexed"].iloc[1] < scan["indexed"].iloc[0]
