@@ -29,9 +29,9 @@ VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=300)
+TEACHING = TeachingParameters(n_experiments=270)
 TRAINING = TrainParameters(
-    steps=30_000,
+    steps=24_000,
     batch_size=8,
     learning_rate=2e-3,
     warmup_steps=300,

@@ -17,7 +17,6 @@ from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
 from peaknet_pipeline.stages.truth_windows import (
     TeachingParameters,
     Window,
-    bin_pixels,
     disturb_window,
     is_peak,
     label_window,
@@ -97,19 +96,16 @@ def cut_windows(
     table: dict[str, npt.NDArray[Any]] = dict(frame.frame.reflections)
     strong = np.flatnonzero(table["snr"] >= params.peak_snr) if table else np.zeros(0, dtype=np.int64)
     for _ in range(params.crops_per_frame):
-        binned = bool(generator.random() < params.binned)
-        cut = params.crop_side * (2 if binned else 1)
         panel, ss, fs = generator.integers(n_panels), generator.integers(height), generator.integers(width)
         if len(strong) and generator.random() < params.near_spots:
             row = generator.choice(strong)
-            jitter = generator.uniform(-0.35, 0.35, 2) * cut
+            jitter = generator.uniform(-0.35, 0.35, 2) * params.crop_side
             panel, ss, fs = table["panel"][row], table["ss"][row] + jitter[0], table["fs"][row] + jitter[1]
         corner = tuple(
-            int(np.clip(centre - cut / 2, 0, max(0, side - cut)))
+            int(np.clip(centre - params.crop_side / 2, 0, max(0, side - params.crop_side)))
             for centre, side in ((ss, height), (fs, width))
         )
-        window = frame.window(int(panel), (corner[0], corner[1]), cut)
-        yield bin_pixels(window) if binned else window
+        yield frame.window(int(panel), (corner[0], corner[1]), params.crop_side)
 
 
 def make_panel(window: Window, params: TeachingParameters) -> ValidationPanel:

@@ -31,9 +31,6 @@ class TeachingParameters(Parameters):
     crops_per_frame: int = parameter(9, meaning="crops cut from each frame", ge=1)
     crop_side: int = parameter(128, meaning="side of a crop", unit="px", ge=32)
     near_spots: float = parameter(0.75, meaning="share of crops cut around a reflection", ge=0, le=1)
-    binned: float = parameter(
-        0.25, meaning="share of crops whose pixels are binned 2x2: sharp spots", ge=0, le=1
-    )
     hit_fraction: float = parameter(0.8, meaning="share of frames with a crystal", ge=0, le=1)
     max_pixels: int = parameter(7_000_000, meaning="largest detector drawn", unit="px", ge=1)
     peak_snr: float = parameter(3.0, meaning="expected SNR from which a reflection is a peak", ge=0)
@@ -93,9 +90,9 @@ def disturb_window(window: Window, generator: np.random.Generator) -> Window:
 
 
 def add_diffuse(window: Window, generator: np.random.Generator) -> Window:
-    """Add a log-normal random field of photons, 4 to 20 px in scale, up to six times the background."""
+    """Add a log-normal random field of photons, 3 to 20 px in scale, up to six times the background."""
     field_ = ndimage.gaussian_filter(
-        generator.standard_normal(window.image.shape), _log_uniform(generator, 4.0, 20.0), mode="wrap"
+        generator.standard_normal(window.image.shape), _log_uniform(generator, 3.0, 20.0), mode="wrap"
     )
     typical = np.median(window.image[window.good]) if window.good.any() else 0.0
     level = _log_uniform(generator, 0.1, 6.0) * (max(float(typical), 0.0) / window.adu_per_photon + 0.1)
@@ -114,25 +111,6 @@ def blur(window: Window, sigma: float) -> Window:
     typical = np.median(window.image[window.good]) if window.good.any() else 0.0
     image = ndimage.gaussian_filter(np.where(window.good, window.image, typical), sigma)
     return replace(window, image=image.astype(np.float32), spots=ndimage.gaussian_filter(window.spots, sigma))
-
-
-def bin_pixels(window: Window) -> Window:
-    """Sum 2x2 pixels: spots half as wide, as on a detector with larger pixels; the side must be even."""
-
-    def summed(values: Float32Array) -> Float32Array:
-        half = len(values) // 2
-        return np.asarray(values.reshape(half, 2, half, 2).sum(axis=(1, 3)), dtype=np.float32)
-
-    good = summed(window.good.astype(np.float32)) == 4
-    return replace(
-        window,
-        image=np.where(good, summed(np.where(window.good, window.image, 0.0)), 0.0).astype(np.float32),
-        good=good,
-        spots=summed(window.spots),
-        ss=(window.ss - 0.5) / 2,
-        fs=(window.fs - 0.5) / 2,
-        area=np.maximum(window.area / 4, 1.0),
-    )
 
 
 def is_peak(window: Window, params: TeachingParameters) -> BoolArray:

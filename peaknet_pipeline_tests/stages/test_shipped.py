@@ -16,7 +16,6 @@ from peaknet_pipeline.stages.truth_windows import (
     Window,
     add_diffuse,
     add_halos,
-    bin_pixels,
     blur,
     label_window,
 )
@@ -79,19 +78,6 @@ def test_disturbances_keep_the_spot_and_lower_its_significance() -> None:
     assert (label_window(wider, TeachingParameters()) == 1).sum() > (
         label_window(window, TeachingParameters()) == 1
     ).sum()
-
-
-def test_binning_keeps_photons_places_and_significance() -> None:
-    window = spot_window(side=44)
-    window = replace(window, ss=np.array([22.0]), fs=np.array([22.0]))
-    half = bin_pixels(window)
-    assert half.image.sum() == pytest.approx(window.image.sum())
-    assert half.spots.sum() == pytest.approx(window.spots.sum(), rel=1e-5)
-    assert half.snr[0] == window.snr[0]
-    peak = np.unravel_index(half.spots.argmax(), half.spots.shape)
-    np.testing.assert_allclose(peak, [half.ss[0], half.fs[0]], atol=0.6)
-    window.good[0, 0] = False
-    assert not bin_pixels(window).good[0, 0]
 
 
 def test_windows_hold_the_simulated_truth_at_the_right_place() -> None:
