@@ -130,6 +130,7 @@ def receive_frames(
 
     """
     patience = patience or Patience()
+    _check_address(address)
     zmq = _zmq()
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
         socket.setsockopt(zmq.RCVHWM, max(2, batch_frames))
@@ -161,6 +162,7 @@ class FrameSender:
     def __init__(
         self, address: str, *, source: str = "detector", high_water: int = 16, linger_s: float = 60.0
     ) -> None:
+        _check_address(address)
         zmq = _zmq()
         self._source, self._linger_s = source, linger_s
         self._context = zmq.Context()
@@ -184,6 +186,12 @@ class FrameSender:
         """Send one frame (n_panels, ss, fs), taken at ``timestamp`` (now by default); wait if the receiver is behind."""
         taken = time.time() if timestamp is None else timestamp
         self._socket.send_multipart(encode_message(FrameMessage(frame, pixels, taken, self._source)))
+
+
+def _check_address(address: str) -> None:
+    """Refuse transports that lose frames: a sender that closes an ipc socket takes along what waits in the kernel."""
+    if not address.startswith(("tcp://", "inproc://")):
+        raise StreamError("not an address for frames", where=address, expected="tcp://HOST:PORT")
 
 
 def _take(zmq: Any, socket: Any, most: int, ended: set[str]) -> list[FrameMessage]:

@@ -1,6 +1,7 @@
 """A live stream follows what appears, counts it right, and serves its figures."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,13 @@ with h5py.File(sys.argv[1], "w", libver="latest") as file:
     print("done", flush=True)
     sys.stdin.readline()
 """
+
+
+def loopback() -> str:
+    """Return an address on this machine with a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def numbered(numbers: list[int]) -> FrameArray:
@@ -127,7 +135,7 @@ def send(address: str, source: str, numbers: list[int]) -> None:
 
 def test_frames_of_two_senders_all_arrive(tmp_path: Path) -> None:
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
-    address = f"ipc://{tmp_path}/frames"
+    address = loopback()
     threads = [
         threading.Thread(target=send, args=(address, name, list(range(first, 60, 2))))
         for first, name in enumerate(("even", "odd"))
@@ -152,7 +160,7 @@ def test_frames_of_two_senders_all_arrive(tmp_path: Path) -> None:
 def test_a_sender_waits_for_its_receiver(tmp_path: Path) -> None:
     """More frames than the queues hold are sent long before there is anyone to receive them."""
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
-    address = f"ipc://{tmp_path}/frames"
+    address = loopback()
     thread = threading.Thread(target=send, args=(address, "early", list(range(80))))
     thread.start()
     time.sleep(0.3)
@@ -164,13 +172,13 @@ def test_a_sender_waits_for_its_receiver(tmp_path: Path) -> None:
 
 def test_a_receiver_without_senders_ends_after_its_patience(tmp_path: Path) -> None:
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
-    assert list(receive_frames(f"ipc://{tmp_path}/frames", patience=Patience(0.01, 0.2))) == []
+    assert list(receive_frames(loopback(), patience=Patience(0.01, 0.2))) == []
 
 
 def test_an_address_that_cannot_be_bound_is_refused() -> None:
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
     with pytest.raises(StreamError, match="cannot be bound"):
-        list(receive_frames("ipc:///no/such/folder/socket"))
+        list(receive_frames("tcp://256.0.0.1:1"))
 
 
 def arrivals(n: int) -> Iterator[Arrival]:
@@ -275,3 +283,9 @@ def test_figures_are_served_on_this_machine_only() -> None:
             get(f"{address}/../etc/passwd")
     with pytest.raises(urllib.error.URLError):
         get(f"{address}/metrics")
+
+
+def test_a_transport_that_can_lose_frames_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    with pytest.raises(StreamError, match="not an address for frames"):
+        FrameSender(f"ipc://{tmp_path}/frames")

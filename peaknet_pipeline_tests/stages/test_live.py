@@ -1,6 +1,7 @@
 """``peaknet stream`` counts what a detector sends, live, and writes the peaks it finds."""
 
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, FrameArray
 
 N_FRAMES = 8
+
+
+def loopback() -> str:
+    """Return an address on this machine with a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,7 @@ def test_frames_sent_over_zeromq_give_the_peaks_of_the_file(
 ) -> None:
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
     path, geometry, frames = simulated
-    address = f"ipc://{tmp_path}/frames"
+    address = loopback()
 
     def send() -> None:
         with FrameSender(address) as sender:
