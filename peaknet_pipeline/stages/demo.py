@@ -26,7 +26,7 @@ CONDITIONS = {
 """What each run is like and what it is for."""
 
 EXPERIMENT_YAML = """\
-# Settings of this experiment; `peaknet parameters` lists what each section may hold.
+# Settings of this experiment; an unknown name is answered with all that are known.
 geometry: demo.geom
 cell: demo.cell
 finder: {threshold: 70, min_snr: 5, min_pix: 2, max_pix: 60, local_bg_radius: 4}
