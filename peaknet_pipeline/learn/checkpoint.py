@@ -21,7 +21,7 @@ from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
-FORMAT = "peaknet-checkpoint-1"
+FORMAT = "peaknet-checkpoint-2"
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -168,7 +168,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     values = _read_json(folder / CONFIG_FILE)
     if values.get("format") != FORMAT:
         raise ModelError(
-            "not a checkpoint of this program", where=folder, expected=FORMAT, found=values.get("format")
+            "not a checkpoint of this program",
+            where=folder,
+            expected=FORMAT,
+            found=values.get("format"),
+            remedy="Train it again: format 1 expects significance compressed in another way.",
         )
     return values
 

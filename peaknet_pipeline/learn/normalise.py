@@ -29,12 +29,19 @@ class NormaliseParameters(Parameters):
         0.1, meaning="least noise of a block, as a share of the panel's median", ge=0
     )
     compression: float = parameter(
-        16.0, meaning="significance c at which the output bends over: z / (1 + |z| / c)", unit="sigma", gt=0
+        4.0,
+        meaning="significance c up to which the output is linear; beyond, its slope halves with each doubling of 1 + |z| / c",
+        unit="sigma",
+        gt=0,
     )
 
 
 ROUNDING = 1e-5
 """Least noise as a share of the background: below it, single-precision values say nothing."""
+
+
+ONE_BITS, MANTISSA_STEP = 0x3F800000, 2.0**-23
+"""The float32 1.0 as an integer, and the share of a doubling that one unit of its mantissa is."""
 
 
 class CellMoments(NamedTuple):
@@ -69,7 +76,7 @@ def normalise(images: Tensor, good: Tensor, params: NormaliseParameters | None =
     Returns
     -------
     Tensor
-        (n, 1, ss, fs), float32: z / (1 + |z| / c) of z = (image − background) / noise; 0 at bad pixels.
+        (n, 1, ss, fs), float32: :func:`compress` of z = (image − background) / noise; 0 at bad pixels.
 
     Raises
     ------
@@ -87,9 +94,18 @@ def significance(pixels: Tensor, good: Tensor, background: Background, params: N
     """Apply a background: (n, ss, fs) float32 pixels to (n, 1, ss, fs) compressed significance."""
     mean = expand_blocks(background.mean, pixels.shape[-2:], params, outwards="linear")
     noise = expand_blocks(background.noise, pixels.shape[-2:], params)
-    z = (pixels - mean) / noise
-    z = z / (1.0 + z.abs() / params.compression)
+    z = compress((pixels - mean) / noise, params.compression)
     return torch.where(good, z, 0.0).unsqueeze(1)
+
+
+def compress(z: Tensor, linear_to: float) -> Tensor:
+    """Compress significance (float32, any shape) like a logarithm: ± c · L(1 + |z| / c), c = ``linear_to``.
+
+    L is log2 between powers of two taken linearly, which is what a float's own exponent and mantissa spell. So half
+    of a bright spot's height stays as far below its top as half of a faint one's, however bright it is.
+    """
+    bits = (1.0 + z.abs() / linear_to).contiguous().view(torch.int32)
+    return torch.copysign((bits - ONE_BITS).to(torch.float32) * (linear_to * MANTISSA_STEP), z)
 
 
 def estimate_background(

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.normalise import (
+    MANTISSA_STEP,
+    ONE_BITS,
     CellMoments,
     NormaliseParameters,
     background_from_cells,
@@ -69,9 +71,11 @@ def normalise_cells(
     step = pad_to or stem
     height, width = (-(-side // step) * step for side in images.shape[1:])
     cells = np.zeros((len(images), height // stem, width // stem, stem * stem), dtype=np.uint16)
-    side, bend = params.cell * params.block_cells, np.float32(1 / params.compression)
+    side, linear_to = params.cell * params.block_cells, np.float32(params.compression)
     for panel in range(len(images)):
-        _write_cells(images[panel], good[panel], mean[panel], noise[panel], side, bend, stem, cells[panel])
+        _write_cells(
+            images[panel], good[panel], mean[panel], noise[panel], side, linear_to, stem, cells[panel]
+        )
     return torch.from_numpy(cells).view(torch.bfloat16).permute(0, 3, 1, 2)
 
 
@@ -137,12 +141,13 @@ def _cell_moments(image, good, cell, mean, variance, excess, count):  # type: ig
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _write_cells(image, good, mean, noise, side, bend, stem, cells):  # type: ignore[no-untyped-def]
-    """Write d / (noise + |d| bend), d = image - mean, as bfloat16 bits in space-to-depth order."""
+def _write_cells(image, good, mean, noise, side, linear_to, stem, cells):  # type: ignore[no-untyped-def]
+    """Write the compressed (image - mean) / noise as bfloat16 bits in space-to-depth order."""
     height, width = image.shape
-    line = np.zeros(cells.shape[1] * stem, dtype=np.float32)
-    bits = line.view(np.uint32)
-    short = np.zeros(len(line), dtype=np.uint16)
+    line = np.ones(cells.shape[1] * stem, dtype=np.float32)
+    compressed, short = np.zeros_like(line), np.zeros(len(line), dtype=np.uint16)
+    grown, bits = line.view(np.int32), compressed.view(np.uint32)
+    unit = np.float32(linear_to * MANTISSA_STEP)
     for ss in range(height):
         above = (ss + side // 2) // side
         down = np.float32((ss - (above * side - side / 2) + 0.5) / side)
@@ -157,8 +162,12 @@ def _write_cells(image, good, mean, noise, side, bend, stem, cells):  # type: ig
                 along = np.float32(fs - start) + np.float32(0.5)
                 value = np.float32(image[ss, fs])
                 apart = value - (left + along * slope)
-                bent = apart / (wide + along * widening + abs(apart) * bend)
-                line[fs] = bent if good[ss, fs] & (abs(value) <= LARGEST) else np.float32(0)
+                ratio = np.float32(1) + abs(apart) / ((wide + along * widening) * linear_to)
+                ratio = ratio if good[ss, fs] & (abs(value) <= LARGEST) else np.float32(1)
+                line[fs] = ratio if apart >= 0 else -ratio
+        for fs in range(width):
+            size = np.float32((grown[fs] & np.int32(0x7FFFFFFF)) - np.int32(ONE_BITS)) * unit
+            compressed[fs] = size if grown[fs] >= 0 else -size
         for fs in range(width):
             short[fs] = (
                 bits[fs] + np.uint32(0x7FFF) + ((bits[fs] >> np.uint32(16)) & np.uint32(1))

@@ -29,14 +29,14 @@ VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=270)
+TEACHING = TeachingParameters(n_experiments=300, crops_per_frame=12, near_spots=0.7)
 TRAINING = TrainParameters(
-    steps=24_000,
-    batch_size=8,
-    learning_rate=2e-3,
-    warmup_steps=300,
-    ema_decay=0.999,
-    validate_every=3_000,
+    steps=17_500,
+    batch_size=16,
+    learning_rate=2.5e-3,
+    warmup_steps=200,
+    ema_decay=0.998,
+    validate_every=500,
     final_rate=0.01,
 )
 TRANSFORMS = TransformParameters()

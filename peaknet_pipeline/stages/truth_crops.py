@@ -12,7 +12,7 @@ import numpy.typing as npt
 from peaknet_pipeline.learn.crops import Crop, ValidationPanel
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import draw_experiment
-from peaknet_pipeline.simulate.experiment import ResponseParameters, RunConditions
+from peaknet_pipeline.simulate.experiment import Experiment, ResponseParameters, RunConditions
 from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
 from peaknet_pipeline.stages.truth_windows import (
     TeachingParameters,
@@ -76,9 +76,11 @@ def draw_frames(seed: int, params: TeachingParameters) -> Iterator[TruthFrame]:
     """Simulate the frames of one random experiment."""
     experiment = draw_experiment(seed, max_pixels=params.max_pixels)
     generator = np.random.default_rng((seed, 17))
+    if generator.random() < params.sharp_fraction:
+        experiment = sharpen(experiment, generator)
     conditions = RunConditions(
         hit_fraction=params.hit_fraction,
-        background_factor=float(np.exp(generator.uniform(np.log(0.3), np.log(5.0)))),
+        background_factor=float(np.exp(generator.uniform(np.log(0.02), np.log(5.0)))),
         brightness_factor=float(np.exp(generator.uniform(np.log(0.5), np.log(8.0)))),
     )
     known_bad = make_pixel_maps(experiment).known_bad
@@ -86,6 +88,20 @@ def draw_frames(seed: int, params: TeachingParameters) -> Iterator[TruthFrame]:
         experiment, params.frames_per_experiment, seed, conditions=conditions, workers=1
     ):
         yield TruthFrame(frame, ~known_bad & np.isfinite(frame.data), experiment.response)
+
+
+def sharpen(experiment: Experiment, generator: np.random.Generator) -> Experiment:
+    """Give an experiment a better beam and better crystals: spots whose brightest pixel holds up to most of the photons."""
+    share, width = (
+        float(np.exp(generator.uniform(np.log(0.02), np.log(0.5)))),
+        float(generator.uniform(0.2, 0.6)),
+    )
+    beam, crystal = experiment.beam, experiment.crystal
+    return replace(
+        experiment,
+        beam=replace(beam, bandwidth=share * beam.bandwidth, divergence_rad=share * beam.divergence_rad),
+        crystal=replace(crystal, mosaicity_rad=max(share * crystal.mosaicity_rad, 2e-4), spot_sigma_px=width),
+    )
 
 
 def cut_windows(

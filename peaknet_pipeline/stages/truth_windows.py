@@ -20,6 +20,9 @@ from peaknet_pipeline.types import (
 STAMP = 5
 """Half width of the window around a reflection in which its pixels are labelled."""
 
+FLANK = 0.2
+"""Share of a peak's maximum down to which its flanks count neither way: whether a pixel just reaches half of it is noise."""
+
 
 @dataclass(frozen=True)
 class TeachingParameters(Parameters):
@@ -31,6 +34,9 @@ class TeachingParameters(Parameters):
     crops_per_frame: int = parameter(9, meaning="crops cut from each frame", ge=1)
     crop_side: int = parameter(128, meaning="side of a crop", unit="px", ge=32)
     near_spots: float = parameter(0.75, meaning="share of crops cut around a reflection", ge=0, le=1)
+    sharp_fraction: float = parameter(
+        0.5, meaning="share of experiments whose spots are little wider than a pixel", ge=0, le=1
+    )
     hit_fraction: float = parameter(0.8, meaning="share of frames with a crystal", ge=0, le=1)
     max_pixels: int = parameter(7_000_000, meaning="largest detector drawn", unit="px", ge=1)
     peak_snr: float = parameter(3.0, meaning="expected SNR from which a reflection is a peak", ge=0)
@@ -80,13 +86,14 @@ class Window:
 
 
 def disturb_window(window: Window, generator: np.random.Generator) -> Window:
-    """Add to a third of the windows each what simulation lacks: diffuse scattering, halos, point spread."""
-    diffuse, halo, spread = generator.random(3) < 1 / 3
+    """Add to a third of the windows each what simulation lacks: diffuse scattering, and halos.
+
+    Recorded values are never blurred: a hot pixel would look like a spot and be labelled as background.
+    """
+    diffuse, halo = generator.random(2) < 1 / 3
     if diffuse:
         window = add_diffuse(window, generator)
-    if halo:
-        window = add_halos(window, generator)
-    return blur(window, float(generator.uniform(0.4, 1.4))) if spread else window
+    return add_halos(window, generator) if halo else window
 
 
 def add_diffuse(window: Window, generator: np.random.Generator) -> Window:
@@ -106,13 +113,6 @@ def add_halos(window: Window, generator: np.random.Generator) -> Window:
     return _with_photons(window, (_log_uniform(generator, 0.03, 0.5) * wide).astype(np.float64), generator)
 
 
-def blur(window: Window, sigma: float) -> Window:
-    """Spread the recorded values, as a phosphor or charge sharing does: wider spots, correlated noise."""
-    typical = np.median(window.image[window.good]) if window.good.any() else 0.0
-    image = ndimage.gaussian_filter(np.where(window.good, window.image, typical), sigma)
-    return replace(window, image=image.astype(np.float32), spots=ndimage.gaussian_filter(window.spots, sigma))
-
-
 def is_peak(window: Window, params: TeachingParameters) -> BoolArray:
     """Say of each reflection whether it is strong enough and its 3x3 pixels are mostly good."""
     padded = np.pad(window.good, 1)
@@ -127,27 +127,33 @@ def label_window(window: Window, params: TeachingParameters) -> UInt8Array:
     Returns
     -------
     (side, side) uint8
-        1 where a peak's expected photons reach half of its maximum; 255 (one pixel wider) where one is
-        too weak to count or lies on bad pixels, and at bad pixels; 0 elsewhere.
+        1 where a peak's expected photons reach half of its maximum; 255 on its flanks down to ``FLANK``, where one
+        (one pixel wider) is too weak to count or lies on bad pixels, and at bad pixels; 0 elsewhere.
 
     """
     label = np.zeros(window.image.shape, dtype=np.uint8)
     peak = is_peak(window, params)
     unsure = (window.snr >= params.ignore_snr) & ~peak
     ss, fs = window.pixels
-    for chosen, value, margin in ((unsure, LABEL_IGNORE, 1), (peak, LABEL_PEAK, 0)):
+    for chosen, value, level, margin in (
+        (unsure, LABEL_IGNORE, 0.5, 1),
+        (peak, LABEL_IGNORE, FLANK, 0),
+        (peak, LABEL_PEAK, 0.5, 0),
+    ):
         for row, column in zip(ss[chosen], fs[chosen], strict=True):
-            _stamp(label, window.spots, int(row), int(column), value, margin)
+            _stamp(label, window.spots, int(row), int(column), value, level, margin)
     label[~window.good] = LABEL_IGNORE
     return label
 
 
-def _stamp(label: UInt8Array, photons: Float32Array, ss: int, fs: int, value: int, margin: int) -> None:
-    """Label the pixels around (ss, fs) that reach half of the maximum next to it, widened by a margin."""
+def _stamp(
+    label: UInt8Array, photons: Float32Array, ss: int, fs: int, value: int, level: float, margin: int
+) -> None:
+    """Label the pixels around (ss, fs) that reach this level of the maximum next to it, widened by a margin."""
     window = (slice(max(0, ss - STAMP), ss + STAMP + 1), slice(max(0, fs - STAMP), fs + STAMP + 1))
     inside, centre = photons[window], (ss - window[0].start, fs - window[1].start)
     near = inside[max(0, centre[0] - 1) : centre[0] + 2, max(0, centre[1] - 1) : centre[1] + 2]
-    regions, _ = ndimage.label(inside >= 0.5 * near.max())
+    regions, _ = ndimage.label(inside >= level * near.max())
     pixels = regions == regions[centre] if regions[centre] else np.zeros(inside.shape, dtype=bool)
     pixels[centre] = True
     if margin:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.normalise import (
     NormaliseParameters,
+    compress,
     estimate_background,
     expand_blocks,
     normalise,
@@ -158,3 +159,14 @@ def test_compiled_cells_agree_on_empty_and_masked_panels() -> None:
         normalise(torch.from_numpy(images), torch.from_numpy(good)), 4
     )
     torch.testing.assert_close(normalise_cells(images, good, stem=4).float(), expected, atol=1e-4, rtol=2**-8)
+
+
+@given(st.floats(-4.0, 4.0))
+def test_faint_significance_passes_unchanged(z: float) -> None:
+    assert float(compress(torch.tensor([z]), 4.0)) == pytest.approx(z, abs=1e-5)
+
+
+@given(st.floats(1.0, 1e6), st.sampled_from([1.0, -1.0]))
+def test_each_doubling_beyond_adds_the_same(z: float, sign: float) -> None:
+    one, two = compress(torch.tensor([sign * z, sign * (2.0 * z + 4.0)]), 4.0).tolist()
+    assert two - one == pytest.approx(4.0 * sign, abs=1e-3)

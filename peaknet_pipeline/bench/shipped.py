@@ -1,0 +1,67 @@
+"""Benchmark of the shipped network: unseen simulated experiments against a tuned peakfinder8, and real stills."""
+
+from pathlib import Path
+from typing import Any
+
+from peaknet_pipeline.bench.real_stills import measure_stills
+from peaknet_pipeline.bench.unseen import add_up, compare_finders, simulate_unseen
+from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.stages.inference import load_model
+
+TEST_SEEDS, VALIDATION_SEEDS = 920_000_000, 905_000_000
+"""First simulator seeds of the experiments that are reported, and of those on which choices are made."""
+
+
+def run(
+    *,
+    experiments: int = 14,
+    frames: int = 24,
+    hit_fraction: float = 0.75,
+    seeds: str = "test",
+    thresholds: tuple[float, ...] = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    model: str | None = None,
+    realdata: str | None = None,
+) -> dict[str, Any]:
+    """Compare the network with peakfinder8, tuned by a scan of each very run and untuned.
+
+    Parameters
+    ----------
+    experiments, frames : int
+        Simulated runs, each of a random experiment, and frames of each; 0 experiments: none.
+    hit_fraction : float
+        Share of the frames with a crystal.
+    seeds : str
+        ``test``, or ``validation`` for choices.
+    thresholds : tuple of float
+        Ascending; the first at which the network is as precise as the tuned peakfinder8 gives the recall at equal
+        precision.
+    model : str, optional
+        A checkpoint's folder instead of the shipped one.
+    realdata : str, optional
+        Folder with real stills and CrystFEL's lists.
+
+    Returns
+    -------
+    dict
+        ``summary`` per finder (counts over all runs), ``runs``, ``real``.
+
+    """
+    starts = {"test": TEST_SEEDS, "validation": VALIDATION_SEEDS}
+    if seeds not in starts:
+        raise ParameterError("no such seeds", expected=" or ".join(starts), found=seeds)
+    loaded = load_model(Path(model) if model else None)
+    runs = [
+        compare_finders(
+            simulate_unseen(starts[seeds] + number, frames, hit_fraction=hit_fraction),
+            loaded,
+            thresholds=tuple(thresholds),
+        )
+        for number in range(experiments)
+    ]
+    finders = ("tuned", "default", "network", "at_equal_precision")
+    return {
+        "threshold": loaded.card.threshold,
+        "summary": {finder: add_up(runs, finder) for finder in finders} if runs else {},
+        "runs": runs,
+        "real": measure_stills(Path(realdata), loaded) if realdata else "not measured: give realdata=FOLDER",
+    }
