@@ -389,6 +389,14 @@ SCORES = Schema(
             "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
         ),
         Column("peaks", "int64", "", "peaks in the run"),
+        Column("mean_peaks", "float32", "", "peaks / frames"),
+        Column(
+            "resolution",
+            "float32",
+            "Å",
+            "d that 5 % of the peaks in indexed frames lie beyond; NaN when nothing is indexed",
+            nullable=True,
+        ),
         Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
         Column(
             "recall",
@@ -406,6 +414,9 @@ SCORES = Schema(
         ),
         Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
         Column("model", "string", "", "model version; empty for classical"),
+        Column(
+            "label_manifest", "string", "", "hash of the model's training set manifest; empty for classical"
+        ),
         Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
         Column("code_version", "string", "", "version of this package"),
     ),

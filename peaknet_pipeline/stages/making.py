@@ -21,8 +21,8 @@ CODE: dict[str, str] = {
     "peaknet_student": "1",
     "peaknet_peaks": "1",
     "peaknet_index": "1",
-    "run_metrics": "1",
-    "experiment_summary": "2",
+    "run_metrics": "2",
+    "experiment_summary": "3",
 }
 """Version of each stage's meaning; raise one when its output changes for the same inputs."""
 

@@ -15,13 +15,21 @@ from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.lattices import index_path, read_control
 from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, read_recipe
+from peaknet_pipeline.stages.provenance import (
+    Recipe,
+    digest_of,
+    network_of,
+    origin_of,
+    read_recipe,
+    write_recipe,
+)
 from peaknet_pipeline.stages.reporting import write_experiment_report
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.teaching import training_set_path
 from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
+from peaknet_pipeline.version import code_version
 
 FINDERS = ("classical", "peaknet")
 
@@ -47,7 +55,12 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         subset = _subset_of(store, key)
         rows = [_score_finder(store, key, finder, params, truth, subset) for finder in FINDERS]
         table = pd.concat(rows, ignore_index=True)
-        write_table(table, output, SCORES, extra={"recipe": recipe.digest()})
+        write_table(
+            table,
+            output,
+            SCORES,
+            extra=origin_of(recipe, run=key, **network_of(peaks_path(store, key, "peaknet"))),
+        )
         plots = {}
         if truth is not None:
             recalls = {
@@ -73,7 +86,7 @@ def experiment_summary(
     def build(recipe: Recipe) -> StageResult:
         parts = [read_table(metrics_path(store, key), SCORES) for key in scored]
         table = pd.concat(parts, ignore_index=True) if parts else empty_table(SCORES)
-        write_table(table, output, SCORES)
+        write_table(table, output, SCORES, extra=origin_of(recipe, run="all"))
         figures: dict[str, Any] = {"runs": len(scored), "runs_without_metrics": len(keys) - len(scored)}
         for finder, rows in table.groupby("finder"):
             frames, hits, indexed = (int(rows[name].sum()) for name in ("frames", "hits", "indexed"))
@@ -81,6 +94,7 @@ def experiment_summary(
             figures[f"{finder}_indexing_yield"] = indexed / max(frames, 1)
         plots = {"rates": plot_rates(table)} if len(table) else {}
         report = write_experiment_report(store, scored, table, plots.get("rates"))
+        write_recipe(report, recipe, seconds=0.0)
         figures["report"] = str(report)
         return StageResult(output, figures, {"run_metrics": output}, plots, (_rates_in_range(table),))
 
@@ -135,6 +149,7 @@ def _score_finder(
         n_frames=int(metadata["n_frames"]),
         subset=subset,
         model=metadata.get("model", ""),
+        label_manifest=metadata.get("label_manifest", ""),
         parameters=digest_of([made["peaks"].get("parameters"), made["index"].get("parameters")]),
         code_version=code_version(),
         frames_per_second=float(made["peaks"].get("figures", {}).get("frames_per_second", float("nan"))),
