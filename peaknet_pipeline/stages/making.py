@@ -41,7 +41,11 @@ def make_stage(
     for name, png in result.plots.items():
         with replace_atomically(plot_path(result.output, name)) as temporary:
             temporary.write_bytes(png)
-    write_recipe(result.output, recipe, seconds=time.perf_counter() - start, figures=result.figures)
+    verdicts = [
+        {"name": c.name, "passed": bool(c.passed), "description": c.description} for c in result.checks
+    ]
+    seconds = time.perf_counter() - start
+    write_recipe(result.output, recipe, seconds=seconds, figures=result.figures, checks=verdicts)
     return StageResult(
         result.output,
         result.figures,

@@ -104,9 +104,14 @@ def network_of(peaks: Path) -> dict[str, str]:
 
 
 def write_recipe(
-    output: Path, recipe: Recipe, *, seconds: float, figures: Mapping[str, Any] | None = None
+    output: Path,
+    recipe: Recipe,
+    *,
+    seconds: float,
+    figures: Mapping[str, Any] | None = None,
+    checks: Iterable[Mapping[str, Any]] = (),
 ) -> None:
-    """Record how ``output`` was made."""
+    """Record how ``output`` was made, and what its checks said (``name``, ``passed``, ``description``)."""
     record = {
         "stage": recipe.stage,
         "code": recipe.code,
@@ -118,6 +123,7 @@ def write_recipe(
         "seconds": round(seconds, 3),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "figures": dict(figures or {}),
+        "checks": [dict(check) for check in checks],
     }
     write_json(recipe_path(output), record)
 

@@ -9,7 +9,7 @@ from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.provenance import read_recipe
-from peaknet_pipeline.stages.scoring import format_scores, read_all_scores
+from peaknet_pipeline.stages.scores import format_scores, read_all_scores
 from peaknet_pipeline.stages.tracing import trace_file
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import SCAN, SCHEMAS, SCORES
