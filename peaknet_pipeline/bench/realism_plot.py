@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peaknet_pipeline.bench.realism import SHELL, Measurement, measure, median_over_frames
+from peaknet_pipeline.bench.realism_measure import SHELL, Measurement, measure, median_over_frames
 from peaknet_pipeline.bench.realism_sources import (
     INDEPENDENT,
     REAL,
