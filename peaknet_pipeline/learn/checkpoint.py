@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from peaknet_pipeline.atomic import replace_atomically, replace_folder_atomically
 from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.model import PeakNet
@@ -62,25 +61,19 @@ def write_checkpoint(
     folder: Path, model: PeakNet, *, card: ModelCard, normalisation: NormaliseParameters | None = None
 ) -> Path:
     """Write a network's folder atomically, replacing one of the same name; return it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    config = {
+        "format": FORMAT,
+        "model": model.config.to_dict(),
+        "normalise": (normalisation or NormaliseParameters()).to_dict(),
+    }
+    with replace_folder_atomically(folder) as temporary:
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": FORMAT})
-        config = {
-            "format": FORMAT,
-            "model": model.config.to_dict(),
-            "normalise": (normalisation or NormaliseParameters()).to_dict(),
-        }
         _write_json(temporary / CONFIG_FILE, config)
         card = replace(card, weights=weights_digest(temporary))
         _write_json(temporary / CARD_FILE, {"code_version": code_version()} | _without_empty(asdict(card)))
-        temporary.chmod(0o755)
         for path in temporary.iterdir():
             path.chmod(0o644)
-        _replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -136,9 +129,8 @@ def read_card(folder: Path) -> ModelCard:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     """Replace the card of a network's folder, atomically."""
-    temporary = folder / f".{CARD_FILE}.tmp"
-    _write_json(temporary, asdict(card))
-    temporary.replace(folder / CARD_FILE)
+    with replace_atomically(folder / CARD_FILE) as temporary:
+        _write_json(temporary, asdict(card))
 
 
 def shipped_models() -> list[str]:
@@ -190,15 +182,6 @@ def _check_weights(weights: Mapping[str, Tensor], model: PeakNet, path: Path) ->
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ModelError("weights are not finite", where=path, found=broken[0])
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:

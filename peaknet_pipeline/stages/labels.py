@@ -8,7 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.metrics import MetricParams, hit_frames
-from peaknet_pipeline.peaks.fit import FitParams
+from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.stages.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.stages.result import StageResult
-from peaknet_pipeline.tables import replace_atomically
 
 CODE: dict[str, str] = {
     "raw_run": "1",

@@ -120,6 +120,7 @@ def write_recipe(
         "inputs": recipe.inputs,
         "recipe": recipe.digest(),
         "content": file_digest(output),
+        "stamp": _stamp(output),
         "seconds": round(seconds, 3),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "figures": dict(figures or {}),
@@ -142,6 +143,8 @@ def is_current(output: Path, *, code: str) -> bool:
     record = read_recipe(output)
     if record is None or not output.is_file() or record.get("code") != code:
         return False
+    if not _describes(record, output):
+        return False
     inputs = {Path(name): digest for name, digest in record.get("inputs", {}).items()}
     return all(path.is_file() and input_digest(path) == digest for path, digest in inputs.items())
 
@@ -154,7 +157,7 @@ def input_digest(path: Path) -> str:
     Raises
     ------
     TableError
-        The file does not exist.
+        The file does not exist, or is not the one that its recipe tells of.
 
     """
     if path.is_dir():
@@ -163,7 +166,23 @@ def input_digest(path: Path) -> str:
     if not path.is_file():
         raise TableError("input is missing", where=path, remedy="Materialize the stage that makes it first.")
     record = read_recipe(path)
-    if record is not None:
-        return str(record["content"])
+    if record is None:
+        return file_digest(path) if path.stat().st_size < LARGE_BYTES else _stamp(path)
+    if not _describes(record, path):
+        raise TableError(
+            "is not what its recipe tells of: a run was interrupted, or it was changed by hand",
+            where=path,
+            expected=f"content {record.get('content')}",
+            remedy=f"Materialize {record.get('stage')} again.",
+        )
+    return str(record["content"])
+
+
+def _stamp(path: Path) -> str:
     state = path.stat()
-    return file_digest(path) if state.st_size < LARGE_BYTES else f"{state.st_size}-{state.st_mtime_ns}"
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _describes(record: Mapping[str, Any], output: Path) -> bool:
+    """Tell whether an output is the one that was recorded; a killed run may have replaced it before its recipe."""
+    return record.get("stamp") == _stamp(output) or record.get("content") == file_digest(output)
