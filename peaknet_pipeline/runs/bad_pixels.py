@@ -6,8 +6,8 @@ What stands out over more than a few adjoining pixels (a ring, the edge of a bea
 alone.
 """
 
-import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, RunSta
 
 MIN_COUNT = 3
 SCALE_PIXELS = 65536
+
+RUN_LAYER = "run"
+"""Name of the layer that holds all masks of the run itself: geometry, CXI, pixel_mask."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,17 @@ class BadPixelParams(Parameters):
 
 @dataclass(frozen=True)
 class BadPixelReport:
-    """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask."""
+    """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask.
+
+    ``layers`` are the masks that were joined, by name and in order: the run's own as one, then what was found.
+    """
 
     bad_pixels: BoolArray
     hot: BoolArray
     noisy: BoolArray
     dead: BoolArray
     sources: tuple[MaskSource, ...]
+    layers: Mapping[str, BoolArray]
 
 
 @dataclass(frozen=True)
@@ -278,9 +285,9 @@ def _label(flagged: BoolArray) -> npt.NDArray[np.int32]:
 def _report(
     known: BoolArray, known_sources: tuple[MaskSource, ...], hot: BoolArray, noisy: BoolArray, dead: BoolArray
 ) -> BadPixelReport:
-    joint, sources = combine_masks({"known": known, "hot": hot, "noisy": noisy, "dead": dead})
-    found = tuple(dataclasses.replace(source) for source in sources[1:])
-    return BadPixelReport(joint, hot, noisy, dead, (*known_sources, *found))
+    layers = {RUN_LAYER: known, "hot": hot, "noisy": noisy, "dead": dead}
+    joint, sources = combine_masks(layers)
+    return BadPixelReport(joint, hot, noisy, dead, (*known_sources, *sources[1:]), layers)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
