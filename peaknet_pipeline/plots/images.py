@@ -75,7 +75,10 @@ def plot_mask(
         extent=extent or _own_extent(values),
     )  # fmt: skip
     n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
-    names = {f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c for k, (n, c) in enumerate(colours.items())}
+    names = {
+        f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c
+        for k, (n, c) in enumerate(colours.items())
+    }
     legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in names.items()})
     share = n_bad / n_pixels if n_pixels else 0.0
     _label_image(axes, f"{title}\n{n_bad} of {n_pixels} pixels bad ({share:.2%})", extent)
@@ -84,7 +87,18 @@ def plot_mask(
 
 def _reason_colours(n: int) -> list[str]:
     """Return n colours, the first the one that means bad."""
-    base = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#882255", "#999933", "#AA4499", "#117733")
+    base = (
+        "#D55E00",
+        "#0072B2",
+        "#CC79A7",
+        "#009E73",
+        "#E69F00",
+        "#56B4E9",
+        "#882255",
+        "#999933",
+        "#AA4499",
+        "#117733",
+    )
     return [base[k % len(base)] for k in range(n)]
 
 

@@ -16,7 +16,7 @@ def find_dark_outliers(
 
     A pixel is an outlier where its mean, or its standard deviation, lies more than ``n_sigma`` robust deviations (1.4826 MAD
     over the panel) off the median around it, and where it never changes although its neighbours do. On a counting detector
-    most pixels of a dark run are zero: there the deviation is what Poisson statistics allow.
+    most pixels of a dark run are zero: there only the mean is looked at, with the deviation that Poisson statistics allow.
 
     Parameters
     ----------
@@ -32,19 +32,22 @@ def find_dark_outliers(
     for panel in range(known.shape[0]):
         one = slice(panel, panel + 1)
         mean, std, known_here = statistics.mean[one], statistics.std[one], known[one]
-        outlier[one] = _stands_out(mean, known_here, n_sigma, statistics.n_frames)
-        outlier[one] |= _stands_out(std, known_here, n_sigma, statistics.n_frames)
+        counts = np.sqrt(max(abs(_median(mean, known_here)), 1 / statistics.n_frames) / statistics.n_frames)
+        outlier[one] = _stands_out(mean, known_here, n_sigma, counts)
+        outlier[one] |= _stands_out(std, known_here, n_sigma, np.inf)
         outlier[one] |= (std == 0) & (local_median(std, known_here, RADIUS) > 0)
     return outlier & ~known
 
 
-def _stands_out(image: Float32Array, known: BoolArray, n_sigma: float, n_frames: int) -> BoolArray:
+def _stands_out(image: Float32Array, known: BoolArray, n_sigma: float, otherwise: float) -> BoolArray:
+    """Return what lies off its neighbours by n_sigma of the panel's spread, or of ``otherwise`` where that is zero."""
     difference = image - local_median(image, known, RADIUS)
-    good = difference[~known & np.isfinite(difference)]
-    if not good.size:
-        return np.zeros_like(known)
-    level = abs(float(np.median(image[~known])))
-    spread = 1.4826 * float(np.median(np.abs(good - np.median(good))))
-    bound = spread or np.sqrt(max(level, 1 / n_frames) / n_frames)
-    result: BoolArray = np.abs(difference) > n_sigma * bound
+    middle = _median(difference, known)
+    spread = 1.4826 * _median(np.abs(difference - np.float32(middle)), known)
+    result: BoolArray = np.abs(difference) > n_sigma * (spread or otherwise)
     return result
+
+
+def _median(image: Float32Array, known: BoolArray) -> float:
+    values = image[~known & np.isfinite(image)]
+    return float(np.median(values)) if values.size else 0.0

@@ -26,8 +26,12 @@ class MaskParams(Parameters):
     """What is masked beside the run's own mask and its bad pixels; everything is off unless asked for."""
 
     mask_files: tuple[str, ...] = parameter((), meaning="drawn masks to add (HDF5, CXI, NXmx or .npy)")
-    dark_files: tuple[str, ...] = parameter((), meaning="dark runs whose hot, silent and noisy pixels are added")
-    dark_n_sigma: float = parameter(8.0, meaning="a pixel of a dark run stands out by more than this", unit="σ", gt=0)
+    dark_files: tuple[str, ...] = parameter(
+        (), meaning="dark runs whose hot, silent and noisy pixels are added"
+    )
+    dark_n_sigma: float = parameter(
+        8.0, meaning="a pixel of a dark run stands out by more than this", unit="σ", gt=0
+    )
     shadow: bool = parameter(False, meaning="mask what lies in the shadow of the beamstop or anything else")
     shadow_level: float = parameter(
         0.5, meaning="shadow: darker than this part of what its ring shows", gt=0, le=1
@@ -41,11 +45,19 @@ class MaskParams(Parameters):
         False, meaning="mask rows and columns of larger pixels, found by their counts"
     )
     exclude_ice: bool = parameter(False, meaning="leave out the rings of hexagonal ice")
-    exclude_found: bool = parameter(False, meaning="leave out the sharp rings (ice, salt) that the run's mean shows")
-    rings_angstrom: tuple[float, ...] = parameter((), meaning="resolution of other rings to leave out", unit="Å")
-    ring_half_width: float = parameter(0.004, meaning="half width of a left-out ring in 1/d", unit="Å⁻¹", gt=0)
+    exclude_found: bool = parameter(
+        False, meaning="leave out the sharp rings (ice, salt) that the run's mean shows"
+    )
+    rings_angstrom: tuple[float, ...] = parameter(
+        (), meaning="resolution of other rings to leave out", unit="Å"
+    )
+    ring_half_width: float = parameter(
+        0.004, meaning="half width of a left-out ring in 1/d", unit="Å⁻¹", gt=0
+    )
     ring_mode: str = parameter(
-        "pixels", meaning="rings leave the pixels, or only the peaks on them are dropped", choices=("pixels", "peaks")
+        "pixels",
+        meaning="rings leave the pixels, or only the peaks on them are dropped",
+        choices=("pixels", "peaks"),
     )
 
     def rings(self, found: tuple[Ring, ...] = ()) -> RingParams:
@@ -93,7 +105,9 @@ def make_mask(
     )
 
 
-def left_out_rings(run: Run, statistics: RunStatistics, bad_pixels: BoolArray, params: MaskParams) -> RingParams:
+def left_out_rings(
+    run: Run, statistics: RunStatistics, bad_pixels: BoolArray, params: MaskParams
+) -> RingParams:
     """Return the rings that the parameters leave out in this run."""
     return params.rings(run_rings(run, statistics, bad_pixels) if params.exclude_found else ())
 

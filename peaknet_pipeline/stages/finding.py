@@ -13,9 +13,9 @@ import pandas as pd
 from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
+from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
@@ -58,9 +58,7 @@ class ClassicalParams(Peakfinder8Params, DropletParams):
     """What either classical finder takes; those of the finder that the experiment doesn't use are refused."""
 
 
-def classical_parameters(
-    experiment: Experiment, overrides: Mapping[str, Any] | None = None
-) -> Parameters:
+def classical_parameters(experiment: Experiment, overrides: Mapping[str, Any] | None = None) -> Parameters:
     """Return the parameters of the experiment's classical finder.
 
     Raises

@@ -116,17 +116,19 @@ def mask_parameters(context: RunContext, overrides: Mapping[str, Any] | None = N
 
     """
     params = context.experiment.parameters("mask", MaskParams, overrides)
-    found = {
-        name: tuple(str(_own_file(context, item)) for item in getattr(params, name))
-        for name in ("mask_files", "dark_files")
-    }
-    return dataclasses.replace(params, **found)
+    return dataclasses.replace(
+        params,
+        mask_files=tuple(str(_own_file(context, name)) for name in params.mask_files),
+        dark_files=tuple(str(_own_file(context, name)) for name in params.dark_files),
+    )
 
 
 def _own_file(context: RunContext, name: str) -> Path:
     path = context.store.confine(Path(name), context.experiment.folder)
     if not path.is_file():
-        raise RunError("no such mask or dark run", where=path, remedy="Mend the section mask of experiment.yaml.")
+        raise RunError(
+            "no such mask or dark run", where=path, remedy="Mend the section mask of experiment.yaml."
+        )
     return path
 
 
