@@ -8,6 +8,7 @@ import click
 
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
+from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.mask import mask
@@ -16,12 +17,13 @@ from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
 from peaknet_pipeline.commands.stream import stream
+from peaknet_pipeline.commands.trace import trace
 from peaknet_pipeline.commands.ui import ui
 from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Start here": (demo, ui),
-    "Runs of an experiment": (register, runs),
+    "Start here": (demo, ui, deploy),
+    "Runs of an experiment": (register, runs, trace),
     "One run at a time, without Dagster": (mask, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.metrics import MetricParams, hit_frames
-from peaknet_pipeline.peaks.fit import FitParams
+from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
@@ -19,7 +19,7 @@ from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_table
@@ -62,7 +62,8 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
                 progress=advance,
             )
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
-        return _result(store, key, labelled, n_hits=len(hit_frames(peaks, min_peaks=min_peaks)))
+        n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
+        return _result(store, key, labelled, n_hits=n_hits, origin=origin_of(recipe, run=key))
 
     inputs = [
         peaks_path(store, key, "classical"),
@@ -80,14 +81,16 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
 
 
-def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int) -> StageResult:
+def _result(
+    store: Store, key: str, labelled: LabelRun, *, n_hits: int, origin: Mapping[str, str]
+) -> StageResult:
     tables = {
         "fits": store.table("peak_labels/fits", key),
         "matches": store.table("peak_labels/matches", key),
         "frame_matches": store.table("peak_labels/frame_matches", key),
     }
     for name, schema in (("fits", FITS), ("matches", MATCHES), ("frame_matches", FRAME_MATCHES)):
-        write_table(getattr(labelled, name), tables[name], schema)
+        write_table(getattr(labelled, name), tables[name], schema, extra=origin)
     figures: dict[str, Any] = {
         "labelled_frames": labelled.n_frames,
         "labelled_reflections": labelled.n_peaks,

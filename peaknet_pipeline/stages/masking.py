@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams
 from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
@@ -15,7 +16,6 @@ from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.stages.finding import geometry_of
 from peaknet_pipeline.stages.ingest import StatisticsParams, mask_figures, plot_report
 from peaknet_pipeline.stages.progress import progress_bar
-from peaknet_pipeline.tables import replace_atomically
 
 
 def mask_command(
