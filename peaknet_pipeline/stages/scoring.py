@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pandas as pd
 
 from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
 from peaknet_pipeline.plots.curves import plot_rates, plot_recall
-from peaknet_pipeline.simulate.truth import Truth, read_truth
+from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.keys import parse_key
@@ -20,6 +19,7 @@ from peaknet_pipeline.stages.reporting import write_experiment_report
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.teaching import training_set_path
+from peaknet_pipeline.stages.truth import read_truth_of
 from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 
@@ -104,14 +104,6 @@ def format_scores(scores: Scores) -> str:
     lines = ["  ".join(cell.rjust(w) if i > 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
              for row in [header, *rows]]  # fmt: skip
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) if rows else "no run has been scored yet"
-
-
-def read_truth_of(path: Path) -> Truth | None:
-    """Return a simulated run's truth, or None for a real one."""
-    with h5py.File(path, "r") as file:
-        if not file.attrs.get("simulated", False):
-            return None
-    return read_truth(path)
 
 
 def _peaks(store: Store, key: str, finder: str) -> PeakTable:
