@@ -1,10 +1,9 @@
 """A trained network as a folder: model.safetensors, config.json, card.json. Never pickle."""
 
-import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.version import code_version
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
 FORMAT = "peaknet-checkpoint-1"
@@ -42,6 +42,8 @@ class ModelCard:
     """Training parameters."""
     teacher: str = ""
     """Name of the network it was distilled from."""
+    weights: str = ""
+    """Start of the SHA-256 of the weights file."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Further figures, e.g. indexing yields on validation runs, filled in after training."""
 
@@ -53,13 +55,6 @@ class LoadedModel:
     model: PeakNet
     normalisation: NormaliseParameters
     card: ModelCard
-
-
-def package_version() -> str:
-    """Return the package's version, "unknown" if it isn't installed."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("peaknet-pipeline")
-    return "unknown"
 
 
 def write_checkpoint(
@@ -75,7 +70,8 @@ def write_checkpoint(
     with replace_folder_atomically(folder) as temporary:
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": FORMAT})
         _write_json(temporary / CONFIG_FILE, config)
-        _write_json(temporary / CARD_FILE, {"code_version": package_version()} | _without_empty(asdict(card)))
+        card = replace(card, weights=weights_digest(temporary))
+        _write_json(temporary / CARD_FILE, {"code_version": code_version()} | _without_empty(asdict(card)))
         for path in temporary.iterdir():
             path.chmod(0o644)
     return folder
@@ -114,6 +110,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"not a readable safetensors file ({error})", where=path, remedy="Copy the model folder again."
         ) from error
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the start of the SHA-256 of a network's weights file, as its card records it."""
+    with (folder / WEIGHTS_FILE).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def read_card(folder: Path) -> ModelCard:

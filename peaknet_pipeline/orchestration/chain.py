@@ -9,7 +9,18 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams
-from peaknet_pipeline.stages import finding, inference, ingest, labels, lattices, scanning, scoring, teaching
+from peaknet_pipeline.stages import (
+    finding,
+    inference,
+    ingest,
+    labels,
+    lattices,
+    scanning,
+    scores,
+    scoring,
+    summary,
+    teaching,
+)
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -147,7 +158,7 @@ CHAIN = (
     ),
     StageSpec(
         run=scoring.run_metrics,
-        output=scoring.metrics_path,
+        output=scores.metrics_path,
         deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
         per_run=True,
         code_version=CODE["run_metrics"],
@@ -159,13 +170,13 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=scoring.experiment_summary,
-        output=scoring.summary_path,
+        run=summary.experiment_summary,
+        output=summary.summary_path,
         deps=("run_metrics",),
         per_run=False,
         code_version=CODE["experiment_summary"],
         kinds=frozenset({"parquet"}),
-        tables=("run_metrics",),
+        tables=("run_metrics", "runs"),
         checks=("rates_in_range",),
         automation=FOLLOW,
     ),

@@ -25,7 +25,7 @@ from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.truth import read_truth_of
@@ -84,7 +84,8 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             )
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
-        return _result(store, key, labelled, n_hits=n_hits, truth=read_truth_of(context.path))
+        truth, origin = read_truth_of(context.path), origin_of(recipe, run=key)
+        return _result(store, key, labelled, n_hits=n_hits, truth=truth, origin=origin)
 
     inputs = [
         peaks_path(store, key, "classical"),
@@ -102,7 +103,15 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
 
 
-def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int, truth: Truth | None) -> StageResult:
+def _result(
+    store: Store,
+    key: str,
+    labelled: LabelRun,
+    *,
+    n_hits: int,
+    truth: Truth | None,
+    origin: Mapping[str, str],
+) -> StageResult:
     scores = None
     if truth is not None:
         scores = score_labels(labelled.fits, labelled.frame_matches, truth.reflections)
@@ -113,13 +122,15 @@ def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int, truth: T
     return StageResult(
         labels_path(store, key),
         _figures(labelled, scores),
-        _write_tables(store, key, labelled, quality),
+        _write_tables(store, key, labelled, quality, origin),
         plots,
         _checks(labelled, scores, n_hits=n_hits),
     )
 
 
-def _write_tables(store: Store, key: str, labelled: LabelRun, quality: LabelQualityTable) -> dict[str, Path]:
+def _write_tables(
+    store: Store, key: str, labelled: LabelRun, quality: LabelQualityTable, origin: Mapping[str, str]
+) -> dict[str, Path]:
     made = {
         "fits": (labelled.fits, FITS, fits_path(store, key)),
         "matches": (labelled.matches, MATCHES, store.table("peak_labels/matches", key)),
@@ -131,7 +142,7 @@ def _write_tables(store: Store, key: str, labelled: LabelRun, quality: LabelQual
         "label_quality": (quality, LABEL_QUALITY, store.table("peak_labels/label_quality", key)),
     }
     for table, schema, path in made.values():
-        write_table(table, path, schema)
+        write_table(table, path, schema, extra=origin)
     return {name: path for name, (_, _, path) in made.items()}
 
 

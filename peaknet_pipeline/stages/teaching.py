@@ -15,7 +15,6 @@ from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusi
 from peaknet_pipeline.learn.checkpoint import (
     LoadedModel,
     ModelCard,
-    package_version,
     read_checkpoint,
     write_checkpoint,
 )
@@ -37,11 +36,12 @@ from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import counting_bar, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, read_recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
 from peaknet_pipeline.types import DATA_ENGINE, SPLIT, SplitTable
+from peaknet_pipeline.version import code_version
 
 LEAST_RECALL = 0.2
 """Validation recall below which a network is worth nothing and stops the chain."""
@@ -111,7 +111,9 @@ def training_set(
     def build(recipe: Recipe) -> StageResult:
         runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
         made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
-        write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
+        write_table(
+            made.table, output, SPLIT, extra={"manifest": made.hash, **origin_of(recipe, manifest=made.hash)}
+        )
         write_json(manifest_file(store), made.manifest)
         counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
         figures: dict[str, Any] = {
@@ -269,7 +271,7 @@ def _card(store: Store, name: str, params: NetworkTraining, result: TrainResult)
         threshold=result.threshold,
         scores=result.scores.to_dict() if result.scores else {},
         training_manifest=str(record.get("figures", {}).get("manifest", "")),
-        code_version=package_version(),
+        code_version=code_version(),
         seed=params.seed,
         training=params.to_dict(),
         teacher="teacher" if name == "student" else "",
