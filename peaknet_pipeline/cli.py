@@ -8,8 +8,10 @@ import click
 
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
+from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
+from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
@@ -20,9 +22,9 @@ from peaknet_pipeline.commands.ui import ui
 from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Start here": (demo, ui),
+    "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, trace),
-    "One run at a time, without Dagster": (find, index, stream),
+    "One run at a time, without Dagster": (inspect, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }
 
