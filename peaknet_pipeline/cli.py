@@ -12,6 +12,7 @@ from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
+from peaknet_pipeline.commands.mask import mask
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
 from peaknet_pipeline.commands.runs import runs
@@ -25,7 +26,7 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, report, trace),
-    "One run at a time, without Dagster": (inspect, find, index, stream),
+    "One run at a time, without Dagster": (inspect, mask, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }
 

@@ -13,14 +13,18 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 @click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
 @click.option(
     "--finder",
-    type=click.Choice(["peakfinder8", "peaknet"]),
+    type=click.Choice(["peakfinder8", "droplet", "peaknet"]),
     default="peakfinder8",
     show_default=True,
-    help="Classical or neural.",
+    help="Classical (droplet: LCLS's) or neural.",
 )
 @click.option("--model", type=PATH, help="Model folder for --finder peaknet; the shipped weights without it.")
 @SETTINGS
-@click.option("--mask", type=PATH, help="Extra mask file (HDF5, numpy); True or non-zero is bad.")
+@click.option(
+    "--mask", "masks", type=PATH, multiple=True,
+    help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
+)  # fmt: skip
+@click.option("--exclude-ice", is_flag=True, help="Drop the peaks on the rings of hexagonal ice.")
 @click.option("--out", type=PATH, required=True, help="Peak table to write (Parquet).")
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
 @figures
@@ -30,7 +34,8 @@ def find(
     finder: str,
     model: Path | None,
     settings: tuple[str, ...],
-    mask: Path | None,
+    masks: tuple[Path, ...],
+    exclude_ice: bool,
     out: Path,
     cxi: Path | None,
 ) -> dict[str, Any]:
@@ -38,5 +43,6 @@ def find(
     from peaknet_pipeline.stages.finding import find_command
 
     return find_command(
-        run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi
-    )
+        run, geometry=geometry, finder=finder, model=model, settings=settings, masks=masks,
+        exclude_ice=exclude_ice, out=out, cxi=cxi,
+    )  # fmt: skip

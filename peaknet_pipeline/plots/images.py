@@ -18,7 +18,7 @@ from peaknet_pipeline.plots.style import (
     new_figure,
     to_png,
 )
-from peaknet_pipeline.types import Float64Array
+from peaknet_pipeline.types import BoolArray, Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,24 +57,53 @@ def plot_image(
     return to_png(figure)
 
 
-def plot_mask(image: Image, *, title: str, extent: Extent | None = None) -> bytes:
-    """Draw an assembled mask: 1 bad, 0 good, NaN no panel."""
+def plot_mask(
+    image: Image, *, title: str, extent: Extent | None = None, reasons: Sequence[str] = ("bad",)
+) -> bytes:
+    """Draw an assembled mask: k where the k-th of the ``reasons`` (from 1) makes a pixel bad, 0 good, NaN no panel."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     figure, (axes,) = _image_figure(_height(np.shape(image), extent, 8.8))
     values = np.asarray(image, dtype=np.float64)
-    colours = {"good": "#F5F5F5", "bad": "#D55E00", "no panel": "#444444"}
-    kind = np.where(np.isnan(values), 2, values > 0)
+    colours = {"good": "#F5F5F5", **dict(zip(reasons, _reason_colours(len(reasons)), strict=True))}
+    colours["no panel"] = "#444444"
+    last = len(colours) - 1
+    # A single bad pixel must survive the reduction to the picture's size.
+    shown = _reduce(values, 900)
     axes.imshow(
-        kind, cmap=ListedColormap(list(colours.values())), vmin=0, vmax=2, extent=extent, interpolation="none"
-    )
-    _mark_few(axes, values, extent or _own_extent(values), colours["bad"])
+        np.where(np.isnan(shown), last, shown),
+        cmap=ListedColormap(list(colours.values())), vmin=0, vmax=last, interpolation="none",
+        extent=extent or _own_extent(values),
+    )  # fmt: skip
+    for number, colour in list(enumerate(colours.values()))[1:last]:
+        _mark_few(axes, values == number, extent or _own_extent(values), colour)
     n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
-    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in colours.items()})
+    names = {
+        f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c
+        for k, (n, c) in enumerate(colours.items())
+    }
+    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in names.items()})
     share = n_bad / n_pixels if n_pixels else 0.0
     _label_image(axes, f"{title}\n{n_bad} of {n_pixels} pixels bad ({share:.2%})", extent)
     return to_png(figure)
+
+
+def _reason_colours(n: int) -> list[str]:
+    """Return n colours, the first the one that means bad."""
+    base = (
+        "#D55E00",
+        "#0072B2",
+        "#CC79A7",
+        "#009E73",
+        "#E69F00",
+        "#56B4E9",
+        "#882255",
+        "#999933",
+        "#AA4499",
+        "#117733",
+    )
+    return [base[k % len(base)] for k in range(n)]
 
 
 def plot_frame_peaks(
@@ -128,14 +157,14 @@ def plot_frame_peaks(
     return to_png(figure)
 
 
-def _mark_few(axes: "Axes", values: Float64Array, extent: Extent, colour: str) -> None:
+def _mark_few(axes: "Axes", marked: BoolArray, extent: Extent, colour: str) -> None:
     """Mark single bad pixels with dots: one pixel is less than a dot of the picture."""
-    rows, columns = np.nonzero(values > 0)
+    rows, columns = np.nonzero(marked)
     if not 0 < len(rows) <= MOST_DOTS:
         return
     left, right, bottom, top = extent
-    x = left + (columns + 0.5) * (right - left) / values.shape[1]
-    y = top + (rows + 0.5) * (bottom - top) / values.shape[0]
+    x = left + (columns + 0.5) * (right - left) / marked.shape[1]
+    y = top + (rows + 0.5) * (bottom - top) / marked.shape[0]
     axes.scatter(x, y, s=7, c=colour, lw=0)
 
 

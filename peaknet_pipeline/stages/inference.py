@@ -20,6 +20,7 @@ from peaknet_pipeline.learn.checkpoint import (
 )
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.finding import (
@@ -29,7 +30,7 @@ from peaknet_pipeline.stages.finding import (
     peak_result,
     peaks_path,
 )
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
@@ -111,6 +112,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 folder=output.parent / f".{key}.stream",
                 digest=recipe.digest(),
             )
+            peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
             origin = origin_of(recipe, run=key, **network_name(model))
             write_table(peaks, output, PEAKS, extra=metadata | origin)
