@@ -13,8 +13,9 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
 from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
-from peaknet_pipeline.infer.stream import Finder
-from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray, PeakTable
+from peaknet_pipeline.infer.stream import Finder, as_found
+from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, PeakTable
 
 LATENCIES_KEPT = 10_000
 RATE_WINDOW_S = 10.0
@@ -67,7 +68,7 @@ class LiveStatistics:
         """Count a batch whose peaks are written."""
         now = self._clock()
         powder = _maximum(arrival.frames)
-        n_hits = len(hits_of(peaks, self.min_peaks))
+        n_hits = len(hit_frames(peaks, min_peaks=self.min_peaks))
         with self._lock:
             self._frames += len(arrival.frames)
             self._hits += n_hits
@@ -157,12 +158,6 @@ def live_stream(
     return statistics.figures()
 
 
-def hits_of(peaks: PeakTable, min_peaks: int) -> IntArray:
-    """Return the frames with at least ``min_peaks`` peaks."""
-    numbers, counts = np.unique(peaks["frame"].to_numpy(np.int64), return_counts=True)
-    return np.asarray(numbers[counts >= min_peaks])
-
-
 def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
     for arrival in source:
         arrivals.put(arrival)
@@ -171,7 +166,7 @@ def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
 
 def _find_all(arrivals: Channel[Arrival], find: Finder, found: Channel[tuple[Arrival, PeakTable]]) -> None:
     while (arrival := arrivals.get()[0]) is not None:
-        peaks = find(arrival.frames, 0)
+        peaks = as_found(find(arrival.frames, 0)).peaks
         numbers = arrival.numbers[peaks["frame"].to_numpy()]
         found.put((arrival, peaks.assign(frame=numbers.astype(np.int32))))
     found.close()
@@ -188,7 +183,7 @@ def _write_all(
         arrival, peaks = batch
         for sink in sinks:
             sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
-        hits = hits_of(peaks, statistics.min_peaks)
+        hits = hit_frames(peaks, min_peaks=statistics.min_peaks)
         n_indexed = index(peaks[peaks["frame"].isin(hits)]) if index is not None and len(hits) else 0
         statistics.add(arrival, peaks, n_indexed)
         if report is not None:

@@ -1,12 +1,17 @@
 """Inference with the network over a run, as a stream, for the asset and the command line."""
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.engine import choose_device
+from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
@@ -32,7 +37,7 @@ from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
 from peaknet_pipeline.stages.teaching import student_path
 from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
+from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, PeakTable
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class InferenceParams(Parameters):
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
     )
-    batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
+    batch_frames: int = parameter(0, meaning="frames per batch; 0 fits them to the memory", ge=0)
     readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
     stream: str = parameter(
         "local", meaning="threads of this process, or Ray actors", choices=("local", "ray")
@@ -59,13 +64,26 @@ class InferenceParams(Parameters):
     writers: int = parameter(1, meaning="Ray actors that write", ge=1)
     gpus_per_consumer: float = parameter(0.0, meaning="GPUs that Ray reserves for each consumer", ge=0)
 
-    def parts(self) -> tuple[DecodeParams, EngineParams, StreamParams]:
-        """Return the parameter sets of decoding, engine and stream."""
+    def fit(self, frame: FrameArray, n_frames: int) -> Self:
+        """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
+        if self.batch_frames:
+            return self
+        on_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
+        device = torch.device("cuda") if on_gpu else choose_device(self.device)
+        fitted = fit_batch(frame, device, in_flight=self.local().in_flight, n_frames=n_frames)
+        return dataclasses.replace(self, batch_frames=fitted)
+
+    def parts(self) -> tuple[DecodeParams, EngineParams]:
+        """Return the parameter sets of decoding and engine."""
         return (
             DecodeParams(min_pix=self.min_pix, max_pix=self.max_pix, min_snr=self.min_snr),
             EngineParams(device=self.device, precision=self.precision),
-            StreamParams(batch_frames=self.batch_frames, readers=self.readers),
         )
+
+    def local(self) -> StreamParams:
+        """Return the parameter set of a stream in this process."""
+        finders = 1 if self.stream == "ray" else fit_finders(choose_device(self.device))
+        return StreamParams(batch_frames=max(self.batch_frames, 1), readers=self.readers, finders=finders)
 
     def ray(self) -> RayParams:
         """Return the parameter set of a stream on Ray."""
@@ -74,7 +92,8 @@ class InferenceParams(Parameters):
             producers=self.readers,
             consumers=self.consumers,
             writers=self.writers,
-            batch_frames=self.batch_frames,
+            batch_frames=max(self.batch_frames, 1),
+            in_flight=2 * (self.readers + self.consumers + self.writers) + 2,
             gpus_per_consumer=self.gpus_per_consumer,
         )
 
@@ -163,15 +182,16 @@ def _stream(
     folder: Path,
     digest: str,
 ) -> tuple[PeakTable, StreamReport]:
-    decode, engine_params, stream_params = params.parts()
     geometry = geometry_of(run)
+    params = params.fit(run.read(0, 1), run.n_frames)
+    decode, engine_params = params.parts()
     recipe = EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine_params)
     if params.stream == "ray":
         peaks, report = stream_on_ray(
             source, recipe, params.ray(), folder=folder, digest=digest, progress=progress
         )
     else:
-        peaks, report = stream_locally(source, recipe, stream_params, progress=progress)
+        peaks, report = stream_locally(source, recipe, params.local(), progress=progress)
     return add_resolution(peaks, geometry, run.photon_energy_ev), report
 
 

@@ -12,9 +12,10 @@ from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
 from peaknet_pipeline.infer.live_sources import Arrival, Patience, follow_file, follow_folder, receive_frames
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.prometheus import serve_figures
 from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
 from peaknet_pipeline.infer.stream import Finder

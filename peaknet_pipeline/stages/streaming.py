@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.infer.chunks import ParallelRun, open_parallel
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
@@ -14,9 +15,8 @@ from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
 
 Progress = Callable[[int, int], None]
 
@@ -53,11 +53,8 @@ class EngineRecipe:
             bad_pixels=self.bad_pixels,
             decode=self.decode,
             params=self.engine,
-            flag_bad=self._flag_bad if self.geometry is not None else None,
+            geometry=self.geometry,
         )
-
-    def _flag_bad(self, frames: FrameArray) -> BoolArray | None:
-        return None if self.geometry is None else flag_bad(frames, self.geometry)
 
 
 def stream_locally(
