@@ -28,6 +28,10 @@ SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
 )
 PATH = click.Path(path_type=Path)
+HITS_ONLY = click.option("--hits-only", is_flag=True, help="Write hits only (data reduction).")
+MIN_PEAKS = click.option(
+    "--min-peaks", type=click.IntRange(1), default=15, show_default=True, help="Least peaks of a hit."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,6 +168,10 @@ def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) ->
 @click.option("--mask", type=PATH, help="Extra mask file (HDF5, numpy); True or non-zero is bad.")
 @click.option("--out", type=PATH, required=True, help="Peak table to write (Parquet).")
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
+@click.option("--masks", type=PATH, help="Also write the network's segmentation masks (HDF5).")
+@HITS_ONLY
+@MIN_PEAKS
+@click.option("--images", is_flag=True, help="Copy the images into the CXI file, instead of linking to them.")
 @figures
 def find(
     run: Path,
@@ -174,12 +182,31 @@ def find(
     mask: Path | None,
     out: Path,
     cxi: Path | None,
+    masks: Path | None,
+    hits_only: bool,
+    min_peaks: int,
+    images: bool,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
+    from peaknet_pipeline.infer.params import OutputParams
     from peaknet_pipeline.stages.finding import find_command
 
     return find_command(
-        run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi
+        run,
+        geometry=geometry,
+        finder=finder,
+        model=model,
+        settings=settings,
+        mask=mask,
+        out=out,
+        cxi=cxi,
+        masks=masks,
+        output=OutputParams(
+            hits_only=hits_only,
+            min_peaks=min_peaks,
+            images="copy" if images else "link",
+            masks=masks is not None,
+        ),
     )
 
 
@@ -218,6 +245,9 @@ def index(
 @click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
 @SETTINGS
 @click.option("--out", type=PATH, help="Peak table to write (Parquet).")
+@click.option("--cxi", type=PATH, help="CXI file to write, frames and peaks, as CrystFEL reads it.")
+@HITS_ONLY
+@MIN_PEAKS
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Serve /metrics for Prometheus here; 0: any port."
 )
@@ -232,10 +262,16 @@ def stream(
     cell: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
+    cxi: Path | None,
+    hits_only: bool,
+    min_peaks: int,
     port: int | None,
     host: str,
 ) -> dict[str, Any]:
-    """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind."""
+    """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind.
+
+    Ctrl-C ends it: what has arrived is still found and written.
+    """
     from peaknet_pipeline.stages.live import stream_command
 
     told = 0.0
@@ -263,6 +299,10 @@ def stream(
         cell=cell,
         settings=settings,
         out=out,
+        cxi=cxi,
+        hits_only=hits_only,
+        min_peaks=min_peaks,
+        say=functools.partial(click.echo, err=True),
         serve=None if port is None else (host, port),
         report=report,
     )

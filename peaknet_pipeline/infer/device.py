@@ -105,7 +105,7 @@ class DevicePanels:
         self._lock = threading.Lock()
         self._recorded = threading.local()
         self._generation = 0
-        self._run = torch.compile(step.static, dynamic=False) if _compiles(params, device) else step.static
+        self._run: Step = _compiled(step) if _compiles(params, device) else step.static
 
     def __call__(self, raw: Tensor, bad: Tensor, *, exact: bool = False) -> Panels:
         """Turn raw panels (m, ss, fs), bad where ``bad`` (m, ss, fs) says so, into logits."""

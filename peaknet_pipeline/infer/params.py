@@ -69,3 +69,17 @@ class StreamParams(Parameters):
     def in_flight(self) -> int:
         """Batches under way at most."""
         return 2 * self.queue_batches + self.readers + self.finders
+
+
+@dataclass(frozen=True)
+class OutputParams(Parameters):
+    """What is written of what is found."""
+
+    hits_only: bool = parameter(False, meaning="write hits only (data reduction)")
+    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
+    images: str = parameter(
+        "link",
+        meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
+        choices=("link", "copy"),
+    )
+    masks: bool = parameter(False, meaning="also write the network's segmentation masks")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
+from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.masks import read_mask
@@ -22,6 +24,7 @@ from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.reduction import write_found
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
@@ -175,38 +178,64 @@ def find_command(
     mask: Path | None,
     out: Path,
     cxi: Path | None,
+    masks: Path | None = None,
+    output: OutputParams | None = None,
 ) -> dict[str, Any]:
     """Find peaks in one file and write them; see ``peaknet find``."""
-    if finder == "peakfinder8" and model is not None:
-        raise ParameterError("--model goes with --finder peaknet only")
+    if finder == "peakfinder8" and (model is not None or masks is not None):
+        raise ParameterError("--model and --masks go with --finder peaknet only")
+    output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
     with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
         bad = run.bad_pixels if mask is None else run.bad_pixels | read_mask(mask, run.geometry)[0]
-        if finder == "peakfinder8":
-            params = Peakfinder8Params.from_settings(settings)
-            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-        else:
-            from peaknet_pipeline.stages.inference import infer_in_run, load_model
-
-            loaded = load_model(model)
-            peaks, seconds, used = infer_in_run(
-                run, loaded, settings=settings, bad_pixels=bad, progress=progress
-            )
-            metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
-        write_table(peaks, out, PEAKS, extra=metadata)
-        if cxi is not None:
-            from peaknet_pipeline.runs.cxi import write_cxi_peaks
-
-            write_cxi_peaks(cxi, peaks, run)
+        search = _search_classically if finder == "peakfinder8" else partial(_infer, model, masks, output)
+        peaks, metadata, figures = search(run, settings, bad, progress)
+        written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=metadata)
         n_frames = run.n_frames
-    counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
-    figures: dict[str, Any] = {
+    counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
+    told: dict[str, Any] = {
         "frames": n_frames,
-        "peaks": len(peaks),
-        "frames_with_15_peaks": int((counts >= 15).sum()),
-        "frames_per_second": round(n_frames / max(seconds, 1e-9), 2),
+        "peaks": len(written.peaks),
+        f"frames_with_{output.min_peaks}_peaks": int((counts >= output.min_peaks).sum()),
         "finder": finder,
         "out": str(out),
     }
-    return figures | ({"cxi": str(cxi)} if cxi is not None else {})
+    files = {"cxi": cxi, "masks": masks}
+    return told | figures | written.figures | {name: str(file) for name, file in files.items() if file}
+
+
+Search = tuple[PeakTable, dict[str, str], dict[str, Any]]
+"""Peaks, what their file says about their origin, and figures."""
+
+
+def _search_classically(run: Run, settings: Sequence[str], bad: BoolArray, progress: Progress) -> Search:
+    params = Peakfinder8Params.from_settings(settings)
+    peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
+    metadata = peak_metadata(run, finder="peakfinder8", parameters=params.to_dict())
+    return peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)}
+
+
+def _infer(
+    model: Path | None,
+    masks: Path | None,
+    output: OutputParams,
+    run: Run,
+    settings: Sequence[str],
+    bad: BoolArray,
+    progress: Progress,
+) -> Search:
+    from peaknet_pipeline.stages.inference import InferenceParams, infer_in_run, load_model
+
+    loaded = load_model(model)
+    chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
+    params = InferenceParams.from_settings([*settings, *chosen])
+    metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
+    metadata |= {"model": loaded.card.name}
+    peaks, report = infer_in_run(
+        run, loaded, params, bad_pixels=bad, metadata=metadata, masks=masks, progress=progress
+    )
+    figures = {
+        "frames_per_second": round(report.frames_per_second, 2),
+        "limiting_stage": report.limiting_stage,
+    }
+    return peaks, metadata, figures

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,13 +11,13 @@ import torch
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.engine import choose_device
+from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.occupancy import StreamReport
-from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, read_checkpoint
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.finding import (
@@ -32,12 +32,12 @@ from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.reduction import write_found
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
 from peaknet_pipeline.stages.teaching import student_path
-from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, PeakTable
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,14 @@ class InferenceParams(Parameters):
     consumers: int = parameter(1, meaning="Ray actors that find peaks, one per GPU", ge=1)
     writers: int = parameter(1, meaning="Ray actors that write", ge=1)
     gpus_per_consumer: float = parameter(0.0, meaning="GPUs that Ray reserves for each consumer", ge=0)
+    hits_only: bool = parameter(False, meaning="write hits only (data reduction)")
+    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
+    images: str = parameter(
+        "link",
+        meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
+        choices=("link", "copy"),
+    )
+    masks: bool = parameter(False, meaning="also write the network's segmentation masks")
 
     def fit(self, frame: FrameArray, n_frames: int) -> Self:
         """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
@@ -85,6 +93,12 @@ class InferenceParams(Parameters):
         finders = 1 if self.stream == "ray" else fit_finders(choose_device(self.device))
         return StreamParams(batch_frames=max(self.batch_frames, 1), readers=self.readers, finders=finders)
 
+    def output(self) -> OutputParams:
+        """Return the parameter set of what is written."""
+        return OutputParams(
+            hits_only=self.hits_only, min_peaks=self.min_peaks, images=self.images, masks=self.masks
+        )
+
     def ray(self) -> RayParams:
         """Return the parameter set of a stream on Ray."""
         return RayParams(
@@ -103,6 +117,11 @@ def peaknet_path(store: Store, key: str) -> Path:
     return peaks_path(store, key, "peaknet")
 
 
+def masks_path(store: Store, key: str) -> Path:
+    """Return where a run's segmentation masks lie, if they were asked for."""
+    return store.file("peaknet_peaks", key, ".masks.h5")
+
+
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Bragg peaks of a run by the student network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
@@ -113,25 +132,27 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         model = read_checkpoint(student_path(store, "all").parent)
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
-            peaks, report = _stream(
+            metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
+            metadata |= {"model": _version(model), "recipe": recipe.digest(), "run": key}
+            job = InferenceJob(
                 _source(context),
                 run,
                 model,
                 params,
-                bad_pixels=bad,
-                progress=progress,
+                bad,
                 folder=output.parent / f".{key}.stream",
                 digest=recipe.digest(),
+                masks=masks_path(store, key) if params.masks else None,
+                metadata=metadata,
             )
-            metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-            origin = {"model": _version(model), "recipe": recipe.digest(), "run": key}
-            write_table(peaks, output, PEAKS, extra=metadata | origin)
-            write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run)
+            peaks, report = job.stream(progress)
+            cxi = store.file("peaknet_peaks", key, ".cxi")
+            written = write_found(peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata)
             n_frames = run.n_frames
         result = peak_result(
-            output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
+            output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
-        figures = {**result.figures, "model": _version(model), "limiting_stage": report.limiting_stage}
+        figures = {**result.figures, **written.figures, **_stream_figures(report), "model": _version(model)}
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
     inputs = [student_path(store, "all"), statistics_path(store, key), context.path]
@@ -142,57 +163,85 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 def infer_in_run(
     run: Run,
     model: LoadedModel,
+    params: InferenceParams,
     *,
-    settings: Sequence[str],
     bad_pixels: BoolArray,
+    metadata: Mapping[str, str],
+    masks: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[PeakTable, float, dict[str, Any]]:
-    """Find the peaks of an open run with a network; return them, the seconds taken and the parameters used."""
-    params = InferenceParams.from_settings(settings)
+) -> tuple[PeakTable, StreamReport]:
+    """Find the peaks of an open run with a network; ``masks`` is where its segmentation goes."""
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
-
     source = RunSource(run.info.path, geometry, run.info.data_path)
     with tempfile.TemporaryDirectory() as folder:
-        peaks, report = _stream(
+        job = InferenceJob(
             source,
             run,
             model,
             params,
-            bad_pixels=bad_pixels,
-            progress=progress,
+            bad_pixels,
             folder=Path(folder),
             digest=params.digest(),
+            masks=masks,
+            metadata=metadata,
         )
-    return peaks, report.seconds, params.to_dict()
+        return job.stream(progress)
+
+
+@dataclass(frozen=True)
+class InferenceJob:
+    """One inference: a run, a network, how, and where masks and unfinished work go."""
+
+    source: RunSource
+    run: Run
+    model: LoadedModel
+    params: InferenceParams
+    bad_pixels: BoolArray
+    folder: Path
+    digest: str
+    masks: Path | None
+    metadata: Mapping[str, str]
+
+    def stream(self, progress: Progress | None) -> tuple[PeakTable, StreamReport]:
+        """Read, find and collect; masks are written on the way."""
+        geometry = geometry_of(self.run)
+        params = self.params.fit(self.run.read(0, 1), self.run.n_frames)
+        decode, engine = params.parts()
+        recipe = EngineRecipe(
+            self.model, self.bad_pixels, geometry, params.threshold, decode, engine, self.masks is not None
+        )
+        masks = self._mask_file()
+        if params.stream == "ray":
+            peaks, report = stream_on_ray(
+                self.source,
+                recipe,
+                params.ray(),
+                folder=self.folder,
+                digest=f"{self.digest}{' with masks' if masks else ''}",
+                masks=masks,
+                progress=progress,
+            )
+        else:
+            peaks, report = stream_locally(
+                self.source, recipe, params.local(), masks=masks, progress=progress
+            )
+        return add_resolution(peaks, geometry, self.run.photon_energy_ev), report
+
+    def _mask_file(self) -> MaskFile | None:
+        if self.masks is None:
+            return None
+        wanted = self.params.min_peaks if self.params.hits_only else 0
+        return MaskFile(self.masks, self.run.stack_shape, min_peaks=wanted, extra=self.metadata)
+
+
+def _stream_figures(report: StreamReport) -> dict[str, Any]:
+    busy = {f"{stage.name}_busy": round(stage.busy_fraction, 3) for stage in report.stages}
+    return {"limiting_stage": report.limiting_stage, **busy}
 
 
 def load_model(folder: Path | None) -> LoadedModel:
     """Read a model's folder; without one, the weights that come with the package."""
     return load_shipped() if folder is None else read_checkpoint(folder)
-
-
-def _stream(
-    source: RunSource,
-    run: Run,
-    model: LoadedModel,
-    params: InferenceParams,
-    *,
-    bad_pixels: BoolArray,
-    progress: Progress | None,
-    folder: Path,
-    digest: str,
-) -> tuple[PeakTable, StreamReport]:
-    geometry = geometry_of(run)
-    params = params.fit(run.read(0, 1), run.n_frames)
-    decode, engine_params = params.parts()
-    recipe = EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine_params)
-    if params.stream == "ray":
-        peaks, report = stream_on_ray(
-            source, recipe, params.ray(), folder=folder, digest=digest, progress=progress
-        )
-    else:
-        peaks, report = stream_locally(source, recipe, params.local(), progress=progress)
-    return add_resolution(peaks, geometry, run.photon_energy_ev), report
 
 
 def _source(context: RunContext) -> RunSource:
