@@ -16,7 +16,7 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, decode_message, encode_message
 from peaknet_pipeline.runs.listing import list_runs
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
+from peaknet_pipeline.runs.slabs import map_panels, map_plain
 from peaknet_pipeline.types import Float64Array, FrameArray, Geometry, IntArray
 
 
@@ -84,56 +84,78 @@ def follow_file(
     """
     patience = patience or Patience()
     with _open_growing(path) as file:
-        dataset = file.get(data_path)
-        if not isinstance(dataset, h5py.Dataset):
-            raise StreamError("no such data set", where=path, found=data_path)
-        slab_map = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
-        if slab_map.frame_axis != 0:
-            raise StreamError(
-                "frames are not counted by the first dimension", where=path, found=dataset.shape
-            )
+        growing = GrowingData(path, file, data_path, geometry)
         most = n_frames if n_frames is not None else np.iinfo(np.int64).max
         done, news = 0, time.monotonic()
         while done < most and not patience.is_stopped:
-            last = min(_grown(dataset, done, path), done + batch_frames, most)
+            last = min(growing.count(done), done + batch_frames, most)
             if last == done:
                 if not patience.wait(news):
                     return
                 continue
-            yield _arrived(done, _read_grown(dataset, slab_map, done, last, path))
+            yield _arrived(done, growing.read(done, last))
             done, news = last, time.monotonic()
 
 
-def _grown(dataset: Any, done: int, path: Path) -> int:
-    """Return how many frames there are by now."""
-    try:
-        dataset.refresh()
-    except (OSError, RuntimeError) as error:
-        raise _damaged(path, done, error) from error
-    if dataset.shape[0] < done:
-        raise StreamError(
-            "the file lost frames while it was followed",
-            where=path,
-            expected=f"at least {done}",
-            found=dataset.shape[0],
-            remedy="Something else writes to it: follow a file that only its detector writes.",
+class GrowingData:
+    """A data set that another process extends: it may only grow, in the same file.
+
+    Raises
+    ------
+    StreamError
+        There is no such data set, its first dimension doesn't count frames, or later: the file shrank or was replaced.
+
+    """
+
+    def __init__(self, path: Path, file: Any, data_path: str, geometry: Geometry | None) -> None:
+        self._path, self._state = path, path.stat()
+        dataset = file.get(data_path)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StreamError("no such data set", where=path, found=data_path)
+        self._dataset = dataset
+        self._slabs = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
+        if self._slabs.frame_axis != 0:
+            raise StreamError(
+                "frames are not counted by the first dimension", where=path, found=dataset.shape
+            )
+
+    def count(self, done: int) -> int:
+        """Return the frames that are there by now, at least ``done``."""
+        try:
+            self._dataset.refresh()
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(done, str(error)) from error
+        self._check_file(done)
+        n_frames = int(self._dataset.shape[0])
+        if n_frames < done:
+            raise self._damaged(done, f"it has only {n_frames} frames now")
+        return n_frames
+
+    def read(self, start: int, stop: int) -> FrameArray:
+        """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs)."""
+        try:
+            frames = self._slabs.to_stack(self._dataset[self._slabs.selection(start, stop)])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(start, str(error)) from error
+        self._check_file(start)
+        return frames
+
+    def _check_file(self, frame: int) -> None:
+        # The HDF5 library reads zeros beyond the end of a file that was cut off.
+        try:
+            before, now = self._state, self._path.stat()
+        except OSError as error:
+            raise self._damaged(frame, str(error)) from error
+        if now.st_size < before.st_size or now.st_ino != before.st_ino:
+            raise self._damaged(frame, f"{before.st_size} bytes have become {now.st_size}")
+        self._state = now
+
+    def _damaged(self, frame: int, why: str) -> StreamError:
+        return StreamError(
+            f"the file cannot be followed any more ({why})",
+            where=f"{self._path}, frame {frame}",
+            remedy="It was cut off or replaced: follow a file that only its detector writes.",
         )
-    return int(dataset.shape[0])
-
-
-def _read_grown(dataset: Any, slab_map: SlabMap, start: int, stop: int, path: Path) -> FrameArray:
-    try:
-        return slab_map.to_stack(dataset[slab_map.selection(start, stop)])
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _damaged(path, start, error) from error
-
-
-def _damaged(path: Path, frame: int, error: Exception) -> StreamError:
-    return StreamError(
-        f"the file cannot be read any more ({error})",
-        where=f"{path}, frame {frame}",
-        remedy="It was cut off or replaced while it was followed.",
-    )
 
 
 def follow_folder(
