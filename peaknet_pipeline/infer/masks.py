@@ -9,10 +9,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.tables import replace_atomically
 
 MASKS, FRAMES = "/peak_mask", "/frame"
 

@@ -82,4 +82,4 @@ class OutputParams(Parameters):
         meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
         choices=("link", "copy"),
     )
-    masks: bool = parameter(False, meaning="also write the network's segmentation masks")
+    segmentation: bool = parameter(False, meaning="also write the network's segmentation masks")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.sinks import ParquetSink
-from peaknet_pipeline.tables import read_table, replace_atomically, write_json, write_table
+from peaknet_pipeline.tables import read_table, write_json, write_table
 from peaknet_pipeline.types import PEAKS
 
 PLAN_FILE = "plan.json"

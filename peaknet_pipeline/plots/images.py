@@ -55,23 +55,51 @@ def plot_image(
     return to_png(figure)
 
 
-def plot_mask(image: Image, *, title: str, extent: Extent | None = None) -> bytes:
-    """Draw an assembled mask: 1 bad, 0 good, NaN no panel."""
+def plot_mask(
+    image: Image, *, title: str, extent: Extent | None = None, reasons: Sequence[str] = ("bad",)
+) -> bytes:
+    """Draw an assembled mask: k where the k-th of the ``reasons`` (from 1) makes a pixel bad, 0 good, NaN no panel."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     figure, (axes,) = new_figure(8.0, _height(np.shape(image), extent, 8.8))
     values = np.asarray(image, dtype=np.float64)
-    colours = {"good": "#F5F5F5", "bad": "#D55E00", "no panel": "#444444"}
-    kind = np.where(np.isnan(values), 2, values > 0)
+    colours = {"good": "#F5F5F5", **dict(zip(reasons, _reason_colours(len(reasons)), strict=True))}
+    colours["no panel"] = "#444444"
+    last = len(colours) - 1
+    # A single bad pixel must survive the reduction to the picture's size.
+    shown = _reduce(values, 900)
     axes.imshow(
-        kind, cmap=ListedColormap(list(colours.values())), vmin=0, vmax=2, extent=extent, interpolation="none"
-    )
+        np.where(np.isnan(shown), last, shown),
+        cmap=ListedColormap(list(colours.values())), vmin=0, vmax=last, interpolation="none",
+        extent=extent or _own_extent(values),
+    )  # fmt: skip
     n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
-    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in colours.items()})
+    names = {
+        f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c
+        for k, (n, c) in enumerate(colours.items())
+    }
+    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in names.items()})
     share = n_bad / n_pixels if n_pixels else 0.0
     _label_image(axes, f"{title}\n{n_bad} of {n_pixels} pixels bad ({share:.2%})", extent)
     return to_png(figure)
+
+
+def _reason_colours(n: int) -> list[str]:
+    """Return n colours, the first the one that means bad."""
+    base = (
+        "#D55E00",
+        "#0072B2",
+        "#CC79A7",
+        "#009E73",
+        "#E69F00",
+        "#56B4E9",
+        "#882255",
+        "#999933",
+        "#AA4499",
+        "#117733",
+    )
+    return [base[k % len(base)] for k in range(n)]
 
 
 def plot_frame_peaks(

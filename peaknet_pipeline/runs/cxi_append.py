@@ -8,6 +8,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.runs.cxi import (
@@ -22,7 +23,6 @@ from peaknet_pipeline.runs.cxi import (
     list_columns,
 )
 from peaknet_pipeline.runs.cxi_images import create_images, slab_of_geometry
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, FrameArray, Geometry, IntArray, PeakTable
 
 NAMES = ("peakXPosRaw", "peakYPosRaw", *LISTS)

@@ -16,8 +16,16 @@ from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
-from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, read_checkpoint
+from peaknet_pipeline.learn.checkpoint import (
+    CARD_FILE,
+    SHIPPED_FOLDER,
+    LoadedModel,
+    load_shipped,
+    read_checkpoint,
+    shipped_models,
+)
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.finding import (
@@ -27,12 +35,12 @@ from peaknet_pipeline.stages.finding import (
     peak_result,
     peaks_path,
 )
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
-from peaknet_pipeline.stages.reduction import write_found
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
+from peaknet_pipeline.stages.reduction import short_metadata, write_found
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
@@ -70,7 +78,7 @@ class InferenceParams(Parameters):
         meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
         choices=("link", "copy"),
     )
-    masks: bool = parameter(False, meaning="also write the network's segmentation masks")
+    segmentation: bool = parameter(False, meaning="also write the network's segmentation masks")
 
     def fit(self, frame: FrameArray, n_frames: int) -> Self:
         """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
@@ -96,7 +104,10 @@ class InferenceParams(Parameters):
     def output(self) -> OutputParams:
         """Return the parameter set of what is written."""
         return OutputParams(
-            hits_only=self.hits_only, min_peaks=self.min_peaks, images=self.images, masks=self.masks
+            hits_only=self.hits_only,
+            min_peaks=self.min_peaks,
+            images=self.images,
+            segmentation=self.segmentation,
         )
 
     def ray(self) -> RayParams:
@@ -117,9 +128,9 @@ def peaknet_path(store: Store, key: str) -> Path:
     return peaks_path(store, key, "peaknet")
 
 
-def masks_path(store: Store, key: str) -> Path:
+def segmentation_path(store: Store, key: str) -> Path:
     """Return where a run's segmentation masks lie, if they were asked for."""
-    return store.file("peaknet_peaks", key, ".masks.h5")
+    return store.file("peaknet_peaks", key, ".segmentation.h5")
 
 
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -133,7 +144,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-            metadata |= {"model": _version(model), "recipe": recipe.digest(), "run": key}
+            metadata |= origin_of(recipe, run=key, **network_name(model))
             job = InferenceJob(
                 _source(context),
                 run,
@@ -142,10 +153,11 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 bad,
                 folder=output.parent / f".{key}.stream",
                 digest=recipe.digest(),
-                masks=masks_path(store, key) if params.masks else None,
+                segmentation=segmentation_path(store, key) if params.segmentation else None,
                 metadata=metadata,
             )
             peaks, report = job.stream(progress)
+            peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
             cxi = store.file("peaknet_peaks", key, ".cxi")
             written = write_found(peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata)
             n_frames = run.n_frames
@@ -167,10 +179,10 @@ def infer_in_run(
     *,
     bad_pixels: BoolArray,
     metadata: Mapping[str, str],
-    masks: Path | None = None,
+    segmentation: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[PeakTable, StreamReport]:
-    """Find the peaks of an open run with a network; ``masks`` is where its segmentation goes."""
+    """Find the peaks of an open run with a network; ``segmentation`` is where its masks go."""
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
     source = RunSource(run.info.path, geometry, run.info.data_path)
     with tempfile.TemporaryDirectory() as folder:
@@ -182,15 +194,25 @@ def infer_in_run(
             bad_pixels,
             folder=Path(folder),
             digest=params.digest(),
-            masks=masks,
+            segmentation=segmentation,
             metadata=metadata,
         )
         return job.stream(progress)
 
 
+def network_name(model: LoadedModel) -> dict[str, str]:
+    """Return a network's version and its training manifest, as outputs name them."""
+    return {"model": _version(model), "manifest": model.card.training_manifest}
+
+
+def card_of(folder: Path | None) -> Path:
+    """Return the card of a model's folder; without one, of the weights that come with the package."""
+    return (folder if folder is not None else SHIPPED_FOLDER / shipped_models()[0]) / CARD_FILE
+
+
 @dataclass(frozen=True)
 class InferenceJob:
-    """One inference: a run, a network, how, and where masks and unfinished work go."""
+    """One inference: a run, a network, how, and where segmentation masks and unfinished work go."""
 
     source: RunSource
     run: Run
@@ -199,7 +221,7 @@ class InferenceJob:
     bad_pixels: BoolArray
     folder: Path
     digest: str
-    masks: Path | None
+    segmentation: Path | None
     metadata: Mapping[str, str]
 
     def stream(self, progress: Progress | None) -> tuple[PeakTable, StreamReport]:
@@ -208,7 +230,13 @@ class InferenceJob:
         params = self.params.fit(self.run.read(0, 1), self.run.n_frames)
         decode, engine = params.parts()
         recipe = EngineRecipe(
-            self.model, self.bad_pixels, geometry, params.threshold, decode, engine, self.masks is not None
+            self.model,
+            self.bad_pixels,
+            geometry,
+            params.threshold,
+            decode,
+            engine,
+            self.segmentation is not None,
         )
         masks = self._mask_file()
         if params.stream == "ray":
@@ -228,10 +256,12 @@ class InferenceJob:
         return add_resolution(peaks, geometry, self.run.photon_energy_ev), report
 
     def _mask_file(self) -> MaskFile | None:
-        if self.masks is None:
+        if self.segmentation is None:
             return None
         wanted = self.params.min_peaks if self.params.hits_only else 0
-        return MaskFile(self.masks, self.run.stack_shape, min_peaks=wanted, extra=self.metadata)
+        return MaskFile(
+            self.segmentation, self.run.stack_shape, min_peaks=wanted, extra=short_metadata(self.metadata)
+        )
 
 
 def _stream_figures(report: StreamReport) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.stages.provenance import command_origin
 from peaknet_pipeline.types import BoolArray, Geometry, PeakTable
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")
@@ -94,6 +95,8 @@ def stream_command(
     find = _finder(finder, model, detector, bad, params.threshold)
     find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)
     told = {"source": source, "finder": finder, "hits_only": str(hits_only).lower()}
+    if out is not None or cxi is not None:
+        told |= command_origin("stream", params.to_dict(), [geometry, mask, cell])
     images = CxiFile(cxi, detector, bad, provenance=told) if cxi is not None else None
     with _served(statistics, detector, serve) as address, ending_gently() as stop:
         figures = live_stream(

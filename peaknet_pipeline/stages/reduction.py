@@ -57,8 +57,8 @@ def _write_cxi(
     metadata: Mapping[str, str],
 ) -> dict[str, Any]:
     images: Literal["link", "copy"] = "copy" if params.images == "copy" else "link"
-    provenance = {name: metadata[name] for name in ("finder", "model", "recipe", "run") if name in metadata}
-    report = write_cxi_peaks(path, peaks, run, frames=hits, images=images, provenance=provenance)
+    told = short_metadata(metadata)
+    report = write_cxi_peaks(path, peaks, run, frames=hits, images=images, provenance=told)
     figures: dict[str, Any] = {
         "cxi_clipped_frames": report.n_clipped_frames,
         "cxi_clipped_peaks": report.n_clipped_peaks,
@@ -67,3 +67,8 @@ def _write_cxi(
         raw, written = run.info.path.stat().st_size, path.stat().st_size
         figures |= {"cxi_bytes": written, "raw_bytes": raw, "bytes_kept": round(written / max(raw, 1), 4)}
     return figures
+
+
+def short_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a table's metadata without the energies of its frames: an HDF5 attribute holds 64 kB at most."""
+    return {name: value for name, value in metadata.items() if name != "photon_energy_ev"}
