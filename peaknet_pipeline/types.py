@@ -202,8 +202,11 @@ ReflectionTable: TypeAlias = pd.DataFrame
 MatchTable: TypeAlias = pd.DataFrame
 FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
+LabelQualityTable: TypeAlias = pd.DataFrame
+DataEngineTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
+RunTable: TypeAlias = pd.DataFrame
 CurationTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
@@ -339,6 +342,8 @@ FITS = Schema(
         _LATTICE,
         *_HKL,
         _PANEL,
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d of the reflection", nullable=True),
+        Column("snr", "float32", "", "I/σ of the integrated reflection", nullable=True),
         *(Column(name, "float32", unit, meaning, nullable=True) for name, unit, meaning in _FIT_NAMES),
         *(
             Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
@@ -349,6 +354,56 @@ FITS = Schema(
         Column("n_pixels", "int32", "px", "pixels that entered the fit"),
         Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),
         Column("accepted", "bool", "", "the fit is good enough to label pixels"),
+    ),
+)
+
+LABEL_QUALITY = Schema(
+    "label_quality",
+    "A simulated run's labels against its truth: over all, per SNR band, per resolution shell; empty for real runs",
+    (
+        Column("kind", "string", "", "all, snr or shell: what low and high are limits of"),
+        Column("low", "float32", "", "lower limit: SNR, or 1/d in Å⁻¹", nullable=True),
+        Column("high", "float32", "", "upper limit; NaN for the last SNR band", nullable=True),
+        Column(
+            "n_true",
+            "int32",
+            "",
+            "usable true reflections of labelled frames; of at least 5σ where kind is not snr",
+        ),
+        Column("n_found", "int32", "", "of these, labelled"),
+        Column("recall", "float32", "", "n_found / n_true", nullable=True),
+        Column("recall_low", "float32", "", "lower end of its 95 % interval", nullable=True),
+        Column("recall_high", "float32", "", "upper end of its 95 % interval", nullable=True),
+        Column("centre_error_px", "float32", "px", "median distance of label and truth", nullable=True),
+        Column("n_labels", "int32", "", "labels, by their own I/σ or 1/d"),
+        Column("n_true_labels", "int32", "", "of these, on a true reflection"),
+        Column("precision", "float32", "", "n_true_labels / n_labels", nullable=True),
+        Column("precision_low", "float32", "", "lower end of its 95 % interval", nullable=True),
+        Column("precision_high", "float32", "", "upper end of its 95 % interval", nullable=True),
+    ),
+)
+
+DATA_ENGINE = Schema(
+    "data_engine",
+    "What the data engine made, per run of the training set and resolution shell",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("subset", "string", "", "train, validate or test"),
+        Column("inv_d_low", "float32", "Å⁻¹", "lower limit of the shell; the same shells for all runs"),
+        Column("inv_d_high", "float32", "Å⁻¹", "upper limit of the shell"),
+        Column("frames", "int32", "", "frames with a label in the shell"),
+        Column("n_fitted", "int32", "", "reflections that were fitted"),
+        Column("n_accepted", "int32", "", "of these, labelled"),
+        Column("accepted_share", "float32", "", "n_accepted / n_fitted", nullable=True),
+        Column("significance", "float32", "", "median significance of the labelled", nullable=True),
+        Column("reduced_chi2", "float32", "", "median reduced χ² of the labelled", nullable=True),
+        Column(
+            "sigma_ss", "float32", "px", "median Gaussian width of the labelled, slow scan", nullable=True
+        ),
+        Column(
+            "sigma_fs", "float32", "px", "median Gaussian width of the labelled, fast scan", nullable=True
+        ),
     ),
 )
 
@@ -389,6 +444,14 @@ SCORES = Schema(
             "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
         ),
         Column("peaks", "int64", "", "peaks in the run"),
+        Column("mean_peaks", "float32", "", "peaks / frames"),
+        Column(
+            "resolution",
+            "float32",
+            "Å",
+            "d that 5 % of the peaks in indexed frames lie beyond; NaN when nothing is indexed",
+            nullable=True,
+        ),
         Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
         Column(
             "recall",
@@ -406,8 +469,60 @@ SCORES = Schema(
         ),
         Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
         Column("model", "string", "", "model version; empty for classical"),
+        Column(
+            "label_manifest", "string", "", "hash of the model's training set manifest; empty for classical"
+        ),
         Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
         Column("code_version", "string", "", "version of this package"),
+    ),
+)
+
+RUNS = Schema(
+    "runs",
+    "One row per run, from registered to scored",
+    (
+        Column("run", "string", "", "partition key of the run"),
+        Column("experiment", "string", "", "experiment name"),
+        Column("date", "string", "", "when the raw file was last written, UTC; empty without a file"),
+        Column(
+            "status",
+            "string",
+            "",
+            "registered, partial, done, doubtful or stopped (a check did not pass), outdated, failed",
+        ),
+        Column("stage", "string", "", "last stage made, or the one that failed"),
+        Column("frames", "int32", "", "frames in the run; 0 before it was read"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks; 0 before the run was scored"),
+        Column(
+            "indexed", "int32", "", "frames with at least one accepted lattice; 0 before the run was scored"
+        ),
+        Column("hit_rate", "float32", "", "hits / frames", nullable=True),
+        Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
+        Column("indexing_yield", "float32", "", "indexed / frames", nullable=True),
+        Column("mean_peaks", "float32", "", "peaks / frames", nullable=True),
+        Column(
+            "resolution",
+            "float32",
+            "Å",
+            "d that 5 % of the peaks in indexed frames lie beyond",
+            nullable=True,
+        ),
+        Column("background", "float32", "adu", "mean of the good pixels over the run", nullable=True),
+        Column("bad_pixels", "float32", "", "bad pixels / pixels", nullable=True),
+        Column(
+            "finder",
+            "string",
+            "",
+            "whose peaks the rates are of: peaknet where it was scored, else classical",
+        ),
+        Column("classical_hits", "int32", "", "hits of the classical finder, for comparison"),
+        Column("classical_indexed", "int32", "", "frames indexed from classical peaks, for comparison"),
+        Column("model", "string", "", "model version"),
+        Column("label_manifest", "string", "", "hash of the model's training set manifest"),
+        Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
+        Column("code_version", "string", "", "version of this package that scored the run"),
+        Column("seconds", "float32", "s", "time taken by all stages of the run"),
+        Column("error", "string", "", "what failed or which checks did not pass; empty when nothing"),
     ),
 )
 
@@ -490,8 +605,11 @@ SCHEMAS = {
         MATCHES,
         FRAME_MATCHES,
         FITS,
+        LABEL_QUALITY,
+        DATA_ENGINE,
         SPLIT,
         SCORES,
+        RUNS,
         SCAN,
         CURATION,
         TRUTH_FRAMES,

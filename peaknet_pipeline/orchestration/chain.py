@@ -7,9 +7,18 @@ from peaknet_pipeline.labels.split import SplitParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams
-from peaknet_pipeline.stages import finding, inference, ingest, labels, lattices, scanning, scoring, teaching
+from peaknet_pipeline.stages import (
+    finding,
+    inference,
+    ingest,
+    labels,
+    lattices,
+    scanning,
+    scores,
+    scoring,
+    summary,
+    teaching,
+)
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -33,7 +42,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=BadPixelParams,
+        parameters=ingest.StatisticsParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
@@ -44,7 +53,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=Peakfinder8Params,
+        parameters=finding.ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -79,8 +88,8 @@ CHAIN = (
         code_version=CODE["peak_labels"],
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
-        tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit", "hits_have_lattices"),
+        tables=("fits", "matches", "frame_matches", "label_quality"),
+        checks=("agrees_with_lmfit", "hits_have_lattices", "labels_are_true"),
         blocking=("agrees_with_lmfit", "hits_have_lattices"),
     ),
     StageSpec(
@@ -91,7 +100,7 @@ CHAIN = (
         code_version=CODE["training_set"],
         kinds=frozenset({"parquet"}),
         parameters=SplitParams,
-        tables=("training_set",),
+        tables=("training_set", "data_engine"),
         checks=("split_by_run",),
         blocking=("split_by_run",),
     ),
@@ -147,7 +156,7 @@ CHAIN = (
     ),
     StageSpec(
         run=scoring.run_metrics,
-        output=scoring.metrics_path,
+        output=scores.metrics_path,
         deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
         per_run=True,
         code_version=CODE["run_metrics"],
@@ -159,13 +168,13 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=scoring.experiment_summary,
-        output=scoring.summary_path,
+        run=summary.experiment_summary,
+        output=summary.summary_path,
         deps=("run_metrics",),
         per_run=False,
         code_version=CODE["experiment_summary"],
         kinds=frozenset({"parquet"}),
-        tables=("run_metrics",),
+        tables=("run_metrics", "runs"),
         checks=("rates_in_range",),
         automation=FOLLOW,
     ),

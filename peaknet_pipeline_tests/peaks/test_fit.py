@@ -6,8 +6,9 @@ import pytest
 
 from peaknet_pipeline.bench.fit import draw_patches, run
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.peaks.fit import FitFlag, FitParams, fit_patches
+from peaknet_pipeline.peaks.fit import fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import audit_fits
+from peaknet_pipeline.peaks.fit_params import FitFlag, FitParams
 from peaknet_pipeline.peaks.fit_patches import concatenate_patches, cut_patches
 from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.profile import AMPLITUDE, HALF_WIDTH_PER_SIGMA, profile_model
@@ -26,6 +27,11 @@ TRUE = np.array(
         -0.1,
         12.0,
     ]
+)
+
+ONE_REFLECTION = pd.DataFrame(
+    {n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}
+    | {"inv_d": [0.25], "intensity": [90.0], "sigma": [6.0]}
 )
 
 
@@ -84,8 +90,7 @@ def test_patches_at_panel_edges_are_cut_and_still_fitted(corner):
 
 def test_the_gain_scales_amplitude_and_plane_but_not_chi2():
     frame = np.random.default_rng(0).poisson(make_mean()).astype(float)
-    rows = {n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}
-    one, many = (fits_table(pd.DataFrame(rows), *fit_frame(frame * gain, gain=gain)) for gain in (1.0, 35.0))
+    one, many = (fits_table(ONE_REFLECTION, *fit_frame(frame * gain, gain=gain)) for gain in (1.0, 35.0))
     assert many["amplitude"][0] == pytest.approx(35 * one["amplitude"][0], rel=1e-5)
     assert many["plane_c_error"][0] == pytest.approx(35 * one["plane_c_error"][0], rel=1e-4)
     assert many["reduced_chi2"][0] == pytest.approx(one["reduced_chi2"][0], rel=1e-5)
@@ -172,6 +177,29 @@ def test_the_batched_fit_agrees_with_lmfit():
     assert audit.agreement >= 0.99
 
 
+def test_eleven_free_parameters_agree_with_lmfit_where_the_data_want_them():
+    params = FitParams(tied_widths=False)
+    sample = draw_patches(300, seed=2)
+    ratio = fit_patches(sample, params).values[:, 5:7] / fit_patches(sample, params).values[:, 3:5]
+    freed = np.flatnonzero((np.abs(ratio / HALF_WIDTH_PER_SIGMA - 1) > 1e-6).any(axis=1))
+    assert 0.02 < len(freed) / len(sample) < 0.3
+    audit = audit_fits(sample.take(freed[:20]), params, n_sample=20)
+    assert audit.n_accepted >= 10
+    assert audit.agreement >= 0.9
+
+
+def test_spots_whose_parts_differ_are_fitted_with_free_widths_and_others_are_not():
+    rng = np.random.default_rng(4)
+    differing = TRUE.copy()
+    differing[[0, 5, 6, 7]] = 4000.0, 3.0, 0.7, 0.6
+    for profile, expected in ((TRUE, 0.05), (differing, 1.0)):
+        frames = rng.poisson(make_mean(profile), (60, 40, 40)).astype(float)
+        patches = concatenate_patches([fit_frame(frame, profile)[0] for frame in frames])
+        values = fit_patches(patches, FitParams(tied_widths=False)).values
+        free = ~np.isclose(values[:, 5:7], HALF_WIDTH_PER_SIGMA * values[:, 3:5], rtol=1e-9).all(axis=1)
+        assert free.mean() == pytest.approx(expected, abs=0.12)
+
+
 def test_the_benchmark_is_far_ahead_of_lmfit_even_when_small():
     record = run(n_patches=2000, n_lmfit=24, repeats=3)
     assert record["ratio"] > 50
@@ -180,10 +208,7 @@ def test_the_benchmark_is_far_ahead_of_lmfit_even_when_small():
 
 def test_a_fits_table_gives_back_the_profiles_in_panel_pixels():
     patches, result = fit_frame(make_mean())
-    table = fits_table(
-        pd.DataFrame({n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}),
-        patches,
-        result,
-    )
+    table = fits_table(ONE_REFLECTION, patches, result)
     np.testing.assert_allclose(profile_values(table)[0, 1:3], TRUE[1:3], atol=2e-3)
     assert profile_values(table)[0, AMPLITUDE] == pytest.approx(400, rel=1e-3)
+    assert (table["inv_d"][0], table["snr"][0]) == (0.25, 15.0)

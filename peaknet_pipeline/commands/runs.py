@@ -1,0 +1,33 @@
+"""The table of runs."""
+
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
+
+
+@click.command()
+@DATA
+@click.argument("experiment", required=False)
+@click.option(
+    "--finders", is_flag=True, help="A row per run and finder instead, with control, precision and recall."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
+@JSON
+def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_json: bool) -> None:
+    """Print the table of runs, of one EXPERIMENT or all: status, counts beside rates, and why a run failed."""
+    from peaknet_pipeline.stages.run_table import format_runs, run_table
+    from peaknet_pipeline.stages.scores import format_scores, read_all_scores
+    from peaknet_pipeline.stages.store import Store
+
+    store = Store(data)
+    table = read_all_scores(store) if finders else run_table(store, registered_runs(store))
+    if experiment is not None:
+        table = table[table["experiment"] == experiment]
+    if as_json:
+        click.echo(table.to_json(orient="records"))
+    elif as_csv:
+        click.echo(table.to_csv(index=False), nl=False)
+    else:
+        click.echo(format_scores(table) if finders else format_runs(table))
