@@ -47,7 +47,7 @@ def run(
         ``memory``: the measured bandwidth of one core; per scene: times, ratios, agreement, bytes moved.
 
     """
-    om = _reference()
+    om = load_reference()
     figures: dict[str, Any] = {
         "reference": "ondamonitor" if om else "not installed",
         "processors": os.cpu_count(),
@@ -88,9 +88,9 @@ def _measure(
     }
     if om is not None:
         single = frame.astype(np.float32)
-        finders["reference_normal"] = lambda: _find_reference(om, single, radius, bad, None)
+        finders["reference_normal"] = lambda: find_reference(om, single, radius, bad, None)
         plan = _reference_sample(radius, bad)
-        finders["reference_fast"] = lambda: _find_reference(om, single, radius, bad, plan)
+        finders["reference_fast"] = lambda: find_reference(om, single, radius, bad, plan)
     clock, processor, results = _time_in_turn(finders, repeats)
     for name in ("exact_batch_all_cores", "sampled_batch_all_cores"):
         clock[name] /= len(batch)
@@ -222,14 +222,15 @@ def _frame(radius: Float32Array, n_spots: int, seed: int) -> Float32Array:
     return counts
 
 
-def _reference() -> ModuleType | None:
+def load_reference() -> ModuleType | None:
+    """Return ondamonitor's compiled module; None where it isn't installed."""
     try:
         return importlib.import_module("om.algorithms._crystallography")
     except ImportError:
         return None
 
 
-def _find_reference(
+def find_reference(
     om: ModuleType,
     frame: Float32Array,
     radius: Float32Array,

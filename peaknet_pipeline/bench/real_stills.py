@@ -8,6 +8,7 @@ an unrefined geometry): of those that both the list and the network hold, a shar
 ones there, (u - c) / (l - c) of them are as true as listed peaks are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import spot_vectors
+from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.metrics import frame_panel_key
 from peaknet_pipeline.pairing import match_points
@@ -29,7 +32,7 @@ from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.finding import geometry_of, valid_range
-from peaknet_pipeline.stages.inference import infer_in_run
+from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, Geometry, IntArray, PeakTable
 
@@ -78,10 +81,14 @@ def measure_stills(realdata: Path, model: LoadedModel) -> dict[str, Any]:
     return figures
 
 
-def measure_listed(run: Run, folder: Path, stills: Stills, model: LoadedModel) -> dict[str, Any]:
-    """Compare with CrystFEL's list and lattices; index if the cell is known."""
+def measure_listed(
+    run: Run, folder: Path, stills: Stills, model: LoadedModel, frames: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Compare some frames, or all, with CrystFEL's list and lattices; index if the cell is known."""
+    frames = range(run.n_frames) if frames is None else frames
     listed = pd.read_csv(folder / "crystfel_peaks.csv")[["frame", "fs", "ss"]].assign(panel=0)
-    peaks = find_with_network(run, model)
+    listed = listed[listed["frame"].isin(frames)]
+    peaks = find_with_network(run, model, frames)
     hit = np.zeros(len(peaks), dtype=bool)
     pairs = _pair(peaks, listed)
     hit[pairs] = True
@@ -128,14 +135,15 @@ def lattice_precision(
     }
 
 
-def measure_simulated(run: Run, model: LoadedModel) -> dict[str, Any]:
-    """Compare with CrystFEL's simulated spots, counted from :data:`LEAST_SNR`."""
-    peaks = find_with_network(run, model)
-    truth = _truth_of(run)
+def measure_simulated(run: Run, model: LoadedModel, frames: Sequence[int] | None = None) -> dict[str, Any]:
+    """Compare some frames, or all, with CrystFEL's simulated spots, counted from :data:`LEAST_SNR`."""
+    frames = range(run.n_frames) if frames is None else frames
+    peaks = find_with_network(run, model, frames)
+    truth = _truth_of(run, frames)
     strong = truth[(truth["snr"] >= LEAST_SNR) & truth["good"]]
     found = len(_pair(peaks, strong))
     true = len(_pair(peaks, truth[(truth["snr"] >= 1.0) | ~truth["good"]]))
-    blank = [n for n in range(run.n_frames) if n not in set(truth["frame"])]
+    blank = [n for n in frames if n not in set(truth["frame"])]
     return {
         "strong_spots": len(strong),
         "recall": round(found / max(len(strong), 1), 4),
@@ -145,10 +153,14 @@ def measure_simulated(run: Run, model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def find_with_network(run: Run, model: LoadedModel) -> PeakTable:
-    """Return the network's peaks of a whole run, as ``peaknet find`` gives them without any setting."""
-    peaks, _, _ = infer_in_run(run, model, settings=["device=cpu"], bad_pixels=run.bad_pixels)
-    return peaks
+def find_with_network(run: Run, model: LoadedModel, frames: Sequence[int]) -> PeakTable:
+    """Return the network's peaks of these frames, as ``peaknet find`` gives them without any setting."""
+    decode, params = InferenceParams(device="cpu").parts()
+    network = Network.from_checkpoint(model)
+    engine = Engine(
+        network, bad_pixels=run.bad_pixels, decode=decode, params=params, geometry=geometry_of(run)
+    )
+    return pd.concat([engine(run.read(n, n + 1), n) for n in frames], ignore_index=True)
 
 
 def _pair(peaks: PeakTable, spots: pd.DataFrame) -> IntArray:
@@ -186,13 +198,13 @@ def _confirmed(run: Run, peaks: PeakTable) -> dict[str, Any]:
     }
 
 
-def _truth_of(run: Run) -> pd.DataFrame:
+def _truth_of(run: Run, frames: Sequence[int]) -> pd.DataFrame:
     """Return CrystFEL's simulated spots as frame, panel, fs, ss, photons, their expected ``snr``, and ``good``."""
     geometry = geometry_of(run)
     with h5py.File(run.info.path) as file:
         spots, n_spots = file["truth/spots"][...], file["truth/n_spots"][...]
     tables = []
-    for frame, count in enumerate(n_spots):
+    for frame, count in ((n, n_spots[n]) for n in frames):
         image = run.read(frame, frame + 1)[0].astype(np.float32) / geometry.panels[0].adu_per_photon
         tables.append(
             _truth_of_frame(image, run.bad_pixels, geometry, spots[frame, :count]).assign(frame=frame)

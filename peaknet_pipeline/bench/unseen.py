@@ -16,7 +16,8 @@ from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.metrics import TruthParams, TruthScores, score_peaks
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
@@ -133,7 +134,7 @@ def peakfinder8_peaks(run: UnseenRun, params: Peakfinder8Params) -> PeakTable:
 
 def network_peaks(run: UnseenRun, model: LoadedModel, threshold: float) -> PeakTable:
     """Return the network's peaks, decoded as ``peaknet find`` does."""
-    decode, engine, _ = InferenceParams(device="cpu").parts()
+    decode, engine = InferenceParams(device="cpu").parts()
     network = Network.from_checkpoint(model, threshold=threshold)
     return Engine(network, bad_pixels=run.bad_pixels, decode=decode, params=engine)(run.frames)
 

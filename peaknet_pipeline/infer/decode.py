@@ -8,7 +8,7 @@ import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.found import PeakPixels
-from peaknet_pipeline.infer.measure import LOGIT, measure_panel
+from peaknet_pipeline.infer.measure import LOGIT, N_COLUMNS, NEIGHBOUR, SNR, measure_panel
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
@@ -82,7 +82,9 @@ def decode_frames(
         measured = [measure(job) for job in jobs]
     counts = [len(peaks) for peaks in measured]
     owners = np.repeat(np.asarray(jobs, dtype=np.int64).reshape(-1, 2), counts, axis=0)
-    return table_of(owners, np.concatenate(measured) if measured else np.empty((0, 9)), params, first_frame)
+    return table_of(
+        owners, np.concatenate(measured) if measured else np.empty((0, N_COLUMNS)), params, first_frame
+    )
 
 
 def peak_pixels(frames: FrameArray, logits: Float32Array, bad_pixels: BoolArray, cut: float) -> PeakPixels:
@@ -94,17 +96,20 @@ def peak_pixels(frames: FrameArray, logits: Float32Array, bad_pixels: BoolArray,
 
 
 def table_of(owners: IntArray, peaks: Float64Array, params: DecodeParams, first_frame: int) -> PeakTable:
-    """Assemble measured peaks into a table, cut to ``min_snr`` and to the best ``max_peaks`` of each frame.
+    """Assemble measured peaks into a table, cut to ``min_snr``, ``min_neighbour`` and the best ``max_peaks`` of each frame.
 
     Parameters
     ----------
     owners : (n, 2) int64
         Frame (from 0 in the batch) and panel of each peak, sorted.
-    peaks : (n, 9) float64
+    peaks : (n, 10) float64
         See :mod:`peaknet_pipeline.infer.measure`.
 
     """
-    keep = peaks[:, 6] >= params.min_snr if params.min_snr > 0 else np.ones(len(peaks), dtype=bool)
+    keep = np.ones(len(peaks), dtype=bool)
+    for column, least in ((SNR, params.min_snr), (NEIGHBOUR, params.min_neighbour)):
+        if least > 0:
+            keep &= peaks[:, column] >= least
     owners, peaks = owners[keep], peaks[keep]
     best = _best(owners[:, 0], peaks[:, LOGIT], params.max_peaks)
     owners, peaks = owners[best], peaks[best]

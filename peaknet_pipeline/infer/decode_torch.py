@@ -101,7 +101,7 @@ def _renumber(found: Components, top: Tensor) -> Components:
 def _measure(
     found: Components, pixels: Tensor, logits: Tensor, good: Tensor, mask: Tensor, params: DecodeParams
 ) -> Tensor:
-    """Return the figures and, last, the panel of every component, (n, 10) float64."""
+    """Return the figures and, last, the panel of every component, (n, 11) float64."""
     height, width = pixels.shape[1:]
     n, number = found.n_components, found.numbers
     device = pixels.device
@@ -129,8 +129,29 @@ def _measure(
     fs = torch.where(weight > 0, total(positive * column) / weight, mean_column)
     intensity = total(value)
     snr = torch.where(sigma > 0, intensity / sigma, 0.0)
-    logit = highest(logits.flatten()[found.pixels].double())
-    return torch.stack([fs, ss, intensity, highest(value), mean, sigma, snr, count, logit, on_panel], dim=1)
+    logit, top = highest(logits.flatten()[found.pixels].double()), highest(value)
+    beside = _highest_neighbour(pixels, good, found, value >= top[number]) - mean
+    neighbour = torch.where(sigma > 0, beside / sigma, 0.0)
+    figures = [fs, ss, intensity, top, mean, sigma, snr, count, logit, neighbour, on_panel]
+    return torch.stack(figures, dim=1)
+
+
+def _highest_neighbour(pixels: Tensor, good: Tensor, found: Components, is_top: Tensor) -> Tensor:
+    """Return the highest good pixel of the eight around each component's first highest one; -inf if none is good."""
+    height, width = pixels.shape[1:]
+    order = torch.arange(len(is_top), device=pixels.device)
+    last = torch.full((found.n_components,), len(is_top), device=pixels.device)
+    first = last.scatter_reduce_(0, found.numbers, torch.where(is_top, order, len(is_top)), "amin")
+    centre = found.pixels[first]
+    row, column = (centre // width) % height, centre % width
+    values, usable = pixels.flatten(), good.flatten()
+    highest = torch.full((found.n_components,), -torch.inf, dtype=torch.float64, device=pixels.device)
+    for ss, fs in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):
+        inside = (row + ss >= 0) & (row + ss < height) & (column + fs >= 0) & (column + fs < width)
+        at = torch.where(inside, centre + ss * width + fs, centre)
+        value = torch.where(inside & usable[at], values[at].double(), -torch.inf)
+        highest = torch.maximum(highest, value)
+    return highest
 
 
 def _grow(mask: Tensor, guard: int) -> Tensor:

@@ -5,10 +5,10 @@ import numpy as np
 
 from peaknet_pipeline.infer.labelling import append_runs, join_runs
 
-FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS, LOGIT = range(9)
-"""Columns of a table of measured peaks."""
+FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS, LOGIT, NEIGHBOUR = range(10)
+"""Columns of a table of measured peaks; NEIGHBOUR: highest of the eight pixels around the highest one, in sigma."""
 
-N_COLUMNS = 9
+N_COLUMNS = 10
 MIN_BACKGROUND_PIXELS = 12
 """Pixels that a local background needs; with fewer, the disc grows once to twice its radius."""
 
@@ -32,7 +32,7 @@ def measure_panel(frame, logits, bad, cut, limits):  # type: ignore[no-untyped-d
 
     Returns
     -------
-    (n, 9) float64
+    (n, 10) float64
         The columns named above, components in raster order of their first pixel.
 
     """
@@ -154,12 +154,13 @@ def _measure(frame, logits, bad, marked, rows, columns, radius, peak):  # type: 
     mean, sigma, n_background = _background(frame, bad, marked, row, column, radius)
     if n_background < MIN_BACKGROUND_PIXELS:
         mean, sigma, n_background = _background(frame, bad, marked, row, column, 2 * radius)
-    total, highest, logit = 0.0, -np.inf, -np.inf
+    total, highest, logit, top = 0.0, -np.inf, -np.inf, 0
     weight, sum_ss, sum_fs = 0.0, 0.0, 0.0
     for k in range(n):
         value = np.float64(frame[rows[k], columns[k]]) - mean
         total += value
-        highest = max(highest, value)
+        if value > highest:
+            highest, top = value, k
         logit = max(logit, np.float64(logits[rows[k], columns[k]]))
         positive = max(value, 0.0)
         weight += positive
@@ -171,6 +172,20 @@ def _measure(frame, logits, bad, marked, rows, columns, radius, peak):  # type: 
     peak[BACKGROUND], peak[SIGMA] = mean, sigma
     peak[SNR] = total / sigma if sigma > 0 else 0.0
     peak[N_PIXELS], peak[LOGIT] = n, logit
+    neighbour = _highest_neighbour(frame, bad, rows[top], columns[top]) - mean
+    peak[NEIGHBOUR] = neighbour / sigma if sigma > 0 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _highest_neighbour(frame, bad, row, column):  # type: ignore[no-untyped-def]
+    """Highest good pixel of the eight around one; -inf if none is good."""
+    highest = -np.inf
+    for r in range(max(row - 1, 0), min(row + 2, frame.shape[0])):
+        for c in range(max(column - 1, 0), min(column + 2, frame.shape[1])):
+            value = np.float64(frame[r, c])
+            if not bad[r, c] and np.isfinite(value) and not (r == row and c == column):
+                highest = max(highest, value)
+    return highest
 
 
 @numba.njit(cache=True, nogil=True)

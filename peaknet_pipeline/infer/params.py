@@ -13,6 +13,12 @@ class DecodeParams(Parameters):
     min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
     max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
     min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
+    min_neighbour: float = parameter(
+        0.0,
+        meaning="least height of the highest pixel next to a peak's highest one, which a hot pixel lacks; 0 keeps all",
+        unit="sigma",
+        ge=0,
+    )
     background_radius: int = parameter(
         6, meaning="radius of the disc of the local background", unit="px", ge=2, le=30
     )

@@ -1,6 +1,6 @@
 """Peak-level validation: which true peaks are found, how many false ones, and the best threshold."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -21,6 +21,10 @@ SNR_BANDS = ((0.0, 3.0), (3.0, 6.0), (6.0, 12.0), (12.0, np.inf))
 """Bands of expected signal to noise in which recall is told."""
 
 
+PanelDecoder = Callable[[Float32Array, ValidationPanel, float], Float32Array]
+"""(probability map, its panel, threshold) to the centres (n, 2) of the peaks found, ss and fs."""
+
+
 @dataclass(frozen=True)
 class ValidationParameters(Parameters):
     """How peaks are decoded and matched in validation."""
@@ -30,6 +34,12 @@ class ValidationParameters(Parameters):
     )
     min_pixels: int = parameter(1, meaning="pixels that a found peak needs", unit="px", ge=1)
     f1_slack: float = parameter(0.005, meaning="F1 given up at most for a lower threshold", ge=0, le=1)
+    least_precision: float = parameter(
+        0.0,
+        meaning="precision that suffices: with it the lowest threshold that reaches it is chosen, whatever its F1",
+        ge=0,
+        le=1,
+    )
     thresholds: tuple[float, ...] = parameter(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), meaning="decision thresholds that are compared"
     )
@@ -136,12 +146,16 @@ def score_panels(
     *,
     threshold: float,
     params: ValidationParameters | None = None,
+    decode: PanelDecoder | None = None,
 ) -> PeakScores:
-    """Score probability maps against the panels' true peaks at one threshold."""
+    """Score probability maps against the panels' true peaks at one threshold; decoded by :func:`decode_panel` by default."""
     params = params or ValidationParameters()
     n_found, distances, snr, hit = 0, [], [], []
     for probability, panel in zip(maps, panels, strict=True):
-        found = decode_panel(probability, threshold=threshold, min_pixels=params.min_pixels)
+        if decode is None:
+            found = decode_panel(probability, threshold=threshold, min_pixels=params.min_pixels)
+        else:
+            found = decode(probability, panel, threshold)
         rows, columns = match_centres(found, panel.centres, params.match_distance)
         n_found += len(found) - _n_ignored(found, rows, panel)
         distances.append(np.hypot(*(found[rows] - panel.centres[columns]).T))
@@ -163,11 +177,13 @@ def choose_threshold(
     maps: Sequence[Float32Array],
     panels: Sequence[ValidationPanel],
     params: ValidationParameters | None = None,
+    decode: PanelDecoder | None = None,
 ) -> PeakScores:
     """Return the scores at the lowest threshold whose F1 is within ``f1_slack`` of the best.
 
     Labels know the clear peaks only: what lies between clear and background is "ignore" and counts neither way. Where
-    thresholds are equally good on the clear peaks, the lowest keeps the most of the others.
+    thresholds are equally good on the clear peaks, the lowest keeps the most of the others. With ``least_precision``
+    the lowest that reaches it is taken instead: an indexer loses more by a missed peak than by a false one.
 
     Raises
     ------
@@ -178,7 +194,12 @@ def choose_threshold(
     if not panels:
         raise LabelError("no validation panels to choose a threshold on")
     params = params or ValidationParameters()
-    scores = [score_panels(maps, panels, threshold=t, params=params) for t in params.thresholds]
+    scores = [
+        score_panels(maps, panels, threshold=t, params=params, decode=decode) for t in params.thresholds
+    ]
+    enough = [s for s in scores if s.precision >= params.least_precision > 0]
+    if enough:
+        return min(enough, key=lambda s: s.threshold)
     best = max(score.f1 for score in scores)
     return min((s for s in scores if s.f1 >= best - params.f1_slack), key=lambda s: s.threshold)
 
@@ -188,9 +209,10 @@ def validate_model(
     panels: Sequence[ValidationPanel],
     normalisation: NormaliseParameters,
     params: ValidationParameters | None = None,
+    decode: PanelDecoder | None = None,
 ) -> PeakScores:
     """Predict all panels and score them at their best threshold."""
-    return choose_threshold(predict_panels(model, panels, normalisation), panels, params)
+    return choose_threshold(predict_panels(model, panels, normalisation), panels, params, decode)
 
 
 def _n_ignored(found: Float32Array, matched: IntArray, panel: ValidationPanel) -> int:

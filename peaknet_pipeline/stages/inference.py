@@ -58,6 +58,12 @@ class InferenceParams(Parameters):
     min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
     max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
     min_snr: float = parameter(1.0, meaning="smallest SNR of a peak; 0 keeps every one", ge=0)
+    min_neighbour: float = parameter(
+        3.0,
+        meaning="least height of the highest pixel next to a peak's highest one, which a hot pixel lacks; 0 keeps all",
+        unit="sigma",
+        ge=0,
+    )
     device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
@@ -92,7 +98,12 @@ class InferenceParams(Parameters):
     def parts(self) -> tuple[DecodeParams, EngineParams]:
         """Return the parameter sets of decoding and engine."""
         return (
-            DecodeParams(min_pix=self.min_pix, max_pix=self.max_pix, min_snr=self.min_snr),
+            DecodeParams(
+                min_pix=self.min_pix,
+                max_pix=self.max_pix,
+                min_snr=self.min_snr,
+                min_neighbour=self.min_neighbour,
+            ),
             EngineParams(device=self.device, precision=self.precision),
         )
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
+from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
@@ -19,8 +21,10 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
-from peaknet_pipeline.stages.truth_crops import draw_frames, make_panel, store_crops
+from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.stages.truth_crops import cut_windows, draw_frames, make_panel, store_crops
 from peaknet_pipeline.stages.truth_windows import TeachingParameters
+from peaknet_pipeline.types import Float32Array
 
 SHIPPED_NAME = "general"
 VALIDATION_SEEDS = range(900_000_000, 900_000_060)
@@ -40,7 +44,7 @@ TRAINING = TrainParameters(
     final_rate=0.01,
 )
 TRANSFORMS = TransformParameters()
-VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(2, 19)))
+VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.8)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ def train_shipped(
         progress=progress,
     )
     panels = validation_panels(recipe.teaching)
-    scores = validate_model(result.model, panels, NormaliseParameters(), recipe.validation)
+    scores = validate_model(
+        result.model, panels, NormaliseParameters(), recipe.validation, decode_as_inference
+    )
     card = ModelCard(
         name=folder.name,
         step=result.step,
@@ -111,18 +117,35 @@ def train_shipped(
     return write_checkpoint(folder, result.model, card=card)
 
 
+def decode_as_inference(probability: Float32Array, panel: ValidationPanel, threshold: float) -> Float32Array:
+    """Return the centres (n, 2) of a panel's peaks, decoded with inference's defaults."""
+    decode, _ = InferenceParams().parts()
+    logits = logit(np.clip(probability, 1e-6, 1 - 1e-6))
+    peaks = decode_frames(
+        panel.image[None, None],
+        logits[None, None].astype(np.float32),
+        ~panel.good[None],
+        threshold=threshold,
+        params=decode,
+    )
+    return peaks[["ss", "fs"]].to_numpy(np.float32)
+
+
 def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:
-    """Simulate experiments that never train: up to two windows of two frames each, half of them blank."""
+    """Simulate experiments that never train: two windows of two frames each, most of them around reflections."""
     params = TeachingParameters.from_mapping(
-        {**teaching.to_dict(), "frames_per_experiment": 2, "hit_fraction": 0.5}
+        {
+            **teaching.to_dict(),
+            "frames_per_experiment": 2,
+            "crops_per_frame": 2,
+            "crop_side": VALIDATION_SIDE,
+        }
     )
     panels: list[ValidationPanel] = []
     for seed in VALIDATION_SEEDS:
         generator = np.random.default_rng((seed, 29))
         for frame in draw_frames(seed, params):
-            for panel in generator.choice(len(frame.good), min(2, len(frame.good)), replace=False):
-                window = frame.window(int(panel), (0, 0), VALIDATION_SIDE)
-                panels.append(make_panel(window, params))
+            panels += [make_panel(window, params) for window in cut_windows(frame, params, generator)]
     return panels
 
 

@@ -199,6 +199,32 @@ def test_size_limits_are_inclusive() -> None:
     assert table["n_pixels"].tolist() == [2, 3]
 
 
+def test_a_lone_bright_pixel_is_no_peak_where_a_neighbour_is_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.poisson(5.0, SHAPE).astype(np.float32)
+    frames[0, 0, 10, 10] = 900.0
+    frames[0, 0, 25, 30], frames[0, 0, 25, 31] = 80.0, 30.0
+    frames[1, 2, 0, 0], frames[1, 2, 1, 0] = 80.0, 30.0
+    bad = np.zeros(SHAPE[1:], dtype=bool)
+    params = DecodeParams(min_neighbour=4.0)
+    found = decode_frames(frames, as_logits(frames, 50.0), bad, threshold=0.5, params=params)
+    on_torch = decode_on_torch(frames, as_logits(frames, 50.0), bad, threshold=0.5, params=params)
+    assert found[["frame", "panel"]].to_numpy().tolist() == [[0, 0], [1, 2]]
+    assert np.hypot(found["ss"][0] - 25, found["fs"][0] - 30) < 0.5
+    pd.testing.assert_frame_equal(found, on_torch, rtol=1e-4)
+
+
+@given(seed=st.integers(0, 10_000), least=st.sampled_from([0.5, 1.5, 3.0]))
+@settings(max_examples=15, deadline=None)
+def test_device_and_compiled_neighbours_agree(seed: int, least: float) -> None:
+    frames, logits, bad = random_case(seed)
+    params = DecodeParams(min_neighbour=least)
+    found = decode_frames(frames, logits, bad, threshold=0.6, params=params)
+    on_torch = decode_on_torch(frames, logits, bad, threshold=0.6, params=params)
+    assert len(found) == len(on_torch)
+    np.testing.assert_allclose(found["snr"], on_torch["snr"], rtol=2e-4, atol=2e-3)
+
+
 def test_too_many_peaks_keep_the_best_scores_of_each_frame() -> None:
     logits = np.full((2, 1, 30, 30), -5.0, dtype=np.float32)
     heights = np.random.default_rng(1).permutation(np.linspace(0.5, 4.0, 25)).astype(np.float32)
