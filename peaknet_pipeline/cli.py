@@ -9,6 +9,7 @@ import click
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
+from peaknet_pipeline.commands.diagnose import diagnose
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
@@ -23,7 +24,7 @@ from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, trace),
+    "Runs of an experiment": (register, runs, diagnose, trace),
     "One run at a time, without Dagster": (inspect, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }

@@ -24,6 +24,7 @@ SECTIONS = (
     "metrics",
     "split",
     "bad_pixels",
+    "diagnosis",
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
 
