@@ -155,6 +155,15 @@ def test_mask_counts_bad_pixels_among_those_of_panels() -> None:
     assert has_colour(images.plot_mask(mask, title="t"), "#D55E00") > 1.4 * half > 1000
 
 
+def test_mask_shows_each_reason_in_its_colour_and_single_pixels_survive() -> None:
+    mask = np.zeros((2000, 2000))
+    mask[1000:] = 1.0
+    without = has_colour(images.plot_mask(mask, title="t", reasons=("run", "hot")), "#0072B2")
+    mask[500:510:2, 500:510:2] = 2.0
+    shown = has_colour(images.plot_mask(mask, title="t", reasons=("run", "hot")), "#0072B2")
+    assert shown > without + 3
+
+
 @pytest.mark.parametrize(
     "png",
     [

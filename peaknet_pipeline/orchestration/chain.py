@@ -7,8 +7,6 @@ from peaknet_pipeline.labels.split import SplitParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams
 from peaknet_pipeline.stages import (
     diagnosis,
     finding,
@@ -46,7 +44,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=BadPixelParams,
+        parameters=ingest.StatisticsParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
@@ -57,7 +55,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=Peakfinder8Params,
+        parameters=finding.ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),

@@ -70,7 +70,8 @@ class Finding:
 class Evidence:
     """A run's tables, and a sample of its frames (n, n_panels, ss, fs) in adu.
 
-    ``photon_energy_ev`` is (n_frames,); ``bad_pixels`` (n_panels, ss, fs).
+    ``photon_energy_ev`` is (n_frames,); ``bad_pixels`` (n_panels, ss, fs). Without ``finder`` (another than
+    peakfinder8 was used) the sample is not searched again.
     """
 
     n_frames: int
@@ -79,7 +80,7 @@ class Evidence:
     geometry: Geometry
     photon_energy_ev: Float64Array
     cell: UnitCell
-    finder: Peakfinder8Params
+    finder: Peakfinder8Params | None
     index: IndexParams
     sample: FrameArray
     bad_pixels: BoolArray
@@ -107,45 +108,56 @@ class Evidence:
 
 def find_too_few(evidence: Evidence) -> list[Finding]:
     """Tell a run without hits from one whose threshold hides them, by a sample searched more sensitively."""
+    hidden = _hidden_hits(evidence) if evidence.finder is not None else []
+    return hidden or _blank(evidence)
+
+
+def _hidden_hits(evidence: Evidence) -> list[Finding]:
+    finder, divisor = evidence.finder or Peakfinder8Params(), evidence.params.lower_threshold
+    lower = replace(finder, threshold=finder.threshold / divisor)
+    now, then = _sample_hits(evidence, finder), _sample_hits(evidence, lower)
+    if then < max(2 * now, now + 3):
+        return []
+    return [
+        Finding(
+            "too few peaks",
+            (then - now) / then,
+            f"{_hits_told(evidence)}; with threshold {lower.threshold:g} instead of {finder.threshold:g}, {then} of "
+            f"{len(evidence.sample)} sampled frames are hits instead of {now}",
+            f"Lower the finder's threshold towards {lower.threshold:g}; the asset finder_scan tries a grid.",
+            {"hits_now": now, "hits_lower": then, "threshold": lower.threshold},
+        )
+    ]
+
+
+def _blank(evidence: Evidence) -> list[Finding]:
     params, hits = evidence.params, len(evidence.hits())
-    now, then = _sample_hits(evidence, 1.0), _sample_hits(evidence, params.lower_threshold)
-    n, told = (
-        len(evidence.sample),
-        f"{hits} of {evidence.n_frames} frames have {params.min_peaks} peaks or more",
-    )
-    lower = evidence.finder.threshold / params.lower_threshold
-    if then >= max(2 * now, now + 3):
-        return [
-            Finding(
-                "too few peaks",
-                (then - now) / max(then, 1),
-                f"{told}; with threshold {lower:g} instead of {evidence.finder.threshold:g}, {then} of {n} sampled "
-                f"frames are hits instead of {now}",
-                f"Lower the finder's threshold towards {lower:g}; the asset finder_scan tries a grid.",
-                {"hits_now": now, "hits_lower": then, "threshold": lower},
-            )
-        ]
-    few = hits < max(params.min_hits, params.blank_rate * evidence.n_frames)
-    if not few or len(evidence.indexed_hits()):
+    if hits >= max(params.min_hits, params.blank_rate * evidence.n_frames) or len(evidence.lattices):
         return []
     mean = len(evidence.peaks) / max(evidence.n_frames, 1)
+    sought = ", and a lower threshold finds no more" if evidence.finder is not None else ""
     return [
         Finding(
             "blank run",
             1.0 - hits / max(evidence.n_frames, 1),
-            f"{told} (mean {mean:.1f}), and a threshold of {lower:g} finds no more",
+            f"{_hits_told(evidence)} (mean {mean:.1f}){sought}",
             "Nothing to index: check that the jet, the shutter and the beam were on.",
             {"hits": hits, "mean_peaks": mean},
         )
     ]
 
 
-def _sample_hits(evidence: Evidence, divisor: float) -> int:
+def _hits_told(evidence: Evidence) -> str:
+    hits, least = len(evidence.hits()), evidence.params.min_peaks
+    return f"{hits} of {evidence.n_frames} frames have {least} peaks or more"
+
+
+def _sample_hits(evidence: Evidence, finder: Peakfinder8Params) -> int:
     peaks = find_peaks(
         evidence.sample,
         radius=pixel_radius(evidence.geometry),
         bad_pixels=evidence.bad_pixels,
-        params=replace(evidence.finder, threshold=evidence.finder.threshold / divisor),
+        params=finder,
     )
     places = find_repeats(
         peaks,

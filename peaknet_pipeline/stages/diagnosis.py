@@ -22,7 +22,7 @@ from peaknet_pipeline.stages.causes import (
 )
 from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import classical_parameters, geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import make_stage
@@ -84,6 +84,7 @@ def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = N
 def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> Evidence:
     """Read a run's tables, and a sample of frames spread evenly over it."""
     store, key = context.store, str(context.key)
+    finder = classical_parameters(context.experiment)
     chosen = np.unique(np.linspace(0, run.n_frames - 1, min(params.sample_frames, run.n_frames)).astype(int))
     return Evidence(
         n_frames=run.n_frames,
@@ -92,7 +93,7 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
         geometry=geometry_of(run),
         photon_energy_ev=run.photon_energy_ev,
         cell=read_cell(context.experiment.cell),
-        finder=context.experiment.parameters("finder", Peakfinder8Params),
+        finder=finder if isinstance(finder, Peakfinder8Params) else None,
         index=context.experiment.parameters("index", IndexParams),
         sample=np.concatenate([run.read(int(i), int(i) + 1) for i in chosen]),
         bad_pixels=read_bad_pixels(store, key),

@@ -11,7 +11,7 @@ from peaknet_pipeline.stages.result import StageResult
 
 CODE: dict[str, str] = {
     "raw_run": "1",
-    "run_statistics": "1",
+    "run_statistics": "2",
     "classical_peaks": "1",
     "finder_scan": "1",
     "classical_index": "1",
