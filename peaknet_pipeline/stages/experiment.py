@@ -22,7 +22,6 @@ SECTIONS = (
     "labels",
     "prediction",
     "metrics",
-    "split",
     "bad_pixels",
     "mask",
     "droplet",
