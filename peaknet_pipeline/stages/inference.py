@@ -21,7 +21,7 @@ from peaknet_pipeline.learn.checkpoint import (
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, open_raw, raw_root_of, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
     geometry_of,
@@ -193,9 +193,7 @@ def _stream(
 
 
 def _source(context: RunContext) -> RunSource:
-    return RunSource(
-        context.path, context.geometry, context.experiment.data_path, Path(context.store.raw_root)
-    )
+    return RunSource(context.path, context.geometry, context.experiment.data_path, raw_root_of(context))
 
 
 def _version(model: LoadedModel) -> str:
