@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
+from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.stages.keys import RunKey, run_number
 from peaknet_pipeline.stages.store import Store
@@ -22,13 +22,18 @@ SECTIONS = (
     "labels",
     "prediction",
     "metrics",
-    "split",
     "bad_pixels",
+    "calibration",
+    "mask",
+    "droplet",
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
 
 ENGINES = ("lattice", "indexamajig")
 """Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
+
+CLASSICAL_FINDERS = ("peakfinder8", "droplet")
+"""Classical finders that ``experiment.yaml`` may name."""
 
 P = TypeVar("P", bound=Parameters)
 
@@ -44,6 +49,9 @@ class Experiment:
     data_path: str | None = None
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    classical_finder: str = "peakfinder8"
+    calibration_file: Path | None = None
+    """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
 
     def parameters(
         self,
@@ -78,17 +86,24 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     sections = {name: values.pop(name) for name in SECTIONS if name in values}
     geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
     cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
+    constants = values.pop("calibration_file", None)
+    if constants is None and "calibration" in sections:
+        raise ParameterError(
+            "calibration without constants", where=folder, expected="calibration_file: constants.h5"
+        )
+    calibration = None if constants is None else _inside(store, folder, constants, RunError)
     data_path = values.pop("data_path", None)
-    engine = values.pop("engine", "lattice")
-    if engine not in ENGINES:
-        raise ParameterError("unknown engine", where=folder, expected=f"one of {ENGINES}", found=engine)
+    engine = _one_of(ENGINES, "engine", values, folder)
+    finder = _one_of(CLASSICAL_FINDERS, "classical_finder", values, folder)
     if values:
         raise ParameterError(
             f"unknown settings {sorted(values)}",
             where=folder / "experiment.yaml",
-            expected=f"geometry, cell, data_path, engine, {', '.join(SECTIONS)}",
+            expected=f"geometry, cell, calibration_file, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
         )
-    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections)
+    return Experiment(
+        key.experiment, folder, geometry, cell, data_path, engine, sections, finder, calibration
+    )
 
 
 def find_run_file(store: Store, key: RunKey) -> Path:
@@ -136,14 +151,19 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return dict(values or {})
 
 
+def _one_of(choices: tuple[str, ...], name: str, values: dict[str, Any], folder: Path) -> str:
+    """Take a named choice out of the settings; the first one where it isn't named."""
+    chosen = values.pop(name, choices[0])
+    if chosen not in choices:
+        raise ParameterError(f"unknown {name}", where=folder, expected=f"one of {choices}", found=chosen)
+    return str(chosen)
+
+
 def _choose(
     store: Store, folder: Path, named: object, pattern: str, error: type[GeometryError] | type[CellError]
 ) -> Path:
     if named is not None:
-        path = store.confine(Path(str(named)), folder)
-        if not path.is_file():
-            raise error("no such file", where=path, remedy="Mend experiment.yaml.")
-        return path
+        return _inside(store, folder, named, error)
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
         raise error(
@@ -153,3 +173,11 @@ def _choose(
             found=[p.name for p in files] or "none",
         )
     return files[0]
+
+
+def _inside(store: Store, folder: Path, named: object, error: type[PeaknetError]) -> Path:
+    """Return a file that ``experiment.yaml`` names, which may not lie outside its folder."""
+    path = store.confine(Path(str(named)), folder)
+    if not path.is_file():
+        raise error("no such file", where=path, remedy="Mend experiment.yaml.")
+    return path
