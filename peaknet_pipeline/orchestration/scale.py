@@ -20,7 +20,8 @@ from peaknet_pipeline.orchestration.web import ask, web_server
 from peaknet_pipeline.stages.keys import RunKey, parse_key
 from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.provenance import Recipe, write_recipe
-from peaknet_pipeline.stages.scoring import FINDERS, metrics_path
+from peaknet_pipeline.stages.scores import metrics_path
+from peaknet_pipeline.stages.scoring import FINDERS
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
 from peaknet_pipeline.types import SCORES, Scores
@@ -88,8 +89,9 @@ def make_synthetic_runs(
         write_table(synthetic_scores(key, generator), path, SCORES)
         write_recipe(path, Recipe("run_metrics", CODE["run_metrics"], {}, {}), seconds=0.0)
     for spec in CHAIN:
-        for key in keys[:materialized] if spec.per_run else [None]:
-            instance.report_runless_asset_event(dg.AssetMaterialization(spec.name, partition=key))
+        partitions: list[str | None] = [*keys[:materialized]] if spec.per_run else [None]
+        for partition in partitions:
+            instance.report_runless_asset_event(dg.AssetMaterialization(spec.name, partition=partition))
     return keys[:runs]
 
 
