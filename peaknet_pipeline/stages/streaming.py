@@ -1,6 +1,7 @@
 """One inference, on threads of this process or on Ray actors: the same table either way."""
 
 import functools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.stream import Finder, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
+from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
@@ -30,10 +32,12 @@ class RunSource:
     geometry: Geometry | None
     data_path: str | None = None
     root: Path | None = None
+    calibration: CalibrationFile | None = None
 
     def open(self) -> ParallelRun:
         """Open the run for reading around HDF5's lock."""
-        return open_parallel(open_run(self.path, self.geometry, data_path=self.data_path, root=self.root))
+        run = open_run(self.path, self.geometry, data_path=self.data_path, root=self.root)
+        return open_parallel(run if self.calibration is None else self.calibration.apply(run))
 
 
 @dataclass(frozen=True)
@@ -102,5 +106,5 @@ def stream_on_ray(
         progress=progress,
     )
     peaks = read_table(out, PEAKS)
-    out.unlink()
+    shutil.rmtree(folder)
     return peaks, report
