@@ -8,7 +8,7 @@ import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.found import PeakPixels
-from peaknet_pipeline.infer.measure import LOGIT, N_COLUMNS, NEIGHBOUR, SNR, measure_panel
+from peaknet_pipeline.infer.measure import LOGIT, N_COLUMNS, NEIGHBOUR, SIGMA, SNR, measure_panel
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import (
@@ -107,9 +107,11 @@ def table_of(owners: IntArray, peaks: Float64Array, params: DecodeParams, first_
 
     """
     keep = np.ones(len(peaks), dtype=bool)
-    for column, least in ((SNR, params.min_snr), (NEIGHBOUR, params.min_neighbour)):
-        if least > 0:
-            keep &= peaks[:, column] >= least
+    if params.min_snr > 0:
+        # SNR is 0 by definition where the background shows no spread at all, as between few photons.
+        keep &= (peaks[:, SNR] >= params.min_snr) | (peaks[:, SIGMA] == 0)
+    if params.min_neighbour > 0:
+        keep &= peaks[:, NEIGHBOUR] >= params.min_neighbour
     owners, peaks = owners[keep], peaks[keep]
     best = _best(owners[:, 0], peaks[:, LOGIT], params.max_peaks)
     owners, peaks = owners[best], peaks[best]

@@ -173,7 +173,8 @@ def _measure(frame, logits, bad, marked, rows, columns, radius, peak):  # type: 
     peak[SNR] = total / sigma if sigma > 0 else 0.0
     peak[N_PIXELS], peak[LOGIT] = n, logit
     neighbour = _highest_neighbour(frame, bad, rows[top], columns[top]) - mean
-    peak[NEIGHBOUR] = neighbour / sigma if sigma > 0 else 0.0
+    # On a background without a single photon any light is significant.
+    peak[NEIGHBOUR] = neighbour / sigma if sigma > 0 else (np.inf if neighbour > 0 else 0.0)
 
 
 @numba.njit(cache=True, nogil=True)

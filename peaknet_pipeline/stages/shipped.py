@@ -44,7 +44,7 @@ TRAINING = TrainParameters(
     final_rate=0.01,
 )
 TRANSFORMS = TransformParameters()
-VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.9)
+VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.8)
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,18 @@ def test_a_lone_bright_pixel_is_no_peak_where_a_neighbour_is_asked_for() -> None
     pd.testing.assert_frame_equal(found, on_torch, rtol=1e-4)
 
 
+def test_a_spot_on_no_background_at_all_is_kept_and_a_lone_photon_is_not() -> None:
+    frames = np.zeros(SHAPE, dtype=np.float32)
+    frames[0, 0, 10, 10:12] = 6.0, 3.0
+    frames[1, 1, 20, 20] = 1.0
+    bad = np.zeros(SHAPE[1:], dtype=bool)
+    params = DecodeParams(min_snr=1.0, min_neighbour=3.0)
+    found = decode_frames(frames, as_logits(frames, 0.5), bad, threshold=0.5, params=params)
+    on_torch = decode_on_torch(frames, as_logits(frames, 0.5), bad, threshold=0.5, params=params)
+    assert found[["frame", "n_pixels"]].to_numpy().tolist() == [[0, 2]]
+    pd.testing.assert_frame_equal(found, on_torch)
+
+
 @given(seed=st.integers(0, 10_000), least=st.sampled_from([0.5, 1.5, 3.0]))
 @settings(max_examples=15, deadline=None)
 def test_device_and_compiled_neighbours_agree(seed: int, least: float) -> None:
