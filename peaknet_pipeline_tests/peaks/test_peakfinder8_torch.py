@@ -60,7 +60,7 @@ def assert_same(found, expected):
     )
     for name in ("intensity", "max_intensity", "background", "sigma", "snr"):
         close = np.isclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
-        assert close.mean() >= 0.95, name
+        assert (~close).sum() <= max(1, 0.05 * len(close)), name
         np.testing.assert_allclose(found[name], expected[name], rtol=0.25, atol=1.0)
 
 
