@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
 
 
 @click.command()
@@ -27,6 +27,10 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 @click.option("--exclude-ice", is_flag=True, help="Drop the peaks on the rings of hexagonal ice.")
 @click.option("--out", type=PATH, required=True, help="Peak table to write (Parquet).")
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
+@click.option("--segmentation", type=PATH, help="Also write the network's segmentation masks (HDF5).")
+@HITS_ONLY
+@MIN_PEAKS
+@click.option("--images", is_flag=True, help="Copy the images into the CXI file, instead of linking to them.")
 @figures
 def find(
     run: Path,
@@ -38,11 +42,20 @@ def find(
     exclude_ice: bool,
     out: Path,
     cxi: Path | None,
+    segmentation: Path | None,
+    hits_only: bool,
+    min_peaks: int,
+    images: bool,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
-    from peaknet_pipeline.stages.finding import find_command
+    from peaknet_pipeline.infer.params import OutputParams
+    from peaknet_pipeline.stages.find_command import find_command
 
+    output = OutputParams(
+        hits_only=hits_only, min_peaks=min_peaks, images="copy" if images else "link",
+        segmentation=segmentation is not None,
+    )  # fmt: skip
     return find_command(
         run, geometry=geometry, finder=finder, model=model, settings=settings, masks=masks,
-        exclude_ice=exclude_ice, out=out, cxi=cxi,
+        exclude_ice=exclude_ice, out=out, cxi=cxi, segmentation=segmentation, output=output,
     )  # fmt: skip

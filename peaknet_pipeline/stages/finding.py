@@ -11,22 +11,19 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import GeometryError, ParameterError
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
-from peaknet_pipeline.runs.masks import read_mask
-from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.experiment import Experiment
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, command_origin, origin_of
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
@@ -228,56 +225,3 @@ def finite_intensities(peaks: PeakTable) -> Check:
     """Check that every intensity is a number above zero."""
     bad = int((~(np.isfinite(peaks["intensity"]) & (peaks["intensity"] > 0))).sum())
     return Check("finite_intensities", bad == 0, f"{bad} of {len(peaks)} peaks without a positive intensity")
-
-
-def find_command(
-    path: Path,
-    *,
-    geometry: Path | None,
-    finder: str,
-    model: Path | None,
-    settings: Sequence[str],
-    masks: Sequence[Path],
-    exclude_ice: bool = False,
-    out: Path,
-    cxi: Path | None,
-) -> dict[str, Any]:
-    """Find peaks in one file and write them; see ``peaknet find``."""
-    if finder in FINDERS and model is not None:
-        raise ParameterError("--model goes with --finder peaknet only")
-    known = read_geometry(geometry) if geometry is not None else None
-    with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
-        bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
-        if finder in FINDERS:
-            params = FINDERS[finder].from_settings(settings)
-            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-            origin = command_origin("find", params.to_dict(), [path, geometry, *masks])
-        else:
-            from peaknet_pipeline.stages.inference import card_of, infer_in_run, load_model, network_name
-
-            loaded = load_model(model)
-            peaks, seconds, used = infer_in_run(
-                run, loaded, settings=settings, bad_pixels=bad, progress=progress
-            )
-            metadata = peak_metadata(run, finder=finder, parameters=used)
-            inputs = [path, geometry, *masks, card_of(model)]
-            origin = command_origin("find", used, inputs, **network_name(loaded))
-        peaks = drop_ring_peaks(peaks, RingParams(exclude_ice=exclude_ice))
-        write_table(peaks, out, PEAKS, extra=metadata | origin)
-        if cxi is not None:
-            from peaknet_pipeline.runs.cxi import write_cxi_peaks
-
-            write_cxi_peaks(cxi, peaks, run, provenance=origin)
-        n_frames = run.n_frames
-    counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
-    figures: dict[str, Any] = {
-        "frames": n_frames,
-        "peaks": len(peaks),
-        "frames_with_15_peaks": int((counts >= 15).sum()),
-        "frames_per_second": round(n_frames / max(seconds, 1e-9), 2),
-        "finder": finder,
-        "bad_pixels": int(bad.sum()),
-        "out": str(out),
-    }
-    return figures | ({"cxi": str(cxi)} if cxi is not None else {})

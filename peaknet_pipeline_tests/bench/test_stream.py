@@ -2,9 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from peaknet_pipeline.bench.model_device import measure_on_device
 from peaknet_pipeline.bench.stream import run
+from peaknet_pipeline.bench.stream_bounds import Round, Timing, summarise, usable_cores
+from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
+from peaknet_pipeline.learn.config import named_scale
+from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.learn.normalise import NormaliseParameters
 
 
 @pytest.fixture(scope="module")
@@ -14,10 +21,19 @@ def measured() -> dict[str, Any]:
 
 def test_every_stage_is_measured(measured: dict[str, Any]) -> None:
     assert set(measured["frames_per_second_alone"]) == {"read", "find", "write"}
+    assert set(measured["cpu_ms_per_frame"]) == {"read", "find", "write", "stream"}
     assert measured["limiting_stage"] in measured["busy_fraction"]
-    slowest = measured["frames_per_second_alone"][measured["slowest_alone"]]
-    assert measured["efficiency"] == pytest.approx(measured["frames_per_second"] / slowest, rel=0.01)
     assert measured["target_met"] == (measured["efficiency"] >= measured["target_efficiency"])
+
+
+def test_the_bounds_are_the_slowest_stage_and_the_cores() -> None:
+    alone = {"read": Timing(100.0, 8e-3), "find": Timing(50.0, 20e-3), "write": Timing(900.0, 2e-3)}
+    one = Round(alone, Timing(48.0, 0.03), Timing(40.0, 0.03), "find", dict.fromkeys(alone, 0.5))
+    assert one.bounds == pytest.approx({"slowest_stage_alone": 50.0, "shared_cores": usable_cores() / 30e-3})
+    figures = summarise([one])
+    assert figures["share_of_slowest_stage_alone"] == 0.8
+    assert figures["share_of_side_by_side"] == pytest.approx(40 / 48, abs=1e-3)
+    assert figures["efficiency"] == pytest.approx(40 / min(one.bounds.values()), abs=1e-3)
 
 
 def test_the_soak_counts_its_frames_and_watches_the_memory() -> None:
@@ -25,3 +41,13 @@ def test_the_soak_counts_its_frames_and_watches_the_memory() -> None:
     assert figures["resident_mib"][-1][0] == 640
     assert all(rss > 50 for _, rss in figures["resident_mib"])
     assert figures["target_met"] == (figures["growth_mib"] <= figures["target_growth_mib"])
+
+
+def test_a_network_is_measured_from_raw_frames_to_lists() -> None:
+    model = build_model(named_scale("edge-small"), seed=0).eval()
+    loaded = LoadedModel(model, NormaliseParameters(), ModelCard("m", threshold=0.02))
+    image = np.random.default_rng(0).poisson(5.0, (2, 64, 96)).astype(np.uint16)
+    figures = measure_on_device(loaded, image, np.ones(image.shape, dtype=bool), repeats=1, batch_frames=2)
+    assert figures["batch_frames"] == 2
+    assert figures["frames_per_second_resident"] > 0
+    assert figures["frames_per_second_sent"] > 0
