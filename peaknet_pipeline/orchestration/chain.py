@@ -8,6 +8,7 @@ from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
+    diagnosis,
     finding,
     inference,
     ingest,
@@ -19,6 +20,7 @@ from peaknet_pipeline.stages import (
     summary,
     teaching,
 )
+from peaknet_pipeline.stages.causes import DiagnosisParams
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -79,6 +81,17 @@ CHAIN = (
         parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
+    ),
+    StageSpec(
+        run=diagnosis.diagnosis,
+        output=diagnosis.diagnosis_path,
+        deps=("run_statistics", "classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["diagnosis"],
+        kinds=frozenset({"parquet", "python"}),
+        parameters=DiagnosisParams,
+        tables=("diagnosis",),
+        checks=("nothing_wrong",),
     ),
     StageSpec(
         run=labels.peak_labels,

@@ -15,6 +15,7 @@ CODE: dict[str, str] = {
     "classical_peaks": "1",
     "finder_scan": "2",
     "classical_index": "1",
+    "diagnosis": "1",
     "peak_labels": "2",
     "training_set": "2",
     "peaknet_teacher": "1",
