@@ -13,7 +13,7 @@ CODE: dict[str, str] = {
     "raw_run": "1",
     "run_statistics": "2",
     "classical_peaks": "1",
-    "finder_scan": "1",
+    "finder_scan": "2",
     "classical_index": "1",
     "diagnosis": "1",
     "peak_labels": "2",
