@@ -259,6 +259,16 @@ INDEX = Schema(
             "Å⁻¹",
             "rms distance of the explained peaks from their reciprocal-lattice points",
         ),
+        *(
+            Column(
+                f"shift_{xyz}_mm",
+                "float32",
+                "mm",
+                f"detector shift in laboratory {xyz} refined for this lattice; NaN where it was kept",
+                nullable=True,
+            )
+            for xyz in "xy"
+        ),
     ),
 )
 
@@ -289,6 +299,8 @@ REFLECTIONS = Schema(
             "standard error of the intensity; NaN before integration",
             nullable=True,
         ),
+        Column("peak", "float32", "adu", "highest pixel of the disc, background included", nullable=True),
+        Column("background", "float32", "adu", "mean of the background ring per pixel", nullable=True),
     ),
 )
 
