@@ -7,8 +7,6 @@ from peaknet_pipeline.labels.split import SplitParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams
 from peaknet_pipeline.stages import (
     finding,
     inference,
@@ -44,7 +42,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=BadPixelParams,
+        parameters=ingest.StatisticsParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
@@ -55,7 +53,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=Peakfinder8Params,
+        parameters=finding.ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -90,8 +88,8 @@ CHAIN = (
         code_version=CODE["peak_labels"],
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
-        tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit", "hits_have_lattices"),
+        tables=("fits", "matches", "frame_matches", "label_quality"),
+        checks=("agrees_with_lmfit", "hits_have_lattices", "labels_are_true"),
         blocking=("agrees_with_lmfit", "hits_have_lattices"),
     ),
     StageSpec(
@@ -102,7 +100,7 @@ CHAIN = (
         code_version=CODE["training_set"],
         kinds=frozenset({"parquet"}),
         parameters=SplitParams,
-        tables=("training_set",),
+        tables=("training_set", "data_engine"),
         checks=("split_by_run",),
         blocking=("split_by_run",),
     ),

@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.labels.rasterize import RasterParams
-from peaknet_pipeline.metrics import MetricParams, hit_frames
+from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
+from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.label_quality import judge_label_run
+from peaknet_pipeline.stages.label_quality import (
+    judge_label_run,
+    judge_quality,
+    quality_table,
+    score_labels,
+)
 from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
@@ -22,8 +28,18 @@ from peaknet_pipeline.stages.progress import counting_bar
 from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, write_table
-from peaknet_pipeline.types import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Geometry
+from peaknet_pipeline.stages.truth import read_truth_of
+from peaknet_pipeline.tables import empty_table, read_table, write_table
+from peaknet_pipeline.types import (
+    FITS,
+    FRAME_MATCHES,
+    LABEL_QUALITY,
+    MATCHES,
+    PEAKS,
+    REFLECTIONS,
+    Geometry,
+    LabelQualityTable,
+)
 
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
@@ -32,6 +48,11 @@ LEAST_AGREEMENT = 0.9
 def labels_path(store: Store, key: str) -> Path:
     """Return where a run's label maps lie."""
     return store.file("peak_labels", key, ".h5")
+
+
+def fits_path(store: Store, key: str) -> Path:
+    """Return where the fits behind a run's labels lie."""
+    return store.table("peak_labels/fits", key)
 
 
 def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -63,7 +84,8 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             )
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
-        return _result(store, key, labelled, n_hits=n_hits, origin=origin_of(recipe, run=key))
+        truth, origin = read_truth_of(context.path), origin_of(recipe, run=key)
+        return _result(store, key, labelled, n_hits=n_hits, truth=truth, origin=origin)
 
     inputs = [
         peaks_path(store, key, "classical"),
@@ -82,31 +104,76 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _result(
-    store: Store, key: str, labelled: LabelRun, *, n_hits: int, origin: Mapping[str, str]
+    store: Store,
+    key: str,
+    labelled: LabelRun,
+    *,
+    n_hits: int,
+    truth: Truth | None,
+    origin: Mapping[str, str],
 ) -> StageResult:
-    tables = {
-        "fits": store.table("peak_labels/fits", key),
-        "matches": store.table("peak_labels/matches", key),
-        "frame_matches": store.table("peak_labels/frame_matches", key),
+    scores = None
+    if truth is not None:
+        scores = score_labels(labelled.fits, labelled.frame_matches, truth.reflections)
+    quality = empty_table(LABEL_QUALITY) if scores is None else quality_table(labelled.fits, scores)
+    plots = {"fits": plot_labels(labelled.fits, title=key)}
+    if scores is not None:
+        plots["label_quality"] = plot_label_quality(quality, title=key)
+    return StageResult(
+        labels_path(store, key),
+        _figures(labelled, scores),
+        _write_tables(store, key, labelled, quality, origin),
+        plots,
+        _checks(labelled, scores, n_hits=n_hits),
+    )
+
+
+def _write_tables(
+    store: Store, key: str, labelled: LabelRun, quality: LabelQualityTable, origin: Mapping[str, str]
+) -> dict[str, Path]:
+    made = {
+        "fits": (labelled.fits, FITS, fits_path(store, key)),
+        "matches": (labelled.matches, MATCHES, store.table("peak_labels/matches", key)),
+        "frame_matches": (
+            labelled.frame_matches,
+            FRAME_MATCHES,
+            store.table("peak_labels/frame_matches", key),
+        ),
+        "label_quality": (quality, LABEL_QUALITY, store.table("peak_labels/label_quality", key)),
     }
-    for name, schema in (("fits", FITS), ("matches", MATCHES), ("frame_matches", FRAME_MATCHES)):
-        write_table(getattr(labelled, name), tables[name], schema, extra=origin)
+    for table, schema, path in made.values():
+        write_table(table, path, schema, extra=origin)
+    return {name: path for name, (_, _, path) in made.items()}
+
+
+def _figures(labelled: LabelRun, scores: TruthScores | None) -> dict[str, Any]:
+    frames = labelled.frame_matches
     figures: dict[str, Any] = {
         "labelled_frames": labelled.n_frames,
         "labelled_reflections": labelled.n_peaks,
         "ignored_reflections": labelled.n_ignored,
     }
-    agreement = labelled.audit.agreement if labelled.audit is not None else None
-    if agreement is not None:
-        figures["agreement_with_lmfit"] = agreement
-    verdict = judge_label_run(labelled.frame_matches, n_hits=n_hits)
-    passed = agreement is None or agreement >= LEAST_AGREEMENT
-    told = (
-        "nothing was fitted" if agreement is None else f"{agreement:.1%} of the sampled fits agree with lmfit"
+    if len(frames):
+        figures["median_match_precision"] = float(frames["precision"].median())
+        figures["median_match_recall"] = float(frames["recall"].median())
+    if labelled.audit is not None:
+        figures["agreement_with_lmfit"] = labelled.audit.agreement
+    if scores is not None:
+        figures["label_precision"] = scores.precision.value
+        figures["label_recall"] = scores.recall.value
+        figures["label_centre_error_px"] = scores.centre_error_px
+    return figures
+
+
+def _checks(labelled: LabelRun, scores: TruthScores | None, *, n_hits: int) -> tuple[Check, ...]:
+    audit = labelled.audit
+    agrees = audit is None or not audit.n_accepted or audit.agreement >= LEAST_AGREEMENT
+    told = "nothing was fitted"
+    if audit is not None:
+        told = f"{audit.agreement:.1%} of {audit.n_accepted} accepted fits in a sample of {audit.n_patches} agree with lmfit"
+    lattices, quality = judge_label_run(labelled.frame_matches, n_hits=n_hits), judge_quality(scores)
+    return (
+        Check("agrees_with_lmfit", agrees, told, audit.to_dict() if audit is not None else {}),
+        Check("hits_have_lattices", lattices.passed, lattices.message),
+        Check("labels_are_true", quality.passed, quality.message),
     )
-    plots = plot_labels(labelled.fits, title=key)
-    checks = (
-        Check("agrees_with_lmfit", passed, told),
-        Check("hits_have_lattices", verdict.passed, verdict.message),
-    )
-    return StageResult(labels_path(store, key), figures, tables, {"fits": plots}, checks)

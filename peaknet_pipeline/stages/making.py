@@ -11,12 +11,12 @@ from peaknet_pipeline.stages.result import StageResult
 
 CODE: dict[str, str] = {
     "raw_run": "1",
-    "run_statistics": "1",
+    "run_statistics": "2",
     "classical_peaks": "1",
     "finder_scan": "1",
     "classical_index": "2",
-    "peak_labels": "1",
-    "training_set": "1",
+    "peak_labels": "2",
+    "training_set": "2",
     "peaknet_teacher": "1",
     "peaknet_student": "1",
     "peaknet_peaks": "1",

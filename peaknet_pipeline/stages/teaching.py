@@ -27,7 +27,9 @@ from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
+from peaknet_pipeline.plots.fits import plot_data_engine
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
@@ -38,7 +40,7 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import SPLIT, SplitTable
+from peaknet_pipeline.types import DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.version import code_version
 
 LEAST_RECALL = 0.2
@@ -121,7 +123,12 @@ def training_set(
         }
         for subset, row in counts.iterrows():
             figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
-        return StageResult(output, figures, {"training_set": output}, checks=(_split_by_run(made.table),))
+        engine = summarize_training_set(store, made.table)
+        tables = {"training_set": output, "data_engine": store.table("training_set/data_engine", "all")}
+        write_table(engine, tables["data_engine"], DATA_ENGINE)
+        figures |= engine_figures(engine, made.table)
+        plots = {"data_engine": plot_data_engine(engine)}
+        return StageResult(output, figures, tables, plots, checks=(_split_by_run(made.table),))
 
     inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store)]
     inputs += [exclusions] if exclusions.is_file() else []
