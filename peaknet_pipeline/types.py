@@ -306,6 +306,21 @@ REFLECTIONS = Schema(
     ),
 )
 
+PANEL_RESIDUALS = Schema(
+    "panel_residuals",
+    "How far spots lie from their predicted rays before and after a geometry's refinement, per panel",
+    (
+        _PANEL,
+        Column("name", "string", "", "the panel's name in the geometry"),
+        Column("n_spots", "int32", "", "explained spots on the panel"),
+        Column("before_px", "float32", "px", "rms distance before; NaN without spots", nullable=True),
+        Column("after_px", "float32", "px", "rms distance after; NaN without spots", nullable=True),
+        Column("shift_x_px", "float32", "px", "laboratory x shift beyond the detector's common one"),
+        Column("shift_y_px", "float32", "px", "laboratory y shift beyond the detector's common one"),
+        Column("rotation_deg", "float32", "deg", "turn about the beam"),
+    ),
+)
+
 MATCHES = Schema(
     "matches",
     "One-to-one pairs of found peaks and predicted reflections",
@@ -614,6 +629,7 @@ SCHEMAS = {
         PEAKS,
         INDEX,
         REFLECTIONS,
+        PANEL_RESIDUALS,
         MATCHES,
         FRAME_MATCHES,
         FITS,
