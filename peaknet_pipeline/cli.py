@@ -11,6 +11,7 @@ from peaknet_pipeline.commands.cell import cell
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
+from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
@@ -28,7 +29,11 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, report, trace),
+<<<<<<< HEAD
     "One run at a time, without Dagster": (inspect, mask, find, cell, index, refine_geometry, stream),
+=======
+    "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
+>>>>>>> main
     "Simulation and measurement": (simulate, bench),
 }
 

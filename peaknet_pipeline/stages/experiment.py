@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
+from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
 from peaknet_pipeline.stages.store import Store
@@ -22,8 +22,8 @@ SECTIONS = (
     "labels",
     "prediction",
     "metrics",
-    "split",
     "bad_pixels",
+    "calibration",
     "mask",
     "droplet",
     "cell_search",
@@ -55,6 +55,8 @@ class Experiment:
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classical_finder: str = "peakfinder8"
+    calibration_file: Path | None = None
+    """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
 
     def parameters(
         self,
@@ -93,6 +95,12 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     named_cell = values.pop("cell", None)
     no_cell = named_cell is None and not any(folder.glob("*.cell"))
     cell = None if no_cell else _choose(store, folder, named_cell, "*.cell", CellError)
+    constants = values.pop("calibration_file", None)
+    if constants is None and "calibration" in sections:
+        raise ParameterError(
+            "calibration without constants", where=folder, expected="calibration_file: constants.h5"
+        )
+    calibration = None if constants is None else _inside(store, folder, constants, RunError)
     data_path = values.pop("data_path", None)
     engine = _one_of(ENGINES, "engine", values, folder)
     finder = _one_of(CLASSICAL_FINDERS, "classical_finder", values, folder)
@@ -100,9 +108,11 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         raise ParameterError(
             f"unknown settings {sorted(values)}",
             where=folder / "experiment.yaml",
-            expected=f"geometry, cell, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
+            expected=f"geometry, cell, calibration_file, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
         )
-    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections, finder)
+    return Experiment(
+        key.experiment, folder, geometry, cell, data_path, engine, sections, finder, calibration
+    )
 
 
 def find_run_file(store: Store, key: RunKey) -> Path:
@@ -176,10 +186,7 @@ def _choose(
     store: Store, folder: Path, named: object, pattern: str, error: type[GeometryError] | type[CellError]
 ) -> Path:
     if named is not None:
-        path = store.confine(Path(str(named)), folder)
-        if not path.is_file():
-            raise error("no such file", where=path, remedy="Mend experiment.yaml.")
-        return path
+        return _inside(store, folder, named, error)
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
         raise error(
@@ -189,3 +196,11 @@ def _choose(
             found=[p.name for p in files] or "none",
         )
     return files[0]
+
+
+def _inside(store: Store, folder: Path, named: object, error: type[PeaknetError]) -> Path:
+    """Return a file that ``experiment.yaml`` names, which may not lie outside its folder."""
+    path = store.confine(Path(str(named)), folder)
+    if not path.is_file():
+        raise error("no such file", where=path, remedy="Mend experiment.yaml.")
+    return path
