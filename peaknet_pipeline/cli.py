@@ -29,11 +29,16 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, report, trace),
-<<<<<<< HEAD
-    "One run at a time, without Dagster": (inspect, mask, find, cell, index, refine_geometry, stream),
-=======
-    "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
->>>>>>> main
+    "One run at a time, without Dagster": (
+        inspect,
+        geometry,
+        mask,
+        find,
+        cell,
+        index,
+        refine_geometry,
+        stream,
+    ),
     "Simulation and measurement": (simulate, bench),
 }
 
