@@ -22,6 +22,8 @@ PLACES = {
     "Peakfinder8Params": "`finder` in experiment.yaml; `peaknet find --set`",
     "ScanStageParams": "`scan` in experiment.yaml",
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
+    "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
+    "GeometryRefineParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
     "IndexamajigParams": "`peaknet index --engine indexamajig --set`",
     "PredictParams": "`prediction` in experiment.yaml",
     "MatchParams": "`match` in experiment.yaml",

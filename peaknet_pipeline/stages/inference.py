@@ -26,7 +26,7 @@ from peaknet_pipeline.learn.checkpoint import (
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, open_raw, raw_root_of, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
     geometry_of,
@@ -275,7 +275,7 @@ def _source(context: RunContext) -> RunSource:
         context.path,
         context.geometry,
         context.experiment.data_path,
-        Path(context.store.raw_root),
+        raw_root_of(context),
         context.calibration,
     )
 
