@@ -11,6 +11,7 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
     context,
+    diagnosis,
     finding,
     found_cell,
     inference,
@@ -24,6 +25,7 @@ from peaknet_pipeline.stages import (
     summary,
     teaching,
 )
+from peaknet_pipeline.stages.causes import DiagnosisParams
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -105,6 +107,17 @@ CHAIN = (
         parameters=GeometryRefineParams,
         tables=("panel_residuals",),
         checks=("residual_not_higher",),
+    ),
+    StageSpec(
+        run=diagnosis.diagnosis,
+        output=diagnosis.diagnosis_path,
+        deps=("run_statistics", "classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["diagnosis"],
+        kinds=frozenset({"parquet", "python"}),
+        parameters=DiagnosisParams,
+        tables=("diagnosis",),
+        checks=("nothing_wrong",),
     ),
     StageSpec(
         run=labels.peak_labels,

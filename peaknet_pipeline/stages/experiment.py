@@ -23,6 +23,7 @@ SECTIONS = (
     "prediction",
     "metrics",
     "bad_pixels",
+    "diagnosis",
     "calibration",
     "mask",
     "droplet",
