@@ -31,6 +31,7 @@ PLACES = {
     "RasterParams": "`labels` in experiment.yaml",
     "MetricParams": "`metrics` in experiment.yaml",
     "BadPixelParams": "`bad_pixels` in experiment.yaml",
+    "DiagnosisParams": "`diagnosis` in experiment.yaml",
     "CalibrationParams": "`calibration` in experiment.yaml, beside `calibration_file`",
     "SplitParams": "`training_set` in pipeline.yaml",
     "TeacherParams": "`teacher` in pipeline.yaml",
