@@ -40,7 +40,6 @@ PLACES = {
     "LiveParams": "`peaknet stream --set`",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
     "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`",
-    "DiagnosisParams": "`diagnosis` in experiment.yaml",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
 
