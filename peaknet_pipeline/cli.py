@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import click
 
 from peaknet_pipeline.commands.bench import bench
+from peaknet_pipeline.commands.cell import cell
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
+from peaknet_pipeline.commands.diagnose import diagnose
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
+from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
 from peaknet_pipeline.commands.runs import runs
@@ -26,8 +29,17 @@ from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, report, trace),
-    "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
+    "Runs of an experiment": (register, runs, diagnose, report, trace),
+    "One run at a time, without Dagster": (
+        inspect,
+        geometry,
+        mask,
+        find,
+        cell,
+        index,
+        refine_geometry,
+        stream,
+    ),
     "Simulation and measurement": (simulate, bench),
 }
 

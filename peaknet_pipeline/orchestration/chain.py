@@ -2,23 +2,30 @@
 
 import dagster as dg
 
+from peaknet_pipeline.indexing.blind import BlindParams
+from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.labels.split import SplitParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
+    context,
+    diagnosis,
     finding,
+    found_cell,
     inference,
     ingest,
     labels,
     lattices,
+    refined_geometry,
     scanning,
     scores,
     scoring,
     summary,
     teaching,
 )
+from peaknet_pipeline.stages.causes import DiagnosisParams
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -70,15 +77,47 @@ CHAIN = (
         checks=("something_indexes",),
     ),
     StageSpec(
+        run=found_cell.found_cell,
+        output=context.found_cell_path,
+        deps=("classical_peaks",),
+        per_run=True,
+        code_version=CODE["found_cell"],
+        kinds=frozenset({"python"}),
+        parameters=BlindParams,
+        checks=("frames_agree",),
+    ),
+    StageSpec(
         run=lattices.classical_index,
         output=lattices.classical_index_path,
-        deps=("classical_peaks",),
+        deps=("classical_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["classical_index"],
         kinds=frozenset({"parquet", "pytorch"}),
         parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
+    ),
+    StageSpec(
+        run=refined_geometry.refined_geometry,
+        output=refined_geometry.refined_geometry_path,
+        deps=("classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["refined_geometry"],
+        kinds=frozenset({"python", "parquet"}),
+        parameters=GeometryRefineParams,
+        tables=("panel_residuals",),
+        checks=("residual_not_higher",),
+    ),
+    StageSpec(
+        run=diagnosis.diagnosis,
+        output=diagnosis.diagnosis_path,
+        deps=("run_statistics", "classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["diagnosis"],
+        kinds=frozenset({"parquet", "python"}),
+        parameters=DiagnosisParams,
+        tables=("diagnosis",),
+        checks=("nothing_wrong",),
     ),
     StageSpec(
         run=labels.peak_labels,
@@ -145,7 +184,7 @@ CHAIN = (
     StageSpec(
         run=lattices.peaknet_index,
         output=lattices.peaknet_index_path,
-        deps=("peaknet_peaks",),
+        deps=("peaknet_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["peaknet_index"],
         kinds=frozenset({"parquet", "pytorch"}),

@@ -1,12 +1,14 @@
 """Peak-matching labels of one run: the asset's composition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.rasterize import RasterParams
+from peaknet_pipeline.labels.split import Exclusions
 from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
@@ -25,7 +27,7 @@ from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
+from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.truth import read_truth_of
@@ -53,6 +55,39 @@ def labels_path(store: Store, key: str) -> Path:
 def fits_path(store: Store, key: str) -> Path:
     """Return where the fits behind a run's labels lie."""
     return store.table("peak_labels/fits", key)
+
+
+BLOCKING = ("agrees_with_lmfit", "hits_have_lattices")
+"""Checks without which a run's labels are not fit to teach."""
+
+
+def without_unfit(store: Store, keys: Sequence[str], exclusions: Exclusions) -> Exclusions:
+    """Exclude the runs whose labels did not pass their blocking checks as well, with the check's words as the reason.
+
+    Dagster holds back what follows in the same launch; a later launch would teach from what lies on disk.
+
+    Raises
+    ------
+    LabelError
+        No run is left, and at least one for this reason.
+
+    """
+    unfit = {key: why for key in keys if (why := _why_unfit(store, key))}
+    if unfit and set(keys) <= unfit.keys() | exclusions.runs.keys():
+        raise LabelError(
+            "no run's labels are fit to teach",
+            where="training_set",
+            found="; ".join(f"{key}: {why}" for key, why in unfit.items()),
+            remedy="peaknet diagnose KEY says why a run doesn't index.",
+        )
+    return Exclusions({**unfit, **exclusions.runs}, exclusions.frames)
+
+
+def _why_unfit(store: Store, key: str) -> str:
+    """Return what the failed blocking checks of a run's labels said; empty when they passed."""
+    record = read_recipe(labels_path(store, key)) or {}
+    failed = [c for c in record.get("checks", ()) if c["name"] in BLOCKING and not c["passed"]]
+    return "; ".join(f"{check['name']} failed: {check['description']}" for check in failed)
 
 
 def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:

@@ -32,7 +32,7 @@ from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.keys import parse_key
-from peaknet_pipeline.stages.labels import labels_path
+from peaknet_pipeline.stages.labels import labels_path, without_unfit
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import counting_bar, progress_bar
@@ -110,7 +110,9 @@ def training_set(
 
     def build(recipe: Recipe) -> StageResult:
         runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
-        made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
+        made = split_runs(
+            runs, params, exclusions=without_unfit(store, labelled, read_exclusions(exclusions))
+        )
         write_table(
             made.table, output, SPLIT, extra={"manifest": made.hash, **origin_of(recipe, manifest=made.hash)}
         )
