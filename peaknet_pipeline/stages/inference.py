@@ -24,13 +24,13 @@ from peaknet_pipeline.stages.finding import (
 )
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.models import inference_model, model_inputs
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
-from peaknet_pipeline.stages.teaching import student_path
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
 
@@ -39,6 +39,7 @@ from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
 class InferenceParams(Parameters):
     """How the network runs over a run."""
 
+    model: str = parameter("", meaning="registered model version; the champion without it")
     threshold: float | None = parameter(
         None, meaning="decision threshold; the model card's without it", ge=0, le=1
     )
@@ -85,13 +86,14 @@ def peaknet_path(store: Store, key: str) -> Path:
 
 
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
-    """Bragg peaks of a run by the student network, read, found and written as a stream; also as a CXI file for CrystFEL."""
+    """Bragg peaks of a run by the champion network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
     params = pipeline_parameters(store, "inference", InferenceParams, overrides)
+    folder = inference_model(store, params.model)
     output = peaknet_path(store, key)
 
     def build(recipe: Recipe) -> StageResult:
-        model = read_checkpoint(student_path(store, "all").parent)
+        model = read_checkpoint(folder)
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
             peaks, report = _stream(
@@ -105,17 +107,18 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 digest=recipe.digest(),
             )
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-            origin = {"model": _version(model), "recipe": recipe.digest(), "run": key}
+            origin = {"model": folder.name, "recipe": recipe.digest(), "run": key}
             write_table(peaks, output, PEAKS, extra=metadata | origin)
             write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run)
             n_frames = run.n_frames
         result = peak_result(
             output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
-        figures = {**result.figures, "model": _version(model), "limiting_stage": report.limiting_stage}
+        figures = {**result.figures, "model": folder.name, "limiting_stage": report.limiting_stage}
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
-    inputs = [student_path(store, "all"), statistics_path(store, key), context.path]
+    inputs = model_inputs(store, folder, named=bool(params.model))
+    inputs += [statistics_path(store, key), context.path]
     inputs += [*context.settings_files, *settings_inputs(store)]
     return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
 
@@ -179,8 +182,3 @@ def _source(context: RunContext) -> RunSource:
     return RunSource(
         context.path, context.geometry, context.experiment.data_path, Path(context.store.raw_root)
     )
-
-
-def _version(model: LoadedModel) -> str:
-    manifest = model.card.training_manifest
-    return f"{model.card.name}-{manifest[:8]}" if manifest else model.card.name

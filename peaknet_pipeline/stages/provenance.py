@@ -38,6 +38,11 @@ def code_version() -> str:
         return "uninstalled"
 
 
+def now() -> str:
+    """Return the present time, UTC, as 2026-01-31T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def digest_of(value: object) -> str:
     """Return a short hash of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -80,7 +85,7 @@ def write_recipe(
         "recipe": recipe.digest(),
         "content": file_digest(output),
         "seconds": round(seconds, 3),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": now(),
         "figures": dict(figures or {}),
     }
     write_json(recipe_path(output), record)

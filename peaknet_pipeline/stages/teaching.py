@@ -1,6 +1,7 @@
 """From labelled runs to a trained teacher and a distilled student."""
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,9 +12,8 @@ import numpy as np
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
-from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusions, split_runs
 from peaknet_pipeline.learn.checkpoint import (
-    LoadedModel,
+    CARD_FILE,
     ModelCard,
     package_version,
     read_checkpoint,
@@ -24,22 +24,27 @@ from peaknet_pipeline.learn.crops import Crop, ValidationPanel, panel_from_crop
 from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import build_model, count_parameters
 from peaknet_pipeline.learn.recipe import TrainParameters
+from peaknet_pipeline.learn.registry import register
 from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.models import newest_model, newest_path, write_newest
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import counting_bar, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, read_recipe
+from peaknet_pipeline.stages.provenance import Recipe, now, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, write_json, write_table
+from peaknet_pipeline.stages.training_set import manifest_file, read_manifest, training_set_path
+from peaknet_pipeline.tables import read_table, write_json
 from peaknet_pipeline.types import SPLIT, SplitTable
+
+TRAINING_MANIFEST = "training_manifest.json"
+"""What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""
 
 LEAST_RECALL = 0.2
 """Validation recall below which a network is worth nothing and stops the chain."""
@@ -72,60 +77,6 @@ class StudentParams(NetworkTraining):
     repeat_after: int | None = parameter(150, meaning="steps after which the same augmented crops come again")
 
 
-def training_set_path(store: Store, scope: str) -> Path:
-    """Return where the split lies."""
-    return store.table("training_set", scope)
-
-
-def manifest_file(store: Store) -> Path:
-    """Return where the training set's manifest lies."""
-    return store.file("training_set", "all", ".json")
-
-
-def model_path(store: Store, name: str) -> Path:
-    """Return the card of a model that the chain makes."""
-    return store.models / name / "card.json"
-
-
-def teacher_path(store: Store, scope: str) -> Path:
-    """Return the teacher's card."""
-    return model_path(store, "teacher")
-
-
-def student_path(store: Store, scope: str) -> Path:
-    """Return the student's card."""
-    return model_path(store, "student")
-
-
-def training_set(
-    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
-) -> StageResult:
-    """Which labelled runs train, validate and test: split by run, never by frame, with a manifest hash."""
-    params = pipeline_parameters(store, "training_set", SplitParams, overrides)
-    output = training_set_path(store, "all")
-    labelled = [key for key in keys if labels_path(store, key).is_file()]
-    exclusions = store.root / "exclusions.txt"
-
-    def build(recipe: Recipe) -> StageResult:
-        runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
-        made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
-        write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
-        write_json(manifest_file(store), made.manifest)
-        counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
-        figures: dict[str, Any] = {
-            "manifest": made.hash,
-            "labelled_runs": len(labelled),
-            "runs_without_labels": len(keys) - len(labelled),
-        }
-        for subset, row in counts.iterrows():
-            figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
-        return StageResult(output, figures, {"training_set": output}, checks=(_split_by_run(made.table),))
-
-    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store)]
-    inputs += [exclusions] if exclusions.is_file() else []
-    return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
-
-
 def peaknet_teacher(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
@@ -152,11 +103,11 @@ def peaknet_teacher(
 def peaknet_student(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
-    """The student network, distilled from the teacher's logits; what inference uses."""
+    """The student network, distilled from the teacher's logits, registered as a new version: the next challenger."""
     params = pipeline_parameters(store, "student", StudentParams, overrides)
 
     def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
-        teacher = read_checkpoint(store.models / "teacher")
+        teacher = read_checkpoint(newest_model(store, "teacher"))
         with progress_bar("distilling the student", unit="step") as bar:
             return distill_student(
                 build_model(named_scale(params.scale), seed=params.seed),
@@ -171,7 +122,7 @@ def peaknet_student(
                 progress=lambda p: bar(p.step, p.n_steps),
             )
 
-    inputs = [model_path(store, "teacher")]
+    inputs = [newest_path(store, "teacher")]
     return _train_stage(store, "peaknet_student", "student", params, train, inputs=inputs)
 
 
@@ -189,11 +140,6 @@ def device_of(params: NetworkTraining) -> str:
     return params.device
 
 
-def student_model(store: Store) -> LoadedModel:
-    """Read the student that the chain trained."""
-    return read_checkpoint(store.models / "student")
-
-
 def _train_stage(
     store: Store, stage: str, name: str, params: NetworkTraining, train: Any, *, inputs: Sequence[Path]
 ) -> StageResult:
@@ -202,13 +148,13 @@ def _train_stage(
         crops = cut_crops(store, table, params)
         validation = cut_validation(store, table, params)
         state = store.root / "store" / "training_state" / f"{name}-{recipe.digest()}"
+        started = time.perf_counter()
         result = train(crops, validation, state)
-        card = _card(store, name, params, result)
-        write_checkpoint(store.models / name, result.model, card=card)
+        folder = _register(store, name, params, result, recipe, seconds=time.perf_counter() - started)
         shutil.rmtree(state, ignore_errors=True)
-        return _train_result(store, name, params, result, n_crops=len(crops))
+        return _train_result(store, folder, result, n_crops=len(crops))
 
-    files = [training_set_path(store, "all"), *inputs, *settings_inputs(store)]
+    files = [training_set_path(store, "all"), manifest_file(store), *inputs, *settings_inputs(store)]
     return make_stage(stage, parameters=params.to_dict(), inputs=files, build=build)
 
 
@@ -254,26 +200,38 @@ def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[Cac
     return runs, frames
 
 
-def _card(store: Store, name: str, params: NetworkTraining, result: TrainResult) -> ModelCard:
-    record = read_recipe(training_set_path(store, "all")) or {}
-    return ModelCard(
-        name=name,
-        step=result.step,
-        threshold=result.threshold,
-        scores=result.scores.to_dict() if result.scores else {},
-        training_manifest=str(record.get("figures", {}).get("manifest", "")),
-        code_version=package_version(),
-        seed=params.seed,
-        training=params.to_dict(),
-        teacher="teacher" if name == "student" else "",
-    )
+def _register(
+    store: Store, role: str, params: NetworkTraining, result: TrainResult, recipe: Recipe, *, seconds: float
+) -> Path:
+    """Register a trained network: weights, configuration, card, recipe and the manifest of what taught it."""
+    manifest = read_manifest(store)
+
+    def write(folder: Path) -> None:
+        card = ModelCard(
+            name=folder.name,
+            step=result.step,
+            threshold=result.threshold,
+            scores=result.scores.to_dict() if result.scores else {},
+            training_manifest=str(manifest["hash"]),
+            code_version=package_version(),
+            seed=params.seed,
+            training=params.to_dict(),
+            teacher=newest_model(store, "teacher").name if role == "student" else "",
+            made=now(),
+        )
+        write_checkpoint(folder, result.model, card=card)
+        write_json(folder / TRAINING_MANIFEST, manifest)
+        write_recipe(folder / CARD_FILE, recipe, seconds=seconds, figures={"model": folder.name})
+
+    folder = register(store.models, role, write)
+    write_newest(store, role, folder)
+    return folder
 
 
-def _train_result(
-    store: Store, name: str, params: NetworkTraining, result: TrainResult, *, n_crops: int
-) -> StageResult:
+def _train_result(store: Store, folder: Path, result: TrainResult, *, n_crops: int) -> StageResult:
     scores = result.scores.to_dict() if result.scores else {}
     figures: dict[str, Any] = {
+        "model": folder.name,
         "parameters": count_parameters(result.model.config)["total"],
         "steps": result.step,
         "crops": n_crops,
@@ -291,10 +249,6 @@ def _train_result(
         recall >= LEAST_RECALL,
         f"validation recall {recall:.2f}, at least {LEAST_RECALL}",
     )
-    plots = {"learning_curves": plot_losses(result.history, title=name)}
-    return StageResult(model_path(store, name), figures, plots=plots, checks=(check,))
-
-
-def _split_by_run(table: SplitTable) -> Check:
-    subsets = table.groupby("run")["subset"].nunique()
-    return Check("split_by_run", bool((subsets == 1).all()), f"{len(subsets)} runs, each in one subset")
+    plots = {"learning_curves": plot_losses(result.history, title=folder.name)}
+    role = folder.name.rpartition("-v")[0]
+    return StageResult(newest_path(store, role), figures, plots=plots, checks=(check,))

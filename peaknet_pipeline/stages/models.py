@@ -1,0 +1,65 @@
+"""Which registered model is whose: the newest of each role, the champion, and the one that inference uses."""
+
+import json
+from pathlib import Path
+
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from peaknet_pipeline.learn.registry import (
+    POINTER_FILE,
+    champion,
+    model_folder,
+    promote,
+    register_shipped,
+)
+from peaknet_pipeline.stages.provenance import file_digest
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import write_json
+
+
+def newest_path(store: Store, role: str) -> Path:
+    """Return the file that names the newest model of a role, teacher or student."""
+    return store.file(f"peaknet_{role}", "all", ".json")
+
+
+def write_newest(store: Store, role: str, folder: Path) -> None:
+    """Record a registered model as the newest of its role."""
+    record = {"model": folder.name, "weights": file_digest(folder / WEIGHTS_FILE)}
+    write_json(newest_path(store, role), record)
+
+
+def newest_model(store: Store, role: str) -> Path:
+    """Return the folder of the newest model of a role.
+
+    Raises
+    ------
+    ModelError
+        None was trained yet, or the record is damaged.
+
+    """
+    path = newest_path(store, role)
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"no {role} was trained yet", where=path, remedy=f"Materialize peaknet_{role} first."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"not a readable model record ({error})", where=path) from error
+    return model_folder(store.models, str(name))
+
+
+def present_champion(store: Store) -> Path:
+    """Return the champion's folder; before the first comparison it is the network that comes with the package."""
+    return champion(store.models) or promote(store.models, register_shipped(store.models).name)
+
+
+def inference_model(store: Store, name: str = "") -> Path:
+    """Return the folder of the model to find peaks with: the named version, else the champion."""
+    return model_folder(store.models, name) if name else present_champion(store)
+
+
+def model_inputs(store: Store, folder: Path, *, named: bool) -> list[Path]:
+    """Return the files whose change makes what the model found stale; unless it was named, the champion's pointer too."""
+    files = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]
+    return files if named else [store.models / POINTER_FILE, *files]
