@@ -1,0 +1,18 @@
+"""Benchmarks."""
+
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import SETTINGS, figures
+
+
+@click.command()
+@click.argument("name")
+@SETTINGS
+@figures
+def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
+    """Run benchmark NAME (finder, fit, index, model, simulate, stream); settings are its arguments."""
+    from peaknet_pipeline.bench import registry
+
+    return registry.run(name, settings)

@@ -1,0 +1,74 @@
+"""Options that several commands share, and the printing of figures."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+DATA = click.option(
+    "--data", type=PATH, default=Path("data"), envvar="PEAKNET_DATA", show_default=True, help="Data root."
+)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line."
+)
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
+)
+
+
+def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """Make a command that returns figures print them, as lines or, with ``--json``, as one object."""
+
+    @JSON
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> None:
+        result = command(*args, **kwargs)
+        if as_json:
+            click.echo(json.dumps(result, sort_keys=True, default=str))
+            return
+        for line in figure_lines(result):
+            click.echo(line)
+
+    return wrapped
+
+
+def figure_lines(figures: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
+    """Lay figures out for a terminal: a line each, groups of figures indented below their name, rows as a table."""
+    labels = {name: str(name).replace("_", " ") for name in figures}
+    width = max((len(label) for label in labels.values()), default=0)
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{labels[name]}"
+            yield from figure_lines(value, indent=f"{indent}  ")
+        elif _are_rows(value):
+            yield f"{indent}{labels[name]}"
+            yield from (f"{indent}  {line}" for line in _table(value))
+        else:
+            yield f"{indent}{labels[name]:<{width}}  {value}"
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    flat = [_flatten(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    cells = [names, *([str(row.get(name, "")) for name in names] for row in flat)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells]
+
+
+def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        label = str(name).replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= {f"{label} {inner}": figure for inner, figure in _flatten(value).items()}
+        else:
+            flat[label] = value
+    return flat

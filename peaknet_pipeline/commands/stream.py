@@ -1,0 +1,74 @@
+"""Peaks of a run that is being taken."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+
+
+@click.command()
+@click.argument("source")
+@click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+@click.option(
+    "--finder",
+    type=click.Choice(["peaknet", "peakfinder8"]),
+    default="peaknet",
+    show_default=True,
+    help="Neural or classical.",
+)
+@click.option("--model", type=PATH, help="Model folder; the shipped weights without it.")
+@click.option("--mask", type=PATH, help="Extra mask file.")
+@click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
+@SETTINGS
+@click.option("--out", type=PATH, help="Peak table to write (Parquet).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Serve /metrics for Prometheus here; 0: any port."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Interface to serve on.")
+@figures
+def stream(
+    source: str,
+    geometry: Path,
+    finder: str,
+    model: Path | None,
+    mask: Path | None,
+    cell: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    port: int | None,
+    host: str,
+) -> dict[str, Any]:
+    """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind."""
+    from peaknet_pipeline.stages.live import stream_command
+
+    told = 0.0
+
+    def report(now: Any, address: str | None) -> None:
+        nonlocal told
+        if time.monotonic() - told < 1.0:
+            return
+        if not told and address:
+            click.echo(f"figures at {address}/metrics", err=True)
+        told = time.monotonic()
+        click.echo(
+            f"{now.frames} frames, hit rate {now.hit_rate:.1%} ({now.hits} / {now.frames}), "
+            f"indexed {now.indexed} / {now.hits} hits, {now.frames_per_second:.1f} frames/s, "
+            f"latency p50 {now.latency_p50_s:.3f} s, p99 {now.latency_p99_s:.3f} s",
+            err=True,
+        )
+
+    return stream_command(
+        source,
+        geometry=geometry,
+        finder=finder,
+        model=model,
+        mask=mask,
+        cell=cell,
+        settings=settings,
+        out=out,
+        serve=None if port is None else (host, port),
+        report=report,
+    )

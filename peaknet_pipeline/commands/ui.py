@@ -1,0 +1,22 @@
+"""Dagster's web server on the data root."""
+
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import DATA
+
+
+@click.command()
+@DATA
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
+def ui(data: Path, host: str, port: int) -> None:
+    """Open the Dagster web server (and daemon) on the data root's instance."""
+    from peaknet_pipeline.orchestration.instance import serve_ui
+    from peaknet_pipeline.stages.store import Store
+
+    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
+    serve_ui(Store(data), host=host, port=port)
