@@ -10,6 +10,7 @@ from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
+from peaknet_pipeline.commands.models import models
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
@@ -21,6 +22,7 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui),
     "Runs of an experiment": (register, runs),
+    "Networks": (models,),
     "One run at a time, without Dagster": (find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }

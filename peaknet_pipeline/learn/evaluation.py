@@ -65,9 +65,7 @@ class Evaluation:
         return YieldCount(self.indexed, self.frames)
 
 
-def write_evaluation(
-    folder: Path, *, runs: Sequence[str], count: YieldCount, made: str
-) -> Evaluation:
+def write_evaluation(folder: Path, *, runs: Sequence[str], count: YieldCount, made: str) -> Evaluation:
     """Record a model's yield beside it, in place of the one measured before."""
     evaluation = Evaluation(tuple(runs), count.indexed, count.frames, made)
     write_json(folder / EVALUATION_FILE, asdict(evaluation))
@@ -88,10 +86,12 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Evaluation(tuple(values["runs"]), int(values["indexed"]), int(values["frames"]), str(values["made"]))
+        return Evaluation(
+            tuple(values["runs"]), int(values["indexed"]), int(values["frames"]), str(values["made"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"not a readable evaluation ({error})", where=path, remedy="Delete it and compare the models again."
+            f"not a readable evaluation ({error})",
+            where=path,
+            remedy="Delete it and compare the models again.",
         ) from error
-
-

@@ -32,14 +32,13 @@ from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
 from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, PeakTable
+from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
 
 
 @dataclass(frozen=True)
 class InferenceParams(Parameters):
     """How the network runs over a run."""
 
-    model: str = parameter("", meaning="registered model version; the champion without it")
     threshold: float | None = parameter(
         None, meaning="decision threshold; the model card's without it", ge=0, le=1
     )
@@ -80,6 +79,13 @@ class InferenceParams(Parameters):
         )
 
 
+@dataclass(frozen=True)
+class RunInferenceParams(InferenceParams):
+    """How the network runs over a run of the chain, and which one."""
+
+    model: str = parameter("", meaning="registered model version; the champion without it")
+
+
 def peaknet_path(store: Store, key: str) -> Path:
     """Return where a run's neural peaks lie."""
     return peaks_path(store, key, "peaknet")
@@ -88,7 +94,7 @@ def peaknet_path(store: Store, key: str) -> Path:
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Bragg peaks of a run by the champion network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
-    params = pipeline_parameters(store, "inference", InferenceParams, overrides)
+    params = pipeline_parameters(store, "inference", RunInferenceParams, overrides)
     folder = inference_model(store, params.model)
     output = peaknet_path(store, key)
 
@@ -155,6 +161,14 @@ def load_model(folder: Path | None) -> LoadedModel:
     return load_shipped() if folder is None else read_checkpoint(folder)
 
 
+def engine_recipe(
+    model: LoadedModel, params: InferenceParams, *, geometry: Geometry, bad_pixels: BoolArray
+) -> EngineRecipe:
+    """Say how the engine of a model is made for one detector and mask."""
+    decode, engine, _ = params.parts()
+    return EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine)
+
+
 def _stream(
     source: RunSource,
     run: Run,
@@ -166,15 +180,14 @@ def _stream(
     folder: Path,
     digest: str,
 ) -> tuple[PeakTable, StreamReport]:
-    decode, engine_params, stream_params = params.parts()
     geometry = geometry_of(run)
-    recipe = EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine_params)
+    recipe = engine_recipe(model, params, geometry=geometry, bad_pixels=bad_pixels)
     if params.stream == "ray":
         peaks, report = stream_on_ray(
             source, recipe, params.ray(), folder=folder, digest=digest, progress=progress
         )
     else:
-        peaks, report = stream_locally(source, recipe, stream_params, progress=progress)
+        peaks, report = stream_locally(source, recipe, params.parts()[2], progress=progress)
     return add_resolution(peaks, geometry, run.photon_energy_ev), report
 
 

@@ -5,25 +5,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from peaknet_pipeline.labels.rasterize import RasterParams
+from peaknet_pipeline.labels.split import CLASSICAL, PEAKNET
 from peaknet_pipeline.metrics import MetricParams, hit_frames
 from peaknet_pipeline.peaks.fit import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
-from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.label_quality import judge_label_run
 from peaknet_pipeline.stages.labelling import LabelRun, label_frames
-from peaknet_pipeline.stages.lattices import index_path, reflections_path
+from peaknet_pipeline.stages.lattices import (
+    MAX_FALSE_RATE,
+    ControlRecord,
+    index_path,
+    read_control,
+    reflections_path,
+)
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, write_table
-from peaknet_pipeline.types import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Geometry
+from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
+from peaknet_pipeline.types import (
+    CURATION,
+    FITS,
+    FRAME_MATCHES,
+    MATCHES,
+    PEAKS,
+    REFLECTIONS,
+    Geometry,
+    PeakTable,
+    ReflectionTable,
+)
+
+GATES = ("agrees_with_lmfit", "hits_have_lattices", "lattices_hold")
+"""Checks of label files; a file that failed one teaches nothing, now or later."""
 
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
@@ -34,45 +56,120 @@ def labels_path(store: Store, key: str) -> Path:
     return store.file("peak_labels", key, ".h5")
 
 
+def curated_labels_path(store: Store, key: str) -> Path:
+    """Return where the label maps of a run's curated frames lie."""
+    return store.file("curated_labels", key, ".h5")
+
+
 def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Pixel labels without a person: found and predicted peaks matched, fitted, and stamped where both agree."""
     context = read_context(store, key)
-    match = context.experiment.parameters("match", MatchParams, overrides)
-    fit = context.experiment.parameters("fit", FitParams)
-    raster = context.experiment.parameters("labels", RasterParams)
+    params = _parameters(context, overrides)
     output = labels_path(store, key)
 
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, "classical"), PEAKS)
         reflections = read_table(reflections_path(store, key, "classical"), REFLECTIONS)
-        selected = peaks["frame"].nunique()
-        with open_raw(context) as run, counting_bar(f"labels {key}", selected) as advance:
-            labelled = label_frames(
-                frame_reader(run),
-                peaks,
-                reflections,
-                output,
-                bad_pixels=read_bad_pixels(store, key),
-                adu_per_photon=gains(context.geometry),
-                saturation_adu=context.geometry.flag_more_than,
-                match=match,
-                fit=fit,
-                raster=raster,
-                provenance={"run": key, "recipe": recipe.digest()},
-                progress=advance,
-            )
+        origin = {"run": key, "recipe": recipe.digest(), "labels": CLASSICAL}
+        labelled = _label(context, peaks, reflections, output, params, origin)
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
-        return _result(store, key, labelled, n_hits=len(hit_frames(peaks, min_peaks=min_peaks)))
+        n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
+        verdict = judge_label_run(labelled.frame_matches, n_hits=n_hits)
+        check = Check("hits_have_lattices", verdict.passed, verdict.message)
+        return _result(store, "peak_labels", key, output, labelled, check)
 
-    inputs = [
-        peaks_path(store, key, "classical"),
-        index_path(store, key, "classical"),
-        statistics_path(store, key),
-        context.path,
-        *context.settings_files,
-    ]
-    parameters = {"match": match.to_dict(), "fit": fit.to_dict(), "labels": raster.to_dict()}
-    return make_stage("peak_labels", parameters=parameters, inputs=inputs, build=build)
+    inputs = _inputs(context, "classical")
+    return make_stage("peak_labels", parameters=_plain(params), inputs=inputs, build=build)
+
+
+def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Labels of the candidates whose neural peaks index: the same matching, fits and limits, from the network's lattices."""
+    context = read_context(store, key)
+    params = _parameters(context, overrides)
+    output = curated_labels_path(store, key)
+
+    def build(recipe: Recipe) -> StageResult:
+        frames = read_table(curation_path(store, key), CURATION)["frame"]
+        path = peaks_path(store, key, "peaknet")
+        peaks, reflections = (
+            _of_frames(read_table(source, schema), frames)
+            for source, schema in ((path, PEAKS), (reflections_path(store, key, "peaknet"), REFLECTIONS))
+        )
+        origin = {"run": key, "recipe": recipe.digest(), "labels": PEAKNET}
+        origin["model"] = read_table_metadata(path).get("model", "")
+        labelled = _label(context, peaks, reflections, output, params, origin)
+        check = _lattices_hold(read_control(store, key, "peaknet"))
+        return _result(store, "curated_labels", key, output, labelled, check)
+
+    inputs = [*_inputs(context, "peaknet"), curation_path(store, key)]
+    return make_stage("curated_labels", parameters=_plain(params), inputs=inputs, build=build)
+
+
+def label_problems(path: Path) -> str:
+    """Return why a label file may not teach: the gates that it failed when it was made; empty if it may."""
+    failed: dict[str, str] = (read_recipe(path) or {}).get("failed_checks", {})
+    return "; ".join(f"{name}: {why}" for name, why in failed.items() if name in GATES)
+
+
+def _parameters(
+    context: RunContext, overrides: Mapping[str, Any] | None
+) -> tuple[MatchParams, FitParams, RasterParams]:
+    experiment = context.experiment
+    return (
+        experiment.parameters("match", MatchParams, overrides),
+        experiment.parameters("fit", FitParams),
+        experiment.parameters("labels", RasterParams),
+    )
+
+
+def _plain(params: tuple[MatchParams, FitParams, RasterParams]) -> dict[str, Any]:
+    return dict(zip(("match", "fit", "labels"), (part.to_dict() for part in params), strict=True))
+
+
+def _inputs(context: RunContext, finder: str) -> list[Path]:
+    store, key = context.store, str(context.key)
+    made = [peaks_path(store, key, finder), index_path(store, key, finder), statistics_path(store, key)]
+    return [*made, context.path, *context.settings_files]
+
+
+def _of_frames(table: pd.DataFrame, frames: "pd.Series[int]") -> pd.DataFrame:
+    return table[table["frame"].isin(frames)].reset_index(drop=True)
+
+
+def _label(
+    context: RunContext,
+    peaks: PeakTable,
+    reflections: ReflectionTable,
+    output: Path,
+    params: tuple[MatchParams, FitParams, RasterParams],
+    origin: Mapping[str, str],
+) -> LabelRun:
+    match, fit, raster = params
+    key = str(context.key)
+    with open_raw(context) as run, counting_bar(f"labels {key}", peaks["frame"].nunique()) as advance:
+        return label_frames(
+            frame_reader(run),
+            peaks,
+            reflections,
+            output,
+            bad_pixels=read_bad_pixels(context.store, key),
+            adu_per_photon=gains(context.geometry),
+            saturation_adu=context.geometry.flag_more_than,
+            match=match,
+            fit=fit,
+            raster=raster,
+            provenance=origin,
+            progress=advance,
+        )
+
+
+def _lattices_hold(control: ControlRecord) -> Check:
+    """Check that the lattices behind neural labels are real: the run's scrambled hits do not index."""
+    rate = control.n_indexed / max(control.n_scrambled, 1)
+    told = (
+        f"{control.n_indexed} of {control.n_scrambled} scrambled hits index; at most {MAX_FALSE_RATE:.1%} may"
+    )
+    return Check("lattices_hold", rate <= MAX_FALSE_RATE, told)
 
 
 def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -80,12 +177,10 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
 
 
-def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int) -> StageResult:
-    tables = {
-        "fits": store.table("peak_labels/fits", key),
-        "matches": store.table("peak_labels/matches", key),
-        "frame_matches": store.table("peak_labels/frame_matches", key),
-    }
+def _result(
+    store: Store, stage: str, key: str, output: Path, labelled: LabelRun, check: Check
+) -> StageResult:
+    tables = {name: store.table(f"{stage}/{name}", key) for name in ("fits", "matches", "frame_matches")}
     for name, schema in (("fits", FITS), ("matches", MATCHES), ("frame_matches", FRAME_MATCHES)):
         write_table(getattr(labelled, name), tables[name], schema)
     figures: dict[str, Any] = {
@@ -96,14 +191,10 @@ def _result(store: Store, key: str, labelled: LabelRun, *, n_hits: int) -> Stage
     agreement = labelled.audit.agreement if labelled.audit is not None else None
     if agreement is not None:
         figures["agreement_with_lmfit"] = agreement
-    verdict = judge_label_run(labelled.frame_matches, n_hits=n_hits)
     passed = agreement is None or agreement >= LEAST_AGREEMENT
     told = (
         "nothing was fitted" if agreement is None else f"{agreement:.1%} of the sampled fits agree with lmfit"
     )
     plots = plot_labels(labelled.fits, title=key)
-    checks = (
-        Check("agrees_with_lmfit", passed, told),
-        Check("hits_have_lattices", verdict.passed, verdict.message),
-    )
-    return StageResult(labels_path(store, key), figures, tables, {"fits": plots}, checks)
+    checks = (Check("agrees_with_lmfit", passed, told), check)
+    return StageResult(output, figures, tables, {"fits": plots}, checks)

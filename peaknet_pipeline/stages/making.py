@@ -16,10 +16,13 @@ CODE: dict[str, str] = {
     "finder_scan": "1",
     "classical_index": "1",
     "peak_labels": "1",
-    "training_set": "1",
-    "peaknet_teacher": "1",
-    "peaknet_student": "1",
-    "peaknet_peaks": "1",
+    "curation": "1",
+    "curated_labels": "1",
+    "training_set": "2",
+    "peaknet_teacher": "2",
+    "peaknet_student": "2",
+    "champion": "1",
+    "peaknet_peaks": "2",
     "peaknet_index": "1",
     "run_metrics": "1",
     "experiment_summary": "2",
@@ -41,7 +44,9 @@ def make_stage(
     for name, png in result.plots.items():
         with replace_atomically(plot_path(result.output, name)) as temporary:
             temporary.write_bytes(png)
-    write_recipe(result.output, recipe, seconds=time.perf_counter() - start, figures=result.figures)
+    failed = {check.name: check.description for check in result.checks if not check.passed}
+    seconds = time.perf_counter() - start
+    write_recipe(result.output, recipe, seconds=seconds, figures=result.figures, failed_checks=failed)
     return StageResult(
         result.output,
         result.figures,

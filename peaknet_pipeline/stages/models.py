@@ -1,16 +1,20 @@
 """Which registered model is whose: the newest of each role, the champion, and the one that inference uses."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from peaknet_pipeline.learn.registry import (
     POINTER_FILE,
+    ModelEntry,
     champion,
     model_folder,
     promote,
     register_shipped,
+    roll_back,
 )
 from peaknet_pipeline.stages.provenance import file_digest
 from peaknet_pipeline.stages.store import Store
@@ -63,3 +67,53 @@ def model_inputs(store: Store, folder: Path, *, named: bool) -> list[Path]:
     """Return the files whose change makes what the model found stale; unless it was named, the champion's pointer too."""
     files = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]
     return files if named else [store.models / POINTER_FILE, *files]
+
+
+def use_model(store: Store, name: str) -> dict[str, Any]:
+    """Make a registered model the champion; return what a command tells."""
+    before = champion(store.models)
+    return _told(promote(store.models, name), before)
+
+
+def roll_back_champion(store: Store) -> dict[str, Any]:
+    """Make the earlier champion the champion again; return what a command tells."""
+    before = champion(store.models)
+    return _told(roll_back(store.models), before)
+
+
+def _told(now: Path, before: Path | None) -> dict[str, Any]:
+    return {
+        "champion": now.name,
+        "before": before.name if before else "none",
+        "next": "runs inferred with another model keep it in their tables until infer_run is backfilled over them",
+    }
+
+
+def format_models(entries: Sequence[ModelEntry]) -> str:
+    """Return the models as a table for a terminal."""
+    heads = ("", "version", "made", "yield on the validation runs", "F1", "threshold", "teacher", "code")
+    rows = [heads, *(_format_entry(entry) for entry in entries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return (
+        "\n".join(lines) if entries else "no models yet: run the job improve_model, or materialize champion"
+    )
+
+
+def _format_entry(entry: ModelEntry) -> tuple[str, ...]:
+    counts = "not measured"
+    if entry.evaluation is not None:
+        count = entry.evaluation.count
+        counts = f"{count.indexed}/{count.frames} = {count.value:.1%} of {', '.join(entry.evaluation.runs)}"
+    return (
+        "*" if entry.is_champion else "",
+        entry.name,
+        entry.made or "with the package",
+        counts,
+        f"{entry.f1:.3f}" if entry.f1 is not None else "–",
+        f"{entry.threshold:.2f}",
+        entry.parent or "–",
+        entry.code_version,
+    )

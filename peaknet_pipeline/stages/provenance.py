@@ -73,9 +73,14 @@ def make_recipe(stage: str, *, code: str, parameters: Mapping[str, Any], inputs:
 
 
 def write_recipe(
-    output: Path, recipe: Recipe, *, seconds: float, figures: Mapping[str, Any] | None = None
+    output: Path,
+    recipe: Recipe,
+    *,
+    seconds: float,
+    figures: Mapping[str, Any] | None = None,
+    failed_checks: Mapping[str, str] | None = None,
 ) -> None:
-    """Record how ``output`` was made."""
+    """Record how ``output`` was made, and which checks it failed for what reason."""
     record = {
         "stage": recipe.stage,
         "code": recipe.code,
@@ -87,6 +92,7 @@ def write_recipe(
         "seconds": round(seconds, 3),
         "made": now(),
         "figures": dict(figures or {}),
+        "failed_checks": dict(failed_checks or {}),
     }
     write_json(recipe_path(output), record)
 

@@ -13,9 +13,9 @@ from peaknet_pipeline.stages.ingest import statistics_path
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import plot_path
+from peaknet_pipeline.stages.models import newest_path
 from peaknet_pipeline.stages.provenance import code_version, read_recipe
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.teaching import model_path
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, Float64Array, Geometry, PeakTable, Scores
 
@@ -58,13 +58,13 @@ def write_experiment_report(
 
 
 def _models(store: Store) -> Section:
-    names = [name for name in ("teacher", "student") if model_path(store, name).is_file()]
+    names = [name for name in ("teacher", "student") if newest_path(store, name).is_file()]
     tables = [
-        facts_table((read_recipe(model_path(store, name)) or {}).get("figures", {}), caption=name)
+        facts_table((read_recipe(newest_path(store, name)) or {}).get("figures", {}), caption=name)
         for name in names
     ]
     plots = (
-        (plot_path(model_path(store, n), "learning_curves"), f"Learning curve of the {n}") for n in names
+        (plot_path(newest_path(store, n), "learning_curves"), f"Learning curve of the {n}") for n in names
     )
     return Section("Networks", (), tuple(tables), tuple(_figures(plots)))
 

@@ -19,7 +19,7 @@ from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, 
 from peaknet_pipeline.stages.reporting import write_experiment_report
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.teaching import training_set_path
+from peaknet_pipeline.stages.training_set import training_set_path
 from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 

@@ -12,6 +12,7 @@ import numpy as np
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
+from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.learn.checkpoint import (
     CARD_FILE,
     ModelCard,
@@ -31,7 +32,7 @@ from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.labels import labels_path
+from peaknet_pipeline.stages.labels import curated_labels_path, labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import newest_model, newest_path, write_newest
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
@@ -182,14 +183,15 @@ def cut_validation(store: Store, table: SplitTable, params: NetworkTraining) -> 
 def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[CachedRun], list[Any]]:
     rows = table[table["subset"] == subset]
     runs, frames = [], []
-    for key, part in rows.groupby("run", sort=True):
+    for (key, labels), part in rows.groupby(["run", "labels"], sort=True):
         context = read_context(store, str(key))
+        path = labels_path(store, str(key)) if labels == CLASSICAL else curated_labels_path(store, str(key))
         bad_pixels = read_bad_pixels(store, str(key))
         with open_raw(context) as run, counting_bar(f"packing {key}", len(part)) as count:
             runs.append(
                 cache_run(
                     str(key),
-                    labels_path(store, str(key)),
+                    path,
                     frame_reader(run),
                     bad_pixels=bad_pixels,
                     cache_root=store.root / "store" / "cache",

@@ -2,20 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.errors import LabelError
-from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusions, split_runs
+from peaknet_pipeline.errors import LabelError, ParameterError
+from peaknet_pipeline.labels.curate import REASONS, pick_candidates
+from peaknet_pipeline.labels.exclusions import read_exclusions
+from peaknet_pipeline.labels.split import (
+    PEAKNET,
+    SUBSETS,
+    LabelledRun,
+    SplitParams,
+    TrainingSet,
+    split_runs,
+)
+from peaknet_pipeline.params import parameter
+from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.keys import parse_key
-from peaknet_pipeline.stages.labels import labels_path
+from peaknet_pipeline.stages.labels import curated_labels_path, label_problems, labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import write_json, write_table
-from peaknet_pipeline.types import SPLIT, SplitTable
+from peaknet_pipeline.tables import read_table, write_json, write_table
+from peaknet_pipeline.types import CURATION, SPLIT, SplitTable
 
 
 def training_set_path(store: Store, scope: str) -> Path:
@@ -42,38 +54,120 @@ def read_manifest(store: Store) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LabelError(
-            f"no readable training set manifest ({error})", where=path, remedy="Materialize training_set first."
+            f"no readable training set manifest ({error})",
+            where=path,
+            remedy="Materialize training_set first.",
         ) from error
     return dict(manifest)
+
+
+@dataclass(frozen=True)
+class TrainingSetParams(SplitParams):
+    """How labelled runs are divided, and which curated frames join them."""
+
+    curated_reasons: tuple[str, ...] = parameter(
+        REASONS, meaning="reasons for which curated frames are added"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that every reason is one that curation gives."""
+        super().__post_init__()
+        unknown = sorted(set(self.curated_reasons) - set(REASONS))
+        if unknown:
+            raise ParameterError(
+                "not a reason of curation",
+                where="TrainingSetParams.curated_reasons",
+                expected=f"some of {', '.join(REASONS)}",
+                found=unknown,
+            )
+
+
+def exclusions_path(store: Store) -> Path:
+    """Return where a user lists runs and frames that must not teach."""
+    return store.root / "exclusions.txt"
 
 
 def training_set(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
-    """Which labelled runs train, validate and test: split by run, never by frame, with a manifest hash."""
-    params = pipeline_parameters(store, "training_set", SplitParams, overrides)
+    """Which labelled runs train, validate and test: split by run, never by frame, curated frames added, with a manifest."""
+    params = pipeline_parameters(store, "training_set", TrainingSetParams, overrides)
     output = training_set_path(store, "all")
     labelled = [key for key in keys if labels_path(store, key).is_file()]
-    exclusions = store.root / "exclusions.txt"
+    refused = {key: why for key in labelled if (why := label_problems(labels_path(store, key)))}
 
     def build(recipe: Recipe) -> StageResult:
-        runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
-        made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
+        runs = [_labelled_run(store, key, params) for key in labelled if key not in refused]
+        made = split_runs(
+            runs,
+            params,
+            exclusions=read_exclusions(exclusions_path(store)),
+            refused=refused,
+            before=_subsets_before(store, params),
+        )
         write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
         write_json(manifest_file(store), made.manifest)
-        counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
-        figures: dict[str, Any] = {
-            "manifest": made.hash,
-            "labelled_runs": len(labelled),
-            "runs_without_labels": len(keys) - len(labelled),
-        }
-        for subset, row in counts.iterrows():
-            figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
-        return StageResult(output, figures, {"training_set": output}, checks=(_split_by_run(made.table),))
+        figures = _figures(made) | {"runs_without_labels": len(keys) - len(labelled)}
+        checks = (_split_by_run(made.table), _exclusions_apply(made))
+        return StageResult(output, figures, {"training_set": output}, checks=checks)
 
-    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store)]
-    inputs += [exclusions] if exclusions.is_file() else []
-    return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
+    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store), exclusions_path(store)]
+    inputs += [f(store, key) for key in labelled for f in (curated_labels_path, curation_path)]
+    return make_stage(
+        "training_set",
+        parameters=params.to_dict(),
+        inputs=[path for path in inputs if path.is_file()],
+        build=build,
+    )
+
+
+def _labelled_run(store: Store, key: str, params: TrainingSetParams) -> LabelledRun:
+    """Gather a run's labels; those of its curated frames too, unless they failed a gate."""
+    run = LabelledRun(parse_key(key).experiment, key, labels_path(store, key))
+    curated = curated_labels_path(store, key)
+    if not curated.is_file() or not curation_path(store, key).is_file() or label_problems(curated):
+        return run
+    table = read_table(curation_path(store, key), CURATION)
+    return replace(run, curated=curated, candidates=pick_candidates(table, params.curated_reasons))
+
+
+def _subsets_before(store: Store, params: SplitParams) -> dict[str, str]:
+    """Return the runs' subsets in the training set before, unless its division had other settings."""
+    if not manifest_file(store).is_file():
+        return {}
+    manifest = read_manifest(store)
+    own, theirs = params.to_dict(), manifest.get("parameters", {})
+    if any(theirs.get(name) != own[name] for name in ("validate_fraction", "test_fraction", "seed")):
+        return {}
+    subsets = {run: str(entry["subset"]) for run, entry in manifest["runs"].items()}
+    return {run: subset for run, subset in subsets.items() if subset in SUBSETS}
+
+
+def _figures(made: TrainingSet) -> dict[str, Any]:
+    manifest: Mapping[str, Any] = made.manifest
+    excluded = [f"{run} ({why or 'no reason given'})" for run, why in manifest["excluded_runs"].items()]
+    excluded += [
+        f"{run} {first}-{last} ({why or 'no reason given'})"
+        for run, ranges in manifest["excluded_frames"].items()
+        for first, last, why in ranges
+    ]
+    figures: dict[str, Any] = {
+        "manifest": made.hash,
+        "labelled_runs": len(manifest["runs"]),
+        "refused_runs": "; ".join(f"{run}: {why}" for run, why in manifest["refused_runs"].items()) or "none",
+        "excluded": "; ".join(excluded) or "none",
+        "curated_frames": int((made.table["labels"] == PEAKNET).sum()),
+    }
+    for subset, rows in made.table.groupby("subset"):
+        figures |= {f"{subset}_frames": len(rows), f"{subset}_peaks": int(rows["n_peaks"].sum())}
+    return figures
+
+
+def _exclusions_apply(made: TrainingSet) -> Check:
+    """Check that every run that a user excluded is a run with labels; a slip of the pen excludes nothing."""
+    unknown: list[str] = list(made.manifest["exclusions_without_run"])  # type: ignore[call-overload]
+    told = f"no labelled run {', '.join(unknown)}" if unknown else "every excluded run is a labelled one"
+    return Check("exclusions_apply", not unknown, told)
 
 
 def _split_by_run(table: SplitTable) -> Check:

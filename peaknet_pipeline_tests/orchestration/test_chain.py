@@ -20,7 +20,8 @@ def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
     assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY, "finder_scan"}
     graph = fresh.defs.resolve_asset_graph()
     assert graph.get(dg.AssetKey("training_set")).parent_keys == {dg.AssetKey("peak_labels")}
-    assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
+    assert dg.AssetKey("champion") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
+    assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("champion")).parent_keys
 
 
 def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made):
