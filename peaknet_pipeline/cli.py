@@ -16,12 +16,13 @@ from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
 from peaknet_pipeline.commands.stream import stream
+from peaknet_pipeline.commands.trace import trace
 from peaknet_pipeline.commands.ui import ui
 from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui),
-    "Runs of an experiment": (register, runs),
+    "Runs of an experiment": (register, runs, trace),
     "Networks": (models,),
     "One run at a time, without Dagster": (find, index, stream),
     "Simulation and measurement": (simulate, bench),

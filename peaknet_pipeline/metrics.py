@@ -138,6 +138,17 @@ class MetricParams(TruthParams):
     min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
 
 
+BEYOND = 0.05
+"""Share of the peaks that lie beyond the resolution that is told of a run."""
+
+
+def reached_resolution(peaks: PeakTable, lattices: IndexTable) -> float:
+    """Return the d, Å, beyond which 5 % of the peaks in indexed frames lie; NaN without any."""
+    inv_d = peaks.loc[peaks["frame"].isin(lattices["frame"]), "inv_d"].to_numpy(np.float64)
+    known = inv_d[np.isfinite(inv_d) & (inv_d > 0)]
+    return float(1.0 / np.quantile(known, 1.0 - BEYOND)) if known.size else math.nan
+
+
 SNR_BANDS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0, math.inf)
 """Edges of the bands of expected SNR."""
 
@@ -275,6 +286,7 @@ class RunContext:
     false_indexed: int = 0
     scrambled: int = 0
     model: str = ""
+    label_manifest: str = ""
     parameters: str = ""
     code_version: str = ""
 
@@ -315,11 +327,14 @@ def score_run(
         "false_index_rate": Rate(context.false_indexed, context.scrambled).value,
         "scrambled": context.scrambled,
         "peaks": len(peaks),
+        "mean_peaks": len(peaks) / max(rates.frames, 1),
+        "resolution": reached_resolution(peaks, lattices),
         "precision": truth.precision.value if truth else math.nan,
         "recall": truth.recall.value if truth else math.nan,
         "frames_per_second": context.frames_per_second,
         "residual": _median(lattices["residual"].to_numpy(np.float64)),
         "model": context.model,
+        "label_manifest": context.label_manifest,
         "parameters": context.parameters,
         "code_version": context.code_version,
     }

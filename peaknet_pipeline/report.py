@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.plots.style import name_of
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import Scores
 
 PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -1,10 +1,7 @@
 """Tables on disk: Parquet with a declared schema, column meanings and units, written atomically."""
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.types import Column, Schema
-
-
-@contextlib.contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling of ``path`` to write to; it takes the final name only when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -204,6 +204,7 @@ FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
+RunTable: TypeAlias = pd.DataFrame
 CurationTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
@@ -391,6 +392,14 @@ SCORES = Schema(
             "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
         ),
         Column("peaks", "int64", "", "peaks in the run"),
+        Column("mean_peaks", "float32", "", "peaks / frames"),
+        Column(
+            "resolution",
+            "float32",
+            "Å",
+            "d that 5 % of the peaks in indexed frames lie beyond; NaN when nothing is indexed",
+            nullable=True,
+        ),
         Column("precision", "float32", "", "peaks that are true / peaks; NaN without truth", nullable=True),
         Column(
             "recall",
@@ -408,8 +417,60 @@ SCORES = Schema(
         ),
         Column("residual", "float32", "Å⁻¹", "median residual of the lattices", nullable=True),
         Column("model", "string", "", "model version; empty for classical"),
+        Column(
+            "label_manifest", "string", "", "hash of the model's training set manifest; empty for classical"
+        ),
         Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
         Column("code_version", "string", "", "version of this package"),
+    ),
+)
+
+RUNS = Schema(
+    "runs",
+    "One row per run, from registered to scored",
+    (
+        Column("run", "string", "", "partition key of the run"),
+        Column("experiment", "string", "", "experiment name"),
+        Column("date", "string", "", "when the raw file was last written, UTC; empty without a file"),
+        Column(
+            "status",
+            "string",
+            "",
+            "registered, partial, done, doubtful or stopped (a check did not pass), outdated, failed",
+        ),
+        Column("stage", "string", "", "last stage made, or the one that failed"),
+        Column("frames", "int32", "", "frames in the run; 0 before it was read"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks; 0 before the run was scored"),
+        Column(
+            "indexed", "int32", "", "frames with at least one accepted lattice; 0 before the run was scored"
+        ),
+        Column("hit_rate", "float32", "", "hits / frames", nullable=True),
+        Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
+        Column("indexing_yield", "float32", "", "indexed / frames", nullable=True),
+        Column("mean_peaks", "float32", "", "peaks / frames", nullable=True),
+        Column(
+            "resolution",
+            "float32",
+            "Å",
+            "d that 5 % of the peaks in indexed frames lie beyond",
+            nullable=True,
+        ),
+        Column("background", "float32", "adu", "mean of the good pixels over the run", nullable=True),
+        Column("bad_pixels", "float32", "", "bad pixels / pixels", nullable=True),
+        Column(
+            "finder",
+            "string",
+            "",
+            "whose peaks the rates are of: peaknet where it was scored, else classical",
+        ),
+        Column("classical_hits", "int32", "", "hits of the classical finder, for comparison"),
+        Column("classical_indexed", "int32", "", "frames indexed from classical peaks, for comparison"),
+        Column("model", "string", "", "model version"),
+        Column("label_manifest", "string", "", "hash of the model's training set manifest"),
+        Column("parameters", "string", "", "hash of the finder's and indexer's parameters"),
+        Column("code_version", "string", "", "version of this package that scored the run"),
+        Column("seconds", "float32", "s", "time taken by all stages of the run"),
+        Column("error", "string", "", "what failed or which checks did not pass; empty when nothing"),
     ),
 )
 
@@ -520,6 +581,7 @@ SCHEMAS = {
         SPLIT,
         SCORES,
         MODEL_COMPARISON,
+        RUNS,
         SCAN,
         CURATION,
         TRUTH_FRAMES,

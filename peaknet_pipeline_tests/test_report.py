@@ -70,7 +70,8 @@ def scores(**changes: object) -> Scores:
         "experiment": "demo", "run": "demo-r0001", "subset": "test", "finder": "classical", "frames": 120,
         "hits": 48, "indexed": 37, "hit_rate": 0.4, "indexing_rate": 36 / 48, "indexing_yield": 37 / 120,
         "false_index_rate": 2 / 60, "scrambled": 60, "peaks": 1234, "precision": 0.9, "recall": 0.5,
-        "frames_per_second": 33.0, "residual": 4e-4, "model": "", "parameters": "abc", "code_version": "0.1",
+        "frames_per_second": 33.0, "residual": 4e-4, "model": "",
+        "label_manifest": "", "mean_peaks": 12.0, "resolution": 2.1, "parameters": "abc", "code_version": "0.1",
     }  # fmt: skip
     return make_table(SCORES, {name: [value] for name, value in {**row, **changes}.items()})
 

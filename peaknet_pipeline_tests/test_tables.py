@@ -11,7 +11,6 @@ from peaknet_pipeline.tables import (
     make_table,
     read_table,
     read_table_metadata,
-    replace_atomically,
     table_problems,
     write_table,
 )
@@ -54,16 +53,6 @@ def test_a_wrong_table_is_not_written(tmp_path):
     with pytest.raises(TableError, match="snr is missing"):
         write_table(peaks().drop(columns="snr"), tmp_path / "p.parquet", PEAKS)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_while_writing_keeps_the_old_file(tmp_path):
-    path = tmp_path / "kept.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError, match="power"), replace_atomically(path) as temporary:
-        temporary.write_text("new, half")
-        raise RuntimeError("power")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 
-from peaknet_pipeline.peaks.fit import FitParams, fit_patches
+from peaknet_pipeline.peaks.fit import fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import audit_fits, fit_patches_lmfit
+from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
 from peaknet_pipeline.profile import HALF_WIDTH_PER_SIGMA, profile_model
 from peaknet_pipeline.types import Float64Array
@@ -52,7 +53,13 @@ def _draw_profile(rng: np.random.Generator, ss: int, fs: int) -> Float64Array:
 
 
 def run(
-    *, n_patches: int = 20000, n_lmfit: int = 300, seed: int = 0, repeats: int = 3, tied_widths: bool = True
+    *,
+    n_patches: int = 20000,
+    n_lmfit: int = 300,
+    seed: int = 0,
+    repeats: int = 3,
+    tied_widths: bool = True,
+    free_gain: float = 4.0,
 ) -> dict[str, object]:
     """Measure both paths on the same patches, alternating, and compare their results.
 
@@ -65,8 +72,9 @@ def run(
     seed : int
     repeats : int
         Timings of each path; medians are reported.
-    tied_widths : bool
-        The model's variant, see ``FitParams``.
+    tied_widths, free_gain : bool, float
+        The model's variant, see ``FitParams``. With free widths lmfit is timed on one tied and one free fit,
+        and the batched path makes up to two tied and three free ones.
 
     Returns
     -------
@@ -75,7 +83,7 @@ def run(
         core against one core, which a busy machine doesn't blur) and the agreement record.
 
     """
-    params = FitParams(tied_widths=tied_widths)
+    params = FitParams(tied_widths=tied_widths, free_gain=free_gain)
     sample = draw_patches(n_lmfit, seed=seed, half_size=params.half_size)
     many = sample.take(np.arange(n_patches) % n_lmfit)
     fit_patches(sample, params)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peaknet_pipeline.bench.realism import SHELL, Measurement, measure, median_over_frames
+from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.bench.realism_measure import SHELL, Measurement, measure, median_over_frames
 from peaknet_pipeline.bench.realism_sources import (
     INDEPENDENT,
     REAL,
@@ -19,7 +20,6 @@ from peaknet_pipeline.bench.realism_sources import (
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.simulate.catalogue import DETECTORS
 from peaknet_pipeline.simulate.draw import draw_experiment
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import Float64Array
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peaknet_pipeline.bench.realism import FrameSet
+from peaknet_pipeline.bench.realism_measure import FrameSet
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.runs.open import open_run

@@ -1,19 +1,47 @@
 """The table of runs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from peaknet_pipeline.commands.options import DATA, JSON
 
+if TYPE_CHECKING:
+    from peaknet_pipeline.stages.store import Store
+
 
 @click.command()
 @DATA
+@click.argument("experiment", required=False)
+@click.option(
+    "--finders", is_flag=True, help="A row per run and finder instead, with control, precision and recall."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
 @JSON
-def runs(data: Path, as_json: bool) -> None:
-    """Print the table of runs: one row per run and finder, all rates with their denominators."""
-    from peaknet_pipeline.stages.scoring import format_scores, read_all_scores
+def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_json: bool) -> None:
+    """Print the table of runs, of one EXPERIMENT or all: status, counts beside rates, and why a run failed."""
+    from peaknet_pipeline.stages.run_table import format_runs, run_table
+    from peaknet_pipeline.stages.scores import format_scores, read_all_scores
     from peaknet_pipeline.stages.store import Store
 
-    scores = read_all_scores(Store(data))
-    click.echo(scores.to_json(orient="records") if as_json else format_scores(scores))
+    store = Store(data)
+    table = read_all_scores(store) if finders else run_table(store, _registered(store))
+    if experiment is not None:
+        table = table[table["experiment"] == experiment]
+    if as_json:
+        click.echo(table.to_json(orient="records"))
+    elif as_csv:
+        click.echo(table.to_csv(index=False), nl=False)
+    else:
+        click.echo(format_scores(table) if finders else format_runs(table))
+
+
+def _registered(store: "Store") -> list[str]:
+    """Return the keys that the data root's instance knows; none where there is no instance yet."""
+    if not (store.dagster_home / "dagster.yaml").is_file():
+        return []
+    from peaknet_pipeline.orchestration.instance import open_instance
+    from peaknet_pipeline.orchestration.partitions import RUNS
+
+    return sorted(open_instance(store).get_dynamic_partitions(str(RUNS.name)))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
 

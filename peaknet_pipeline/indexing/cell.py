@@ -11,8 +11,8 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import CellError
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import Float64Array, UnitCell
 
 LATTICE_TYPES = (

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.indexing.cell import cell_from_axes, cell_text
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.qvectors import energy_of_frames
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import (
     Float64Array,
     Geometry,

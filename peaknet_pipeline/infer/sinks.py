@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peaknet_pipeline.tables import arrow_schema, check_table, empty_table, replace_atomically
+from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.tables import arrow_schema, check_table, empty_table
 from peaknet_pipeline.types import PEAKS, FrameArray, PeakTable
 
 

@@ -6,8 +6,6 @@ where labelled peaks are, and where the brightest background is) and ``frames.np
 their own pages; nothing holds a run in memory.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from peaknet_pipeline.atomic import replace_folder_atomically
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.store import LabelFile, labels_digest, open_labels
 from peaknet_pipeline.types import (
@@ -82,14 +81,8 @@ def cache_run(
     final = cache_root / f"{run}-{labels_digest(label_path)}"
     if final.is_dir():
         return CachedRun(run, final)
-    cache_root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=cache_root, prefix=f".{run}."))
-    try:
-        with open_labels(label_path) as labels:
-            _pack(labels, read_frame, bad_pixels, temporary, progress)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replace_folder_atomically(final) as temporary, open_labels(label_path) as labels:
+        _pack(labels, read_frame, bad_pixels, temporary, progress)
     return CachedRun(run, final)
 
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import LabelError
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import LABEL_BACKGROUND, LABEL_IGNORE, LABEL_PEAK, IntArray, UInt8Array
 
 FORMAT = "peaknet-labels-2"

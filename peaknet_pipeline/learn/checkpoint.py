@@ -1,12 +1,9 @@
 """A trained network as a folder: model.safetensors, config.json, card.json. Never pickle."""
 
-import contextlib
+import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from peaknet_pipeline.atomic import replace_atomically, replace_folder_atomically
 from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.version import code_version
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
 FORMAT = "peaknet-checkpoint-1"
@@ -45,6 +44,8 @@ class ModelCard:
     """Name of the network it was distilled from."""
     made: str = ""
     """When it was trained, UTC, as 2026-01-31T12:00:00Z; empty for the network that comes with the package."""
+    weights: str = ""
+    """Start of the SHA-256 of the weights file."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Further facts about the training."""
 
@@ -58,35 +59,23 @@ class LoadedModel:
     card: ModelCard
 
 
-def package_version() -> str:
-    """Return the package's version, "unknown" if it isn't installed."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("peaknet-pipeline")
-    return "unknown"
-
-
 def write_checkpoint(
     folder: Path, model: PeakNet, *, card: ModelCard, normalisation: NormaliseParameters | None = None
 ) -> Path:
     """Write a network's folder atomically, replacing one of the same name; return it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    config = {
+        "format": FORMAT,
+        "model": model.config.to_dict(),
+        "normalise": (normalisation or NormaliseParameters()).to_dict(),
+    }
+    with replace_folder_atomically(folder) as temporary:
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": FORMAT})
-        config = {
-            "format": FORMAT,
-            "model": model.config.to_dict(),
-            "normalise": (normalisation or NormaliseParameters()).to_dict(),
-        }
         _write_json(temporary / CONFIG_FILE, config)
-        _write_json(temporary / CARD_FILE, {"code_version": package_version()} | _without_empty(asdict(card)))
-        temporary.chmod(0o755)
+        card = replace(card, weights=weights_digest(temporary))
+        _write_json(temporary / CARD_FILE, {"code_version": code_version()} | _without_empty(asdict(card)))
         for path in temporary.iterdir():
             path.chmod(0o644)
-        _replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -125,6 +114,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def weights_digest(folder: Path) -> str:
+    """Return the start of the SHA-256 of a network's weights file, as its card records it."""
+    with (folder / WEIGHTS_FILE).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read the card of a network's folder; ModelError if it is damaged."""
     values = _read_json(folder / CARD_FILE)
@@ -136,9 +131,8 @@ def read_card(folder: Path) -> ModelCard:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     """Replace the card of a network's folder, atomically."""
-    temporary = folder / f".{CARD_FILE}.tmp"
-    _write_json(temporary, asdict(card))
-    temporary.replace(folder / CARD_FILE)
+    with replace_atomically(folder / CARD_FILE) as temporary:
+        _write_json(temporary, asdict(card))
 
 
 def shipped_models() -> list[str]:
@@ -190,15 +184,6 @@ def _check_weights(weights: Mapping[str, Tensor], model: PeakNet, path: Path) ->
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ModelError("weights are not finite", where=path, found=broken[0])
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:

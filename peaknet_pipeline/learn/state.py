@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.validate import PeakScores
-from peaknet_pipeline.tables import replace_atomically
 
 STATE_FILE = "training_state.safetensors"
 

@@ -16,6 +16,7 @@ from peaknet_pipeline.orchestration.partitions import RUNS
 from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.orchestration.settings import config_of, given
 from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.stages.failures import failures_recorded
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.types import SCHEMAS
@@ -55,8 +56,10 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
         context: dg.AssetExecutionContext, config: Any, store: StoreResource
     ) -> dg.MaterializeResult:
         scope = _scope(context, spec)
+        key = str(scope[0]) if spec.per_run else "all"
         try:
-            result = spec.run(store.open(), *scope, overrides=given(config))
+            with failures_recorded(store.open(), spec.name, key):
+                result = spec.run(store.open(), *scope, overrides=given(config))
         except PeaknetError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         return dg.MaterializeResult(

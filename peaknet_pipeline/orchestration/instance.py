@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import replace_atomically
 
 WORKSPACE = "workspace.yaml"
 """The code location under one name, wherever the server is started from."""

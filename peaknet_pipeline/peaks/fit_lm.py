@@ -56,6 +56,10 @@ class Solutions:
     fixed_shape: Float64Array
     ending: IntArray
 
+    def take(self, rows: IntArray) -> "Solutions":
+        """Return the fits of the given rows."""
+        return Solutions(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
     def improved(self, rows: IntArray, other: "Solutions") -> "Solutions":
         """Return these fits with those of ``other`` (made of ``rows``) wherever their χ² is lower."""
         better = other.chi2 < self.chi2[rows]

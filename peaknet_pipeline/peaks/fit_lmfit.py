@@ -5,16 +5,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.peaks.fit import (
-    FitParams,
-    FitResult,
-    fit_patches,
-    judge_fits,
+from peaknet_pipeline.peaks.fit import FitResult, fit_patches, freeing_pays, judge_fits
+from peaknet_pipeline.peaks.fit_params import FitParams
+from peaknet_pipeline.peaks.fit_patches import Patches
+from peaknet_pipeline.peaks.fit_starts import (
+    crossed_starts,
     photon_weights,
     second_start,
     start_parameters,
 )
-from peaknet_pipeline.peaks.fit_patches import Patches
 from peaknet_pipeline.profile import (
     AMPLITUDE,
     CENTRE_FS,
@@ -39,47 +38,68 @@ def fit_patches_lmfit(
     patches : Patches
     params : FitParams, optional
     careful : bool
-        Try both starts with tight tolerances, at six times the cost: lmfit keeps to bounds by a
-        transformation that is flat at the bound, where its ordinary tolerance ends a fit early.
+        Try every start that ``fit.fit_patches`` tries, with tight tolerances, at six times the cost: lmfit
+        keeps to bounds by a transformation that is flat at the bound, where its ordinary tolerance ends a fit
+        early.
 
     """
     params = params or FitParams()
     weights, n = photon_weights(patches), len(patches)
     values, errors = np.full((n, N_PROFILE), np.nan), np.full((n, N_PROFILE), np.nan)
     chi2, significance, converged = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
-    first, lower, upper = start_parameters(patches, params)
-    starts = (first, second_start(first, params)) if careful else (first,)
+    starts, lower, upper = start_parameters(patches, params)
     for i in np.flatnonzero(patches.good.sum(axis=(1, 2)) >= params.min_pixels):
-        pixels = patches.data[i], weights[i], patches.good[i]
-        fits = [
-            _fit_one(*pixels, start[i], lower[i], upper[i], params.tied_widths, careful) for start in starts
-        ]
-        values[i], errors[i], chi2[i], converged[i] = min(fits, key=lambda fit: fit[2])
+        spot = _Spot(patches.data[i], weights[i], patches.good[i], starts[i], lower[i], upper[i])
+        values[i], errors[i], chi2[i], converged[i] = _fit_spot(spot, params, careful)
         significance[i] = _fixed_shape_significance(values[i], chi2[i], patches.good[i], weights[i])
     return judge_fits(patches, params, values, errors, chi2, significance, converged)
 
 
-def _fit_one(
-    data: Float64Array,
-    weight: Float64Array,
-    good: BoolArray,
-    start: Float64Array,
-    lower: Float64Array,
-    upper: Float64Array,
-    tied: bool,
-    careful: bool,
-) -> tuple[Float64Array, Float64Array, float, bool]:
+@dataclass(frozen=True)
+class _Spot:
+    """One patch: data, weight and good (size, size); start values and bounds (11,)."""
+
+    data: Float64Array
+    weight: Float64Array
+    good: BoolArray
+    start: Float64Array
+    lower: Float64Array
+    upper: Float64Array
+
+
+_Outcome = tuple[Float64Array, Float64Array, float, bool]
+"""Values, errors, χ², and whether lmfit calls it a success."""
+
+
+def _fit_spot(spot: _Spot, params: FitParams, careful: bool) -> _Outcome:
+    """Fit with tied widths, and with free ones where they are wanted and pay."""
+    first = spot.start[None]
+    starts = [first, second_start(first, params)] if careful else [first]
+    tied = _best_fit(spot, starts, True, careful)
+    if params.tied_widths:
+        return tied
+    starts = [first, *crossed_starts(tied[0][None], params)] if careful else [first]
+    free = _best_fit(spot, starts, False, careful)
+    pixels = np.array([spot.good.sum()], dtype=np.int64)
+    return free if freeing_pays(np.array([tied[2]]), np.array([free[2]]), pixels, params)[0] else tied
+
+
+def _best_fit(spot: _Spot, starts: list[Float64Array], tied: bool, careful: bool) -> _Outcome:
+    return min((_fit_one(spot, start[0], tied, careful) for start in starts), key=lambda fit: fit[2])
+
+
+def _fit_one(spot: _Spot, start: Float64Array, tied: bool, careful: bool) -> _Outcome:
     import lmfit
 
-    half = data.shape[0] // 2
-    ss, fs = (np.nonzero(good)[axis].astype(np.float64) - half for axis in (0, 1))
-    y, w = data[good], weight[good]
+    half = spot.data.shape[0] // 2
+    ss, fs = (np.nonzero(spot.good)[axis].astype(np.float64) - half for axis in (0, 1))
+    y, w = spot.data[spot.good], spot.weight[spot.good]
 
     def residual(p: "lmfit.Parameters") -> Float64Array:
         return w * (y - profile_model(np.array([p[n].value for n in PROFILE_NAMES]), ss, fs))
 
     guess = lmfit.Parameters()
-    for name, value, low, high in zip(PROFILE_NAMES, start, lower, upper, strict=True):
+    for name, value, low, high in zip(PROFILE_NAMES, start, spot.lower, spot.upper, strict=True):
         guess.add(name, value=value, min=low, max=high)
     for axis in ("ss", "fs") if tied else ():
         guess[f"gamma_{axis}"].set(expr=f"{HALF_WIDTH_PER_SIGMA!r} * sigma_{axis}", min=-np.inf, max=np.inf)

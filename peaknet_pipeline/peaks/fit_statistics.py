@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.peaks.fit import FitFlag
+from peaknet_pipeline.peaks.fit_params import FitFlag
 from peaknet_pipeline.types import FitTable, Float64Array, ReflectionTable
 
 _KEY = ["frame", "lattice", "h", "k", "l", "panel"]

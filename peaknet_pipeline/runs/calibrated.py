@@ -7,11 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import FrameArray
 
 

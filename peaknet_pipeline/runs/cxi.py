@@ -16,13 +16,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, link_images, slab_of
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
-from peaknet_pipeline.tables import make_table, replace_atomically
+from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import MAX_CXI_PEAKS, PEAKS, Geometry, PeakTable
 
 RESULT = "/entry_1/result_1"

@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
 CONVENTIONAL_MASKS = (

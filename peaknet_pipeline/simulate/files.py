@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.simulate.experiment import Experiment
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import UnitCell
 
 

@@ -10,6 +10,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.detectors import (
@@ -24,7 +25,6 @@ from peaknet_pipeline.simulate.detectors import (
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import make_gain_constants, simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns, write_truth
-from peaknet_pipeline.tables import replace_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""

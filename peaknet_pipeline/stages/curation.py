@@ -9,10 +9,10 @@ from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
+from peaknet_pipeline.tables import read_table, write_table
 from peaknet_pipeline.types import CURATION, INDEX, PEAKS
 
 FINDERS = ("classical", "peaknet")
@@ -39,9 +39,9 @@ def curation(store: Store, key: str, *, overrides: Mapping[str, Any] | None = No
             neural_lattices=lattices["peaknet"],
             params=params,
         )
-        model = read_table_metadata(peaks_path(store, key, "peaknet")).get("model", "")
-        write_table(table, output, CURATION, extra={"recipe": recipe.digest(), "run": key, "model": model})
-        figures: dict[str, Any] = {"candidates": len(table), "model": model}
+        network = network_of(peaks_path(store, key, "peaknet"))
+        write_table(table, output, CURATION, extra=origin_of(recipe, run=key, **network))
+        figures: dict[str, Any] = {"candidates": len(table), "model": network["model"]}
         given = table["reason"].str.split("; ").explode()
         figures |= {reason.replace(" ", "_"): int((given == reason).sum()) for reason in REASONS}
         return StageResult(output, figures, {"curation": output})

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.experiment import RunConditions
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -10,7 +11,6 @@ from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.stages.keys import RunKey
 from peaknet_pipeline.stages.progress import progress_bar
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import replace_atomically
 
 NAME = "demo"
 SEED = 20

@@ -21,7 +21,7 @@ from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, command_origin, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
@@ -53,7 +53,7 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
             peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
             metadata = peak_metadata(run, finder="peakfinder8", parameters=params.to_dict())
             n_frames = run.n_frames
-        write_table(peaks, output, PEAKS, extra=metadata | {"recipe": recipe.digest(), "run": key})
+        write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
         return peak_result(output, peaks, context.geometry, n_frames=n_frames, seconds=seconds, title=key)
 
     inputs = [statistics_path(store, key), context.path, *context.settings_files]
@@ -186,19 +186,22 @@ def find_command(
             params = Peakfinder8Params.from_settings(settings)
             peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
             metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
+            origin = command_origin("find", params.to_dict(), [path, geometry, mask])
         else:
-            from peaknet_pipeline.stages.inference import infer_in_run, load_model
+            from peaknet_pipeline.stages.inference import card_of, infer_in_run, load_model, network_name
 
             loaded = load_model(model)
             peaks, seconds, used = infer_in_run(
                 run, loaded, settings=settings, bad_pixels=bad, progress=progress
             )
-            metadata = peak_metadata(run, finder=finder, parameters=used) | {"model": loaded.card.name}
-        write_table(peaks, out, PEAKS, extra=metadata)
+            metadata = peak_metadata(run, finder=finder, parameters=used)
+            inputs = [path, geometry, mask, card_of(model)]
+            origin = command_origin("find", used, inputs, **network_name(loaded))
+        write_table(peaks, out, PEAKS, extra=metadata | origin)
         if cxi is not None:
             from peaknet_pipeline.runs.cxi import write_cxi_peaks
 
-            write_cxi_peaks(cxi, peaks, run)
+            write_cxi_peaks(cxi, peaks, run, provenance=origin)
         n_frames = run.n_frames
     counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
     figures: dict[str, Any] = {

@@ -24,6 +24,7 @@ from peaknet_pipeline.stages.lattices import (
     index_with_crystfel,
     predict_run,
 )
+from peaknet_pipeline.stages.provenance import command_origin, network_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, Float64Array, Geometry, IndexTable, PeakTable, UnitCell
 
@@ -56,7 +57,11 @@ def index_command(
     start = time.perf_counter()
     lattices, control = _index(table, metadata, detector, energy, target, cell, engine, settings, out)
     seconds = time.perf_counter() - start
-    write_table(lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine})
+    given = {"engine": engine, "settings": list(settings)}
+    origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
+    write_table(
+        lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
+    )
     if stream is not None:
         _write_stream(stream, table, lattices, metadata, detector, target)
     indexed, tried = lattices["frame"].nunique(), table["frame"].nunique()

@@ -10,7 +10,14 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
-from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, read_checkpoint
+from peaknet_pipeline.learn.checkpoint import (
+    CARD_FILE,
+    SHIPPED_FOLDER,
+    LoadedModel,
+    load_shipped,
+    read_checkpoint,
+    shipped_models,
+)
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
@@ -27,7 +34,7 @@ from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import inference_model, model_inputs
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
@@ -113,9 +120,9 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 digest=recipe.digest(),
             )
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-            origin = {"model": folder.name, "recipe": recipe.digest(), "run": key}
+            origin = origin_of(recipe, run=key, **network_name(model))
             write_table(peaks, output, PEAKS, extra=metadata | origin)
-            write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run)
+            write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run, provenance=origin)
             n_frames = run.n_frames
         result = peak_result(
             output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
@@ -159,6 +166,16 @@ def infer_in_run(
 def load_model(folder: Path | None) -> LoadedModel:
     """Read a model's folder; without one, the weights that come with the package."""
     return load_shipped() if folder is None else read_checkpoint(folder)
+
+
+def network_name(model: LoadedModel) -> dict[str, str]:
+    """Return a network's version and its training manifest, as outputs name them."""
+    return {"model": model.card.name, "manifest": model.card.training_manifest}
+
+
+def card_of(folder: Path | None) -> Path:
+    """Return the card of a model's folder; without one, of the weights that come with the package."""
+    return (folder if folder is not None else SHIPPED_FOLDER / shipped_models()[0]) / CARD_FILE
 
 
 def engine_recipe(

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.assemble import assemble
 from peaknet_pipeline.plots.images import plot_image, plot_mask
@@ -21,7 +22,7 @@ from peaknet_pipeline.stages.progress import progress_bar
 from peaknet_pipeline.stages.provenance import Recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import replace_atomically, write_json
+from peaknet_pipeline.tables import write_json
 from peaknet_pipeline.types import BoolArray, RunInfo, RunStatistics
 
 MAX_BAD_FRACTION = 0.5

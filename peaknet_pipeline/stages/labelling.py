@@ -10,8 +10,9 @@ import pandas as pd
 
 from peaknet_pipeline.labels.rasterize import Positions, RasterParams, find_saturated, rasterize_labels
 from peaknet_pipeline.labels.store import LabelWriter, write_labels_to
-from peaknet_pipeline.peaks.fit import FitParams, fit_patches
+from peaknet_pipeline.peaks.fit import fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import FitAudit, audit_fits
+from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
 from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.peaks.match import MatchParams, is_labelled_reflection, match_peaks

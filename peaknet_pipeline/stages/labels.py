@@ -10,7 +10,7 @@ import pandas as pd
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.labels.split import CLASSICAL, PEAKNET
 from peaknet_pipeline.metrics import MetricParams, hit_frames
-from peaknet_pipeline.peaks.fit import FitParams
+from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.stages.context import RunContext, frame_reader, open_raw, read_context
@@ -28,10 +28,10 @@ from peaknet_pipeline.stages.lattices import (
 )
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe, read_recipe
+from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
+from peaknet_pipeline.tables import read_table, write_table
 from peaknet_pipeline.types import (
     CURATION,
     FITS,
@@ -70,13 +70,13 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, "classical"), PEAKS)
         reflections = read_table(reflections_path(store, key, "classical"), REFLECTIONS)
-        origin = {"run": key, "recipe": recipe.digest(), "labels": CLASSICAL}
+        origin = origin_of(recipe, run=key) | {"labels": CLASSICAL}
         labelled = _label(context, peaks, reflections, output, params, origin)
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
         verdict = judge_label_run(labelled.frame_matches, n_hits=n_hits)
         check = Check("hits_have_lattices", verdict.passed, verdict.message)
-        return _result(store, "peak_labels", key, output, labelled, check)
+        return _result(store, output, labelled, check, origin)
 
     inputs = _inputs(context, "classical")
     return make_stage("peak_labels", parameters=_plain(params), inputs=inputs, build=build)
@@ -95,11 +95,10 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
             _of_frames(read_table(source, schema), frames)
             for source, schema in ((path, PEAKS), (reflections_path(store, key, "peaknet"), REFLECTIONS))
         )
-        origin = {"run": key, "recipe": recipe.digest(), "labels": PEAKNET}
-        origin["model"] = read_table_metadata(path).get("model", "")
+        origin = origin_of(recipe, run=key, **network_of(path)) | {"labels": PEAKNET}
         labelled = _label(context, peaks, reflections, output, params, origin)
         check = _lattices_hold(read_control(store, key, "peaknet"))
-        return _result(store, "curated_labels", key, output, labelled, check)
+        return _result(store, output, labelled, check, origin)
 
     inputs = [*_inputs(context, "peaknet"), curation_path(store, key)]
     return make_stage("curated_labels", parameters=_plain(params), inputs=inputs, build=build)
@@ -107,8 +106,9 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
 
 def label_problems(path: Path) -> str:
     """Return why a label file may not teach: the gates that it failed when it was made; empty if it may."""
-    failed: dict[str, str] = (read_recipe(path) or {}).get("failed_checks", {})
-    return "; ".join(f"{name}: {why}" for name, why in failed.items() if name in GATES)
+    checks: list[dict[str, Any]] = (read_recipe(path) or {}).get("checks", [])
+    failed = [check for check in checks if check["name"] in GATES and not check["passed"]]
+    return "; ".join(f"{check['name']}: {check['description']}" for check in failed)
 
 
 def _parameters(
@@ -178,11 +178,12 @@ def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _result(
-    store: Store, stage: str, key: str, output: Path, labelled: LabelRun, check: Check
+    store: Store, output: Path, labelled: LabelRun, check: Check, origin: Mapping[str, str]
 ) -> StageResult:
+    stage, key = output.parent.name, output.stem
     tables = {name: store.table(f"{stage}/{name}", key) for name in ("fits", "matches", "frame_matches")}
     for name, schema in (("fits", FITS), ("matches", MATCHES), ("frame_matches", FRAME_MATCHES)):
-        write_table(getattr(labelled, name), tables[name], schema)
+        write_table(getattr(labelled, name), tables[name], schema, extra=origin)
     figures: dict[str, Any] = {
         "labelled_frames": labelled.n_frames,
         "labelled_reflections": labelled.n_peaks,

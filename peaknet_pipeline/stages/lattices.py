@@ -25,7 +25,7 @@ from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, read_table, write_json, write_table
@@ -116,22 +116,22 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
 
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, finder), PEAKS)
+        origin = origin_of(recipe, run=key, **network_of(peaks_path(store, key, finder)))
         cell = read_cell(context.experiment.cell)
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
             geometry = run.geometry or context.geometry
             energy = run.photon_energy_ev
             if context.experiment.engine == "indexamajig":
                 cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")
-                table, control = index_with_crystfel(run, peaks, context.experiment.cell, cxi), NO_CONTROL
+                table = index_with_crystfel(run, peaks, context.experiment.cell, cxi, provenance=origin)
+                control = NO_CONTROL
             else:
                 table, control = index_with_control(peaks, geometry, energy, cell, params)
             bad = read_bad_pixels(store, key)
             reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
             n_frames = run.n_frames
-        write_table(
-            table, output, INDEX, extra={"recipe": recipe.digest(), "run": key, "n_frames": str(n_frames)}
-        )
-        write_table(reflections, reflections_path(store, key, finder), REFLECTIONS)
+        write_table(table, output, INDEX, extra={**origin, "n_frames": str(n_frames)})
+        write_table(reflections, reflections_path(store, key, finder), REFLECTIONS, extra=origin)
         write_json(control_path(store, key, finder), dataclasses.asdict(control))
         return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell)
 
@@ -158,7 +158,13 @@ def index_with_control(
 
 
 def index_with_crystfel(
-    run: Run, peaks: PeakTable, cell: Path, cxi: Path, params: IndexamajigParams | None = None
+    run: Run,
+    peaks: PeakTable,
+    cell: Path,
+    cxi: Path,
+    params: IndexamajigParams | None = None,
+    *,
+    provenance: Mapping[str, str] | None = None,
 ) -> IndexTable:
     """Index with CrystFEL's indexamajig from a CXI peak list written for it; stream and log are kept beside the list.
 
@@ -169,7 +175,7 @@ def index_with_crystfel(
 
     """
     find_indexamajig()
-    report = write_cxi_peaks(cxi, peaks, run)
+    report = write_cxi_peaks(cxi, peaks, run, provenance=provenance)
     if report.geometry_path is None:
         raise RunError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry.")
     stream = run_indexamajig(

@@ -21,6 +21,7 @@ from peaknet_pipeline.infer.stream import Finder
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.stages.provenance import command_origin
 from peaknet_pipeline.types import BoolArray, Geometry, PeakTable
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")
@@ -79,7 +80,9 @@ def stream_command(
     statistics = LiveStatistics(min_peaks=params.min_peaks)
     find = _finder(finder, model, detector, bad, params.threshold)
     find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)
-    sinks: list[PeakSink] = [ParquetSink(out, extra={"source": source, "finder": finder})] if out else []
+    origin = command_origin("stream", params.to_dict(), [geometry, mask, cell]) if out else {}
+    extra = {"source": source, "finder": finder, **origin}
+    sinks: list[PeakSink] = [ParquetSink(out, extra=extra)] if out else []
     with _served(statistics, detector, serve) as address:
         figures = live_stream(
             open_source(source, detector, params),

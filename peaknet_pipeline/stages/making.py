@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.stages.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.stages.result import StageResult
-from peaknet_pipeline.tables import replace_atomically
 
 CODE: dict[str, str] = {
     "raw_run": "1",
@@ -24,8 +24,8 @@ CODE: dict[str, str] = {
     "champion": "1",
     "peaknet_peaks": "2",
     "peaknet_index": "1",
-    "run_metrics": "1",
-    "experiment_summary": "2",
+    "run_metrics": "2",
+    "experiment_summary": "3",
 }
 """Version of each stage's meaning; raise one when its output changes for the same inputs."""
 
@@ -44,9 +44,11 @@ def make_stage(
     for name, png in result.plots.items():
         with replace_atomically(plot_path(result.output, name)) as temporary:
             temporary.write_bytes(png)
-    failed = {check.name: check.description for check in result.checks if not check.passed}
+    verdicts = [
+        {"name": c.name, "passed": bool(c.passed), "description": c.description} for c in result.checks
+    ]
     seconds = time.perf_counter() - start
-    write_recipe(result.output, recipe, seconds=seconds, figures=result.figures, failed_checks=failed)
+    write_recipe(result.output, recipe, seconds=seconds, figures=result.figures, checks=verdicts)
     return StageResult(
         result.output,
         result.figures,

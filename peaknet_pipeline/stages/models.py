@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_card
 from peaknet_pipeline.learn.registry import (
     POINTER_FILE,
     ModelEntry,
@@ -16,7 +16,6 @@ from peaknet_pipeline.learn.registry import (
     register_shipped,
     roll_back,
 )
-from peaknet_pipeline.stages.provenance import file_digest
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import write_json
 
@@ -28,7 +27,7 @@ def newest_path(store: Store, role: str) -> Path:
 
 def write_newest(store: Store, role: str, folder: Path) -> None:
     """Record a registered model as the newest of its role."""
-    record = {"model": folder.name, "weights": file_digest(folder / WEIGHTS_FILE)}
+    record = {"model": folder.name, "weights": read_card(folder).weights}
     write_json(newest_path(store, role), record)
 
 
@@ -65,8 +64,8 @@ def inference_model(store: Store, name: str = "") -> Path:
 
 def model_inputs(store: Store, folder: Path, *, named: bool) -> list[Path]:
     """Return the files whose change makes what the model found stale; unless it was named, the champion's pointer too."""
-    files = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]
-    return files if named else [store.models / POINTER_FILE, *files]
+    card = folder / CARD_FILE
+    return [card] if named else [store.models / POINTER_FILE, card]
 
 
 def use_model(store: Store, name: str) -> dict[str, Any]:

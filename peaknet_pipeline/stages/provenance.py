@@ -5,12 +5,12 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.tables import write_json
+from peaknet_pipeline.tables import read_table_metadata, write_json
+from peaknet_pipeline.version import code_version
 
 LARGE_BYTES = 32 * 2**20
 """Files from here on are known by size and time of change instead of a hash of their content."""
@@ -28,14 +28,6 @@ class Recipe:
     def digest(self) -> str:
         """Return a short hash of the whole recipe."""
         return digest_of([self.stage, self.code, self.parameters, self.inputs])
-
-
-def code_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("peaknet-pipeline")
-    except PackageNotFoundError:
-        return "uninstalled"
 
 
 def now() -> str:
@@ -72,15 +64,59 @@ def make_recipe(stage: str, *, code: str, parameters: Mapping[str, Any], inputs:
     return Recipe(stage, code, plain, {str(path.absolute()): input_digest(path) for path in inputs})
 
 
+def origin_of(recipe: Recipe, *, run: str = "", model: str = "", manifest: str = "") -> dict[str, str]:
+    """Return what an output says about itself in its own metadata, so that it can be traced wherever it is copied to.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run : str
+        Partition key.
+    model, manifest : str
+        Model version, and hash of the training set's manifest, where a network took part.
+
+    """
+    return {
+        "stage": recipe.stage,
+        "run": run,
+        "code_version": code_version(),
+        "parameters_hash": digest_of(recipe.parameters),
+        "model": model,
+        "label_manifest": manifest,
+        "recipe": recipe.digest(),
+        "inputs": json.dumps(dict(recipe.inputs), sort_keys=True),
+    }
+
+
+def command_origin(
+    command: str,
+    parameters: Mapping[str, Any],
+    inputs: Iterable[Path | None],
+    *,
+    model: str = "",
+    manifest: str = "",
+) -> dict[str, str]:
+    """Return what an output of a ``peaknet`` command says about itself; inputs that weren't given are None."""
+    given = [path for path in inputs if path is not None]
+    recipe = make_recipe(f"peaknet {command}", code="", parameters=parameters, inputs=given)
+    return origin_of(recipe, model=model, manifest=manifest)
+
+
+def network_of(peaks: Path) -> dict[str, str]:
+    """Return model version and training manifest that a peak table names; empty for classical peaks."""
+    metadata = read_table_metadata(peaks)
+    return {"model": metadata.get("model", ""), "manifest": metadata.get("label_manifest", "")}
+
+
 def write_recipe(
     output: Path,
     recipe: Recipe,
     *,
     seconds: float,
     figures: Mapping[str, Any] | None = None,
-    failed_checks: Mapping[str, str] | None = None,
+    checks: Iterable[Mapping[str, Any]] = (),
 ) -> None:
-    """Record how ``output`` was made, and which checks it failed for what reason."""
+    """Record how ``output`` was made, and what its checks said (``name``, ``passed``, ``description``)."""
     record = {
         "stage": recipe.stage,
         "code": recipe.code,
@@ -89,10 +125,11 @@ def write_recipe(
         "inputs": recipe.inputs,
         "recipe": recipe.digest(),
         "content": file_digest(output),
+        "stamp": _stamp(output),
         "seconds": round(seconds, 3),
         "made": now(),
         "figures": dict(figures or {}),
-        "failed_checks": dict(failed_checks or {}),
+        "checks": [dict(check) for check in checks],
     }
     write_json(recipe_path(output), record)
 
@@ -111,6 +148,8 @@ def is_current(output: Path, *, code: str) -> bool:
     record = read_recipe(output)
     if record is None or not output.is_file() or record.get("code") != code:
         return False
+    if not _describes(record, output):
+        return False
     inputs = {Path(name): digest for name, digest in record.get("inputs", {}).items()}
     return all(path.is_file() and input_digest(path) == digest for path, digest in inputs.items())
 
@@ -118,16 +157,37 @@ def is_current(output: Path, *, code: str) -> bool:
 def input_digest(path: Path) -> str:
     """Return what identifies an input's content: its own recipe's content hash, else a hash, else size and time.
 
+    A folder (a EuXFEL run) is known by its files' names, sizes and times.
+
     Raises
     ------
     TableError
-        The file does not exist.
+        The file does not exist, or is not the one that its recipe tells of.
 
     """
+    if path.is_dir():
+        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.iterdir())]
+        return digest_of(files)
     if not path.is_file():
         raise TableError("input is missing", where=path, remedy="Materialize the stage that makes it first.")
     record = read_recipe(path)
-    if record is not None:
-        return str(record["content"])
+    if record is None:
+        return file_digest(path) if path.stat().st_size < LARGE_BYTES else _stamp(path)
+    if not _describes(record, path):
+        raise TableError(
+            "is not what its recipe tells of: a run was interrupted, or it was changed by hand",
+            where=path,
+            expected=f"content {record.get('content')}",
+            remedy=f"Materialize {record.get('stage')} again.",
+        )
+    return str(record["content"])
+
+
+def _stamp(path: Path) -> str:
     state = path.stat()
-    return file_digest(path) if state.st_size < LARGE_BYTES else f"{state.st_size}-{state.st_mtime_ns}"
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _describes(record: Mapping[str, Any], output: Path) -> bool:
+    """Tell whether an output is the one that was recorded; a killed run may have replaced it before its recipe."""
+    return record.get("stamp") == _stamp(output) or record.get("content") == file_digest(output)

@@ -14,10 +14,11 @@ from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import plot_path
 from peaknet_pipeline.stages.models import newest_path
-from peaknet_pipeline.stages.provenance import code_version, read_recipe
+from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, Float64Array, Geometry, PeakTable, Scores
+from peaknet_pipeline.version import code_version
 
 FINDERS = ("classical", "peaknet")
 MOST_RUNS = 8

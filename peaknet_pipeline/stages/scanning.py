@@ -21,7 +21,7 @@ from peaknet_pipeline.stages.finding import geometry_of, valid_range
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
@@ -79,7 +79,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
                 valid_range=valid_range(geometry),
             )
         table = scan_table(scan, len(chosen))
-        write_table(table, output, SCAN, extra={"recipe": recipe.digest(), "run": key})
+        write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
         return _result(output, table, scan, key)
 
     inputs = [statistics_path(store, key), context.path, context.experiment.cell, *context.settings_files]

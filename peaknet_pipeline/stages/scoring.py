@@ -1,6 +1,6 @@
-"""Rates of every run with every finder, and the summary over all of them."""
+"""Rates of every run with every finder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +8,29 @@ import h5py
 import pandas as pd
 
 from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
-from peaknet_pipeline.plots.curves import plot_rates, plot_recall
+from peaknet_pipeline.plots.curves import plot_recall
 from peaknet_pipeline.simulate.truth import Truth, read_truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.lattices import index_path, read_control
 from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, code_version, digest_of, read_recipe
-from peaknet_pipeline.stages.reporting import write_experiment_report
+from peaknet_pipeline.stages.provenance import (
+    Recipe,
+    digest_of,
+    network_of,
+    origin_of,
+    read_recipe,
+)
 from peaknet_pipeline.stages.result import Check, StageResult
+from peaknet_pipeline.stages.scores import metrics_path
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.training_set import training_set_path
-from peaknet_pipeline.tables import empty_table, read_table, read_table_metadata, write_table
+from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
+from peaknet_pipeline.version import code_version
 
 FINDERS = ("classical", "peaknet")
-
-
-def metrics_path(store: Store, key: str) -> Path:
-    """Return where a run's rates lie."""
-    return store.table("run_metrics", key)
-
-
-def summary_path(store: Store, scope: str) -> Path:
-    """Return where all runs' rates lie."""
-    return store.table("experiment_summary", scope)
 
 
 def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -47,63 +44,25 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         subset = _subset_of(store, key)
         rows = [_score_finder(store, key, finder, params, truth, subset) for finder in FINDERS]
         table = pd.concat(rows, ignore_index=True)
-        write_table(table, output, SCORES, extra={"recipe": recipe.digest()})
+        write_table(
+            table,
+            output,
+            SCORES,
+            extra=origin_of(recipe, run=key, **network_of(peaks_path(store, key, "peaknet"))),
+        )
         plots = {}
         if truth is not None:
             recalls = {
                 f: score_peaks(_peaks(store, key, f), truth.reflections, params).by_snr for f in FINDERS
             }
             plots["recall_by_snr"] = plot_recall(recalls, title=key)
-        return StageResult(output, _figures(table), {"run_metrics": output}, plots, (_rates_in_range(table),))
+        return StageResult(output, _figures(table), {"run_metrics": output}, plots, (rates_in_range(table),))
 
     inputs = [f(store, key, finder) for finder in FINDERS for f in (peaks_path, index_path)]
     inputs += [path for path in (training_set_path(store, "all"),) if path.is_file()]
     return make_stage(
         "run_metrics", parameters=params.to_dict(), inputs=[*inputs, *context.settings_files], build=build
     )
-
-
-def experiment_summary(
-    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
-) -> StageResult:
-    """All runs' rates in one table, with a plot over runs and a self-contained HTML report."""
-    output = summary_path(store, "all")
-    scored = [key for key in keys if metrics_path(store, key).is_file()]
-
-    def build(recipe: Recipe) -> StageResult:
-        parts = [read_table(metrics_path(store, key), SCORES) for key in scored]
-        table = pd.concat(parts, ignore_index=True) if parts else empty_table(SCORES)
-        write_table(table, output, SCORES)
-        figures: dict[str, Any] = {"runs": len(scored), "runs_without_metrics": len(keys) - len(scored)}
-        for finder, rows in table.groupby("finder"):
-            frames, hits, indexed = (int(rows[name].sum()) for name in ("frames", "hits", "indexed"))
-            figures |= {f"{finder}_frames": frames, f"{finder}_hits": hits, f"{finder}_indexed": indexed}
-            figures[f"{finder}_indexing_yield"] = indexed / max(frames, 1)
-        plots = {"rates": plot_rates(table)} if len(table) else {}
-        report = write_experiment_report(store, scored, table, plots.get("rates"))
-        figures["report"] = str(report)
-        return StageResult(output, figures, {"run_metrics": output}, plots, (_rates_in_range(table),))
-
-    inputs = [metrics_path(store, key) for key in scored]
-    return make_stage("experiment_summary", parameters={}, inputs=inputs, build=build)
-
-
-def read_all_scores(store: Store) -> Scores:
-    """Return the rates of every run that has been scored, in the order of their keys."""
-    folder = metrics_path(store, "x-r0001").parent
-    parts = [read_table(path, SCORES) for path in sorted(folder.glob("*.parquet"))]
-    return pd.concat(parts, ignore_index=True) if parts else empty_table(SCORES)
-
-
-def format_scores(scores: Scores) -> str:
-    """Return the rates as a table for a terminal: a row per run and finder, counts beside every rate."""
-    rows = [_format_row(row) for row in scores.to_dict("records")]
-    header = ("run", "subset", "finder", "frames", "hits", "indexed", "hit rate", "indexing rate", "yield",
-              "false index", "precision", "recall", "frames/s")  # fmt: skip
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(w) if i > 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-             for row in [header, *rows]]  # fmt: skip
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) if rows else "no run has been scored yet"
 
 
 def read_truth_of(path: Path) -> Truth | None:
@@ -135,6 +94,7 @@ def _score_finder(
         n_frames=int(metadata["n_frames"]),
         subset=subset,
         model=metadata.get("model", ""),
+        label_manifest=metadata.get("label_manifest", ""),
         parameters=digest_of([made["peaks"].get("parameters"), made["index"].get("parameters")]),
         code_version=code_version(),
         frames_per_second=float(made["peaks"].get("figures", {}).get("frames_per_second", float("nan"))),
@@ -172,29 +132,8 @@ def _figures(table: Scores) -> dict[str, Any]:
     return figures
 
 
-def _rates_in_range(table: Scores) -> Check:
+def rates_in_range(table: Scores) -> Check:
     names = ("hit_rate", "indexing_rate", "indexing_yield", "false_index_rate", "precision", "recall")
     values = table[list(names)].to_numpy(dtype=float)
     outside = int(((values < 0) | (values > 1)).sum())
     return Check("rates_in_range", outside == 0, f"{outside} rates outside [0, 1]")
-
-
-def _format_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    def rate(name: str) -> str:
-        return f"{100 * row[name]:.1f} %" if row[name] == row[name] else "–"
-
-    speed = f"{row['frames_per_second']:.1f}" if row["frames_per_second"] == row["frames_per_second"] else "–"
-    counts = tuple(str(row[name]) for name in ("frames", "hits", "indexed"))
-    rates = tuple(rate(n) for n in ("hit_rate", "indexing_rate", "indexing_yield"))
-    control = f"{rate('false_index_rate')} of {row['scrambled']}"
-    return (
-        row["run"],
-        row["subset"],
-        row["finder"],
-        *counts,
-        *rates,
-        control,
-        rate("precision"),
-        rate("recall"),
-        speed,
-    )

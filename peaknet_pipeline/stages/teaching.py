@@ -16,7 +16,6 @@ from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.learn.checkpoint import (
     CARD_FILE,
     ModelCard,
-    package_version,
     read_checkpoint,
     write_checkpoint,
 )
@@ -37,15 +36,18 @@ from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import newest_model, newest_path, write_newest
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import counting_bar, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, now, write_recipe
+from peaknet_pipeline.stages.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.training_set import manifest_file, read_manifest, training_set_path
-from peaknet_pipeline.tables import read_table, write_json
+from peaknet_pipeline.stages.training_set import (
+    keep_manifest,
+    manifest_file,
+    read_manifest,
+    training_set_path,
+)
+from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import SPLIT, SplitTable
-
-TRAINING_MANIFEST = "training_manifest.json"
-"""What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""
+from peaknet_pipeline.version import code_version
 
 LEAST_RECALL = 0.2
 """Validation recall below which a network is worth nothing and stops the chain."""
@@ -207,6 +209,7 @@ def _register(
 ) -> Path:
     """Register a trained network: weights, configuration, card, recipe and the manifest of what taught it."""
     manifest = read_manifest(store)
+    parents = [newest_model(store, "teacher")] if role == "student" else []
 
     def write(folder: Path) -> None:
         card = ModelCard(
@@ -215,15 +218,17 @@ def _register(
             threshold=result.threshold,
             scores=result.scores.to_dict() if result.scores else {},
             training_manifest=str(manifest["hash"]),
-            code_version=package_version(),
+            code_version=code_version(),
             seed=params.seed,
             training=params.to_dict(),
-            teacher=newest_model(store, "teacher").name if role == "student" else "",
+            teacher=parents[0].name if parents else "",
             made=now(),
         )
         write_checkpoint(folder, result.model, card=card)
-        write_json(folder / TRAINING_MANIFEST, manifest)
-        write_recipe(folder / CARD_FILE, recipe, seconds=seconds, figures={"model": folder.name})
+        taught = keep_manifest(store, folder)
+        inputs = [taught, *(parent / CARD_FILE for parent in parents)]
+        own = make_recipe(recipe.stage, code=recipe.code, parameters=recipe.parameters, inputs=inputs)
+        write_recipe(folder / CARD_FILE, own, seconds=seconds, figures={"model": folder.name})
 
     folder = register(store.models, role, write)
     write_newest(store, role, folder)

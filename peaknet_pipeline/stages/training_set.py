@@ -23,11 +23,14 @@ from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import curated_labels_path, label_problems, labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.provenance import Recipe
+from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
 from peaknet_pipeline.types import CURATION, SPLIT, SplitTable
+
+TRAINING_MANIFEST = "training_manifest.json"
+"""What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""
 
 
 def training_set_path(store: Store, scope: str) -> Path:
@@ -59,6 +62,22 @@ def read_manifest(store: Store) -> dict[str, Any]:
             remedy="Materialize training_set first.",
         ) from error
     return dict(manifest)
+
+
+def keep_manifest(store: Store, folder: Path) -> Path:
+    """Copy the present manifest and its recipe into a model's folder: the next training set takes their place."""
+    record = read_recipe(training_set_path(store, "all"))
+    if record is None:
+        raise LabelError(
+            "the training set has no recipe",
+            where=training_set_path(store, "all"),
+            remedy="Materialize training_set.",
+        )
+    path = folder / TRAINING_MANIFEST
+    write_json(path, read_manifest(store))
+    recipe = Recipe(record["stage"], record["code"], record["parameters"], record["inputs"])
+    write_recipe(path, recipe, seconds=float(record["seconds"]))
+    return path
 
 
 @dataclass(frozen=True)
@@ -105,7 +124,8 @@ def training_set(
             refused=refused,
             before=_subsets_before(store, params),
         )
-        write_table(made.table, output, SPLIT, extra={"manifest": made.hash})
+        origin = {"manifest": made.hash, **origin_of(recipe, manifest=made.hash)}
+        write_table(made.table, output, SPLIT, extra=origin)
         write_json(manifest_file(store), made.manifest)
         figures = _figures(made) | {"runs_without_labels": len(keys) - len(labelled)}
         checks = (_split_by_run(made.table), _exclusions_apply(made))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.learn.crops import Crop, ValidationPanel
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import draw_experiment
@@ -21,7 +22,6 @@ from peaknet_pipeline.stages.truth_windows import (
     is_peak,
     label_window,
 )
-from peaknet_pipeline.tables import replace_atomically
 from peaknet_pipeline.types import BoolArray, Float32Array, UInt8Array
 
 TYPICAL_AREA = 12.0

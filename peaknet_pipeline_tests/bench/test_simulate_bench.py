@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peaknet_pipeline.bench.realism import measure, peak_widths, shell_statistics
+from peaknet_pipeline.bench import realism
+from peaknet_pipeline.bench.realism_measure import measure, peak_widths, shell_statistics
 from peaknet_pipeline.bench.realism_plot import draw_comparison, find_ranges, summarise
 from peaknet_pipeline.bench.realism_sources import (
     INDEPENDENT,
@@ -17,6 +18,7 @@ from peaknet_pipeline.bench.realism_sources import (
     thaumatin_twin,
 )
 from peaknet_pipeline.bench.simulate import run
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.draw import draw_experiment
@@ -32,6 +34,11 @@ def test_the_benchmark_reports_rates_and_its_target():
     assert demo["mpix"] == pytest.approx(0.36, abs=0.001)
     assert demo["mpix_per_second_file"] == pytest.approx(demo["frames_per_second_file"] * 0.3604, rel=0.01)
     assert figures["target_met"] == (demo["mpix_per_second_file"] >= 5)
+
+
+def test_the_comparison_asks_for_its_real_frames(tmp_path):
+    with pytest.raises(ParameterError, match="no folder of real frames"):
+        realism.run(realdata=str(tmp_path / "absent"))
 
 
 def test_shell_statistics_recover_a_known_background():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.orchestration.partitions import register_runs
-from peaknet_pipeline_tests.orchestration.conftest import KEYS, failure_text
+from peaknet_pipeline.stages.run_table import run_table
+from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 
 CHAIN = ["raw_run", "run_statistics", "classical_peaks", "classical_index"]
 
@@ -89,6 +90,11 @@ def test_other_partitions_go_on(fresh):
     assert not fresh.materialize(CHAIN[:2], KEYS[0]).success
     result = fresh.materialize(CHAIN[:2], KEYS[1])
     assert result.success, failure_text(result)
+    told = run_table(fresh.store, KEYS).set_index("run")
+    assert list(told["status"]) == ["failed", "partial", "registered"]
+    assert told.loc[KEYS[0], "stage"] == "raw_run"
+    assert "r0001.h5" in told.loc[KEYS[0], "error"]
+    assert told.loc[KEYS[1], "frames"] == FRAMES
 
 
 def test_nans_are_bad_pixels_not_a_crash(fresh):

@@ -9,7 +9,8 @@ from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.provenance import read_recipe
-from peaknet_pipeline.stages.scoring import format_scores, read_all_scores
+from peaknet_pipeline.stages.scores import format_scores, read_all_scores
+from peaknet_pipeline.stages.tracing import trace_file
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import SCAN, SCHEMAS, SCORES
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
@@ -89,6 +90,30 @@ def test_a_recipe_names_stage_parameters_inputs_and_content(made):
     assert recipe["stage"] == "classical_peaks"
     assert recipe["parameters"]["threshold"] == 70
     assert any(name.endswith("small-r0001.h5") for name in recipe["inputs"])
+
+
+def test_rows_and_cxi_files_name_run_code_parameters_model_and_labels_and_trace_to_the_raw_run(made):
+    manifest = read_recipe(made.store.table("training_set", "all"))["figures"]["manifest"]
+    row = read_all_scores(made.store).set_index(["run", "finder"]).loc[(KEYS[0], "peaknet")]
+    assert row["label_manifest"] == manifest
+    assert row["model"] == f"student-{manifest[:8]}"
+    assert row["mean_peaks"] == pytest.approx(row["peaks"] / FRAMES)
+    for path in (
+        made.store.file("peaknet_peaks", KEYS[0], ".cxi"),
+        made.store.table("peaknet_index/reflections", KEYS[0]),
+        made.store.table("run_metrics", KEYS[0]),
+        made.store.report / "index.html",
+    ):
+        step = trace_file(path)
+        assert step.origin["code_version"]
+        assert step.origin["parameters_hash"]
+        if path.suffix != ".html":
+            assert step.origin["run"] == KEYS[0]
+            assert step.origin["label_manifest"] == manifest
+            assert step.origin["model"] == row["model"]
+        sources = {s.path.name for s in step.walk() if not s.origin}
+        assert {"r0001.h5", "small.geom", "small.cell"} <= sources
+        assert not [s for s in step.walk() if s.problems]
 
 
 def test_run_config_overrides_the_experiment(fresh):

@@ -6,8 +6,9 @@ import pytest
 
 from peaknet_pipeline.bench.fit import draw_patches, run
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.peaks.fit import FitFlag, FitParams, fit_patches
+from peaknet_pipeline.peaks.fit import fit_patches
 from peaknet_pipeline.peaks.fit_lmfit import audit_fits
+from peaknet_pipeline.peaks.fit_params import FitFlag, FitParams
 from peaknet_pipeline.peaks.fit_patches import concatenate_patches, cut_patches
 from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.profile import AMPLITUDE, HALF_WIDTH_PER_SIGMA, profile_model
@@ -170,6 +171,29 @@ def test_the_batched_fit_agrees_with_lmfit():
     audit = audit_fits(draw_patches(120, seed=7), n_sample=120)
     assert audit.n_accepted >= 60
     assert audit.agreement >= 0.99
+
+
+def test_eleven_free_parameters_agree_with_lmfit_where_the_data_want_them():
+    params = FitParams(tied_widths=False)
+    sample = draw_patches(300, seed=2)
+    ratio = fit_patches(sample, params).values[:, 5:7] / fit_patches(sample, params).values[:, 3:5]
+    freed = np.flatnonzero((np.abs(ratio / HALF_WIDTH_PER_SIGMA - 1) > 1e-6).any(axis=1))
+    assert 0.02 < len(freed) / len(sample) < 0.3
+    audit = audit_fits(sample.take(freed[:20]), params, n_sample=20)
+    assert audit.n_accepted >= 10
+    assert audit.agreement >= 0.9
+
+
+def test_spots_whose_parts_differ_are_fitted_with_free_widths_and_others_are_not():
+    rng = np.random.default_rng(4)
+    differing = TRUE.copy()
+    differing[[0, 5, 6, 7]] = 4000.0, 3.0, 0.7, 0.6
+    for profile, expected in ((TRUE, 0.05), (differing, 1.0)):
+        frames = rng.poisson(make_mean(profile), (60, 40, 40)).astype(float)
+        patches = concatenate_patches([fit_frame(frame, profile)[0] for frame in frames])
+        values = fit_patches(patches, FitParams(tied_widths=False)).values
+        free = ~np.isclose(values[:, 5:7], HALF_WIDTH_PER_SIGMA * values[:, 3:5], rtol=1e-9).all(axis=1)
+        assert free.mean() == pytest.approx(expected, abs=0.12)
 
 
 def test_the_benchmark_is_far_ahead_of_lmfit_even_when_small():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peaknet_pipeline.peaks.fit import FitFlag
+from peaknet_pipeline.peaks.fit_params import FitFlag
 from peaknet_pipeline.peaks.fit_statistics import count_rejections, summarize_fits
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import FITS, REFLECTIONS

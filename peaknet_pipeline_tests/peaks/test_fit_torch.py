@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.bench.fit import draw_patches
-from peaknet_pipeline.peaks.fit import FitParams, photon_weights, start_parameters
+from peaknet_pipeline.peaks.fit import fit_patches
 from peaknet_pipeline.peaks.fit_lm import CONVERGED, solve_batch
+from peaknet_pipeline.peaks.fit_params import FitParams
+from peaknet_pipeline.peaks.fit_starts import photon_weights, start_parameters
 from peaknet_pipeline.peaks.fit_torch import solve_batch_torch
+from peaknet_pipeline.profile import profile_half_widths
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -24,6 +27,22 @@ def test_both_solvers_give_the_same_fits_errors_and_endings(tied):
         np.testing.assert_allclose(one.values[same], two.values[same], rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(one.fixed_shape[same], two.fixed_shape[same], rtol=1e-3)
         np.testing.assert_allclose(one.variances[same, 1:3], two.variances[same, 1:3], rtol=1e-2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_accepted_fits_are_the_same_on_either_path(tied):
+    patches, params = draw_patches(200, seed=12), FitParams(tied_widths=tied)
+    one, two = fit_patches(patches, params), fit_patches(patches, params, device="cpu:0")
+    assert (one.accepted == two.accepted).mean() >= 0.99
+    both = one.accepted & two.accepted
+    close = np.abs(one.values - two.values)[both][:, 1:3].max(axis=1) <= 0.01
+    close &= (
+        np.abs(profile_half_widths(one.values) / profile_half_widths(two.values) - 1)[both].max(axis=1)
+        <= 0.01
+    )
+    close &= np.abs(one.values[both, 0] / two.values[both, 0] - 1) <= 0.01
+    close &= np.abs(one.chi2[both] / two.chi2[both] - 1) <= 0.01
+    assert close.mean() >= 0.99
 
 
 def test_no_patches_give_no_solutions():

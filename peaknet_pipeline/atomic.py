@@ -1,0 +1,113 @@
+"""Files and folders that are complete under their final name or absent, whenever the process is killed."""
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+FOREIGN_AGE_S = 2 * 86400.0
+"""Seconds without change after which another machine's temporary counts as left behind."""
+
+_WRITER = re.compile(r"(?P<host>.+)-(?P<pid>\d+)\.[^.]+\.tmp")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextlib.contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling of ``path`` to write to; it takes the final name only when the block succeeds.
+
+    What killed writers of the same path left beside it is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path), suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_folder_atomically(folder: Path) -> Iterator[Path]:
+    """Give a temporary sibling of ``folder`` to fill; it takes the final name, in the place of an older folder, at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=temporary_prefix(folder), suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _take_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_prefix(path: Path) -> str:
+    """Return how this process's temporaries for ``path`` begin: hidden, with the names of machine and process."""
+    return f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporaries that killed writers of ``path`` left beside it.
+
+    A temporary stays while its process lives, or, if another machine made it, until it has not changed for two days.
+    """
+    start = f".{path.name}."
+    with os.scandir(path.parent) as entries:
+        found = [Path(entry.path) for entry in entries if entry.name.startswith(start)]
+    for temporary in found:
+        writer = _WRITER.fullmatch(temporary.name.removeprefix(start))
+        if writer is None or not _is_left(temporary, writer["host"], int(writer["pid"])):
+            continue
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_left(temporary: Path, host: str, pid: int) -> bool:
+    if host == socket.gethostname():
+        return not _is_alive(pid)
+    try:
+        return time.time() - temporary.stat().st_mtime > FOREIGN_AGE_S
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    """Give ``new`` the name ``folder``; what was there goes to the name ``new``, to be removed."""
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):  # file systems without exchange have a moment without the folder
+        old = new.with_name(f"{new.name.removesuffix('.tmp')}old.tmp")
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -1,0 +1,24 @@
+"""The chain behind an output."""
+
+import json
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import JSON, PATH
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@JSON
+def trace(file: Path, as_json: bool) -> None:
+    """Print what FILE was made from: a table, CXI file, model folder, label file or report.
+
+    Every file on the way up to the raw runs is compared with what was recorded; exit status 2 if one is missing or changed.
+    """
+    from peaknet_pipeline.stages.tracing import format_trace, trace_file
+
+    step = trace_file(file)
+    click.echo(json.dumps(step.to_dict()) if as_json else format_trace(step))
+    if any(part.problems for part in step.walk()):
+        raise SystemExit(2)

@@ -1,0 +1,53 @@
+"""What failed last, per stage and run: kept beside the tables until the stage succeeds, so that the run table can tell it."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.stages.keys import RunKey
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import write_json
+
+FOLDER = "failures"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage of a run failed, and when."""
+
+    stage: str
+    error: str
+    time: str
+
+
+@contextmanager
+def failures_recorded(store: Store, stage: str, key: str | RunKey) -> Iterator[None]:
+    """Write down why the block failed, and forget an earlier failure when it succeeds; the exception goes on."""
+    path = failure_path(store, stage, key)
+    try:
+        yield
+    except Exception as error:
+        told = str(error) if isinstance(error, PeaknetError) else f"{type(error).__name__}: {error}"
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_json(path, {"stage": stage, "error": told, "time": when})
+        raise
+    path.unlink(missing_ok=True)
+
+
+def failure_path(store: Store, stage: str, key: str | RunKey) -> Path:
+    """Return where the failure of a stage is kept."""
+    return store.file(f"{FOLDER}/{stage}", key, ".json")
+
+
+def read_failures(store: Store) -> dict[str, Failure]:
+    """Return the latest failure of every run that has one, by partition key."""
+    failures: dict[str, Failure] = {}
+    for path in (store.root / "store" / FOLDER).glob("*/*.json"):
+        failure = Failure(**json.loads(path.read_text(encoding="utf-8")))
+        if path.stem not in failures or failure.time > failures[path.stem].time:
+            failures[path.stem] = failure
+    return failures

@@ -1,0 +1,211 @@
+"""The table of runs: one row per run, from registered to scored, with its error where it failed."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.stages.experiment import find_run_file
+from peaknet_pipeline.stages.failures import Failure, read_failures
+from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.stages.making import CODE
+from peaknet_pipeline.stages.provenance import read_recipe
+from peaknet_pipeline.stages.scores import read_all_scores
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import RUNS, RunTable
+
+OUTPUTS = {
+    "raw_run": ".json",
+    "run_statistics": ".h5",
+    "classical_peaks": ".parquet",
+    "classical_index": ".parquet",
+    "peak_labels": ".h5",
+    "peaknet_peaks": ".parquet",
+    "peaknet_index": ".parquet",
+    "run_metrics": ".parquet",
+}
+"""The stages of one run, in order, and what their outputs' names end in."""
+
+SCORED = ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution",
+          "finder", "model", "label_manifest", "parameters", "code_version")  # fmt: skip
+UNSCORED: Mapping[str, Any] = {
+    "hits": 0,
+    "indexed": 0,
+    "finder": "",
+    "model": "",
+    "label_manifest": "",
+    "parameters": "",
+    "code_version": "",
+}
+NOT_PRINTED = "–"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, and what stands in its way."""
+
+    status: str
+    stage: str
+    error: str
+
+
+def run_table(store: Store, keys: Iterable[str] = ()) -> RunTable:
+    """Return a row for every run that is registered (``keys``), lies under the raw root, or was ever worked on.
+
+    The rates are the network's where it has been scored, else nothing: status, stage and error tell how far a run came.
+    """
+    failures = read_failures(store)
+    recipes = {
+        key: _recipes(store, key) for key in sorted({*keys, *failures, *known_runs(store)}) if _is_key(key)
+    }
+    scores = read_all_scores(store)
+    by_run = dict(iter(scores.groupby("run"))) if len(scores) else {}
+    rows = [
+        _row(store, key, made, by_run.get(key), failures.get(key)) for key, made in sorted(recipes.items())
+    ]
+    if not rows:
+        return empty_table(RUNS)
+    return make_table(RUNS, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def known_runs(store: Store) -> set[str]:
+    """Return the keys of all runs under the raw root and of all manifests."""
+    keys = {path.name.split(".")[0] for path in store.file("raw_run", "all", "").parent.glob("*.json")}
+    for folder in (p for p in store.raw_root.glob("*") if p.is_dir()):
+        numbers = {run_number(path) for path in folder.iterdir()}
+        keys |= {str(RunKey(folder.name, number)) for number in numbers if number is not None}
+    return {key for key in keys if _is_key(key)}
+
+
+def _is_key(text: str) -> bool:
+    try:
+        parse_key(text)
+    except PeaknetError:
+        return False
+    return True
+
+
+def _recipes(store: Store, key: str) -> dict[str, dict[str, Any]]:
+    found = {stage: read_recipe(store.file(stage, key, end)) for stage, end in OUTPUTS.items()}
+    return {stage: record for stage, record in found.items() if record is not None}
+
+
+def _row(
+    store: Store,
+    key: str,
+    made: Mapping[str, Mapping[str, Any]],
+    scores: pd.DataFrame | None,
+    failure: Failure | None,
+) -> dict[str, Any]:
+    figures = {stage: record.get("figures", {}) for stage, record in made.items()}
+    progress = _progress(made, failure)
+    statistics = figures.get("run_statistics", {})
+    return {
+        "run": key,
+        "experiment": parse_key(key).experiment,
+        "date": _date(store, key),
+        "status": progress.status,
+        "stage": progress.stage,
+        "frames": int(figures.get("raw_run", {}).get("frames", 0)),
+        **_scored(scores),
+        "background": float(statistics.get("mean_intensity", math.nan)),
+        "bad_pixels": float(statistics.get("bad_fraction", math.nan)),
+        "seconds": float(sum(record.get("seconds", 0.0) for record in made.values())),
+        "error": progress.error,
+    }
+
+
+def _scored(scores: pd.DataFrame | None) -> dict[str, Any]:
+    nothing = {name: UNSCORED.get(name, math.nan) for name in SCORED}
+    if scores is None or scores.empty:
+        return {**nothing, "classical_hits": 0, "classical_indexed": 0}
+    rows = scores.set_index("finder", drop=False)
+    used = rows.loc["peaknet" if "peaknet" in rows.index else rows.index[0]]
+    classical = rows.loc["classical"] if "classical" in rows.index else None
+    return {
+        **{name: used[name] for name in SCORED},
+        "classical_hits": 0 if classical is None else classical["hits"],
+        "classical_indexed": 0 if classical is None else classical["indexed"],
+    }
+
+
+def _progress(made: Mapping[str, Mapping[str, Any]], failure: Failure | None) -> Progress:
+    stage = next((name for name in reversed(OUTPUTS) if name in made), "")
+    doubts = [
+        f"{check['name']}: {check['description']}"
+        for record in made.values()
+        for check in record.get("checks", [])
+        if not check["passed"]
+    ]
+    if failure is not None:
+        return Progress("failed", failure.stage, failure.error)
+    old = [name for name, record in made.items() if record.get("code") != CODE[name]]
+    if old:
+        return Progress("outdated", stage, f"{', '.join(old)} made by an earlier version; materialize again")
+    if stage == "run_metrics":
+        return Progress("doubtful" if doubts else "done", stage, "; ".join(doubts))
+    if doubts:
+        return Progress("stopped", stage, "; ".join(doubts))
+    return Progress("partial" if stage else "registered", stage, "")
+
+
+def _date(store: Store, key: str) -> str:
+    """Return when the raw file was last written, ISO 8601 in UTC; nothing where there is no such file."""
+    try:
+        written = find_run_file(store, parse_key(key)).stat().st_mtime
+    except PeaknetError:
+        return ""
+    return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_runs(table: RunTable) -> str:
+    """Return the table for a terminal of 100 columns: counts beside rates, then what went wrong, run by run."""
+    if table.empty:
+        return "no run is known; put runs under raw/<experiment>/, or register them with `peaknet register`"
+    header = ("run", "date", "status", "frames", "hits", "hit rate", "indexed", "yield", "classical",
+              "peaks", "d / Å", "model")  # fmt: skip
+    rows = [_printed(row) for row in table.to_dict("records")]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    left = (0, 1, 2, 11)
+    lines = [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+    wrong = table[table["error"] != ""].to_dict("records")
+    notes = [f"{r['run']}  {r['status']} at {r['stage'] or 'the start'}: {r['error']}" for r in wrong]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *([""] if notes else []), *notes])
+
+
+def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    scored = row["finder"] != ""
+
+    def text(name: str, style: str) -> str:
+        return format(row[name], style) if scored and row[name] == row[name] else NOT_PRINTED
+
+    return (
+        row["run"],
+        row["date"][:16].replace("T", " "),
+        row["status"],
+        str(row["frames"]) if row["frames"] else NOT_PRINTED,
+        text("hits", "d"),
+        text("hit_rate", ".1%"),
+        text("indexed", "d"),
+        text("indexing_yield", ".1%"),
+        text("classical_indexed", "d"),
+        text("mean_peaks", ".1f"),
+        text("resolution", ".2f"),
+        row["model"] or NOT_PRINTED,
+    )
+
+
+def runs_path(store: Store, scope: str) -> Path:
+    """Return where the summary leaves the table."""
+    return store.table("experiment_summary/runs", scope)

@@ -1,0 +1,59 @@
+"""The summary over all runs: their rates, the table of runs, the plot over runs and the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peaknet_pipeline.plots.curves import plot_rates
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.provenance import Recipe, origin_of, write_recipe
+from peaknet_pipeline.stages.reporting import write_experiment_report
+from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.stages.run_table import run_table, runs_path
+from peaknet_pipeline.stages.scores import is_of_this_version, metrics_path
+from peaknet_pipeline.stages.scoring import rates_in_range
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import empty_table, read_table, write_table
+from peaknet_pipeline.types import RUNS, SCORES
+
+
+def summary_path(store: Store, scope: str) -> Path:
+    """Return where all runs' rates lie."""
+    return store.table("experiment_summary", scope)
+
+
+def experiment_summary(
+    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
+) -> StageResult:
+    """All runs' rates in one table, with a plot over runs and a self-contained HTML report."""
+    output = summary_path(store, "all")
+    scored = [key for key in keys if is_of_this_version(metrics_path(store, key))]
+
+    def build(recipe: Recipe) -> StageResult:
+        parts = [read_table(metrics_path(store, key), SCORES) for key in scored]
+        table = pd.concat(parts, ignore_index=True) if parts else empty_table(SCORES)
+        write_table(table, output, SCORES, extra=origin_of(recipe, run="all"))
+        runs = run_table(store, keys)
+        write_table(runs, runs_path(store, "all"), RUNS, extra=origin_of(recipe, run="all"))
+        figures: dict[str, Any] = {"runs": len(scored), "runs_without_metrics": len(keys) - len(scored)}
+        figures |= {f"runs_{name}": int(n) for name, n in runs["status"].value_counts().items()}
+        for finder, rows in table.groupby("finder"):
+            frames, hits, indexed = (int(rows[name].sum()) for name in ("frames", "hits", "indexed"))
+            figures |= {f"{finder}_frames": frames, f"{finder}_hits": hits, f"{finder}_indexed": indexed}
+            figures[f"{finder}_indexing_yield"] = indexed / max(frames, 1)
+        plots = {"rates": plot_rates(table)} if len(table) else {}
+        report = write_experiment_report(store, scored, table, plots.get("rates"))
+        write_recipe(report, recipe, seconds=0.0)
+        figures["report"] = str(report)
+        return StageResult(
+            output,
+            figures,
+            {"run_metrics": output, "runs": runs_path(store, "all")},
+            plots,
+            (rates_in_range(table),),
+        )
+
+    inputs = [metrics_path(store, key) for key in scored]
+    return make_stage("experiment_summary", parameters={}, inputs=inputs, build=build)

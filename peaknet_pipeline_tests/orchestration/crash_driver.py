@@ -1,0 +1,189 @@
+"""Kill materializations with SIGKILL and look at what they leave.
+
+Run as a script: ``crash_driver.py ROOT PARTITION ASSET[:EVENT,EVENT…] …`` over a data root in which everything is made.
+Each asset is materialized once undisturbed, then once per event with a kill just before that event, then undisturbed
+again. An event is a temporary that is made or a final name that is given; without a list, every one of them. A fraction
+such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be. Prints JSON.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from peaknet_pipeline.orchestration.build import build_defs
+from peaknet_pipeline.orchestration.chain import CHAIN
+from peaknet_pipeline.orchestration.instance import open_instance
+from peaknet_pipeline.stages.making import CODE
+from peaknet_pipeline.stages.provenance import is_current
+from peaknet_pipeline.stages.store import Store
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+MADE = ("store", "models", "report")
+
+
+class KillBefore:
+    """An audit hook that counts the writer's events below a root and kills the process before one of them."""
+
+    def __init__(self, root: Path, kill_at: int | None) -> None:
+        self.folders = tuple(str(root / name) + os.sep for name in MADE)
+        self.kill_at = kill_at
+        self.n = 0
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Count, and kill where it is time."""
+        if not self._counts(event, arguments):
+            return
+        if self.n == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.n += 1
+
+    def _counts(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        if event == "ctypes.dlsym":
+            return bool(arguments[1] == "renameat2")
+        place = {"os.rename": 1, "tempfile.mkstemp": 0, "tempfile.mkdtemp": 0}.get(event)
+        return place is not None and os.fsdecode(arguments[place]).startswith(self.folders)
+
+
+def materialize(
+    root: Path, asset: str, partition: str | None, *, kill: int | float | None
+) -> tuple[int, int, float]:
+    """Materialize in a child; return its exit status, the number of events and the seconds taken."""
+    reader, writer = os.pipe()
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os._exit(_child(root, asset, partition, kill, writer))
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        told = stream.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, int(told or -1), time.monotonic() - started
+
+
+def _child(root: Path, asset: str, partition: str | None, kill: int | float | None, writer: int) -> int:
+    hook = KillBefore(root, kill if isinstance(kill, int) else None)
+    sys.addaudithook(hook)
+    if isinstance(kill, float):
+        threading.Timer(kill, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    job = build_defs(str(root)).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=open_instance(Store(root)),
+        partition_key=partition,
+        asset_selection=[dg.AssetKey(asset)],
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+    os.write(writer, str(hook.n).encode())
+    return 0 if result.success else 3
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Yield everything that was made, temporaries too."""
+    for name in MADE:
+        yield from (path for path in sorted((root / name).rglob("*")) if path.is_file())
+
+
+def leftovers(root: Path) -> list[str]:
+    """Return temporaries."""
+    return [str(path.relative_to(root)) for path in files(root) if ".tmp" in str(path.relative_to(root))]
+
+
+def broken(root: Path) -> list[str]:
+    """Return what does not open under its final name, and outputs that would pass for current but are not."""
+    found = []
+    for path in files(root):
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        try:
+            _read(path)
+        except Exception as error:
+            found.append(f"{path.relative_to(root)}: {error}")
+    return found
+
+
+def _read(path: Path) -> None:
+    if path.suffix == ".parquet":
+        pq.read_table(path)
+    elif path.suffix in (".h5", ".cxi"):
+        with h5py.File(path) as file:
+            file.visititems(lambda name, found: found[()] if isinstance(found, h5py.Dataset) else None)
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".safetensors":
+        with safe_open(path, "np") as file:
+            [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    elif path.suffix == ".npy":
+        np.load(path)
+    elif path.suffix == ".png":
+        assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "cut short"
+    elif path.suffix == ".html":
+        assert path.read_text().rstrip().endswith("</html>"), "cut short"
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Return a hash of every file whose content is decided by its inputs: no figures, times or pages made of them."""
+    skipped = (".recipe.json", ".html", ".png")
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files(root)
+        if not path.name.endswith(skipped) and not path.name.startswith(".")
+    }
+
+
+def crash(root: Path, asset: str, partition: str | None, events: list[float] | None) -> dict[str, Any]:
+    """Materialize, kill at each event, look, and materialize again."""
+    spec = next(spec for spec in CHAIN if spec.name == asset)
+    partition = partition if spec.per_run else None
+    output = spec.output(Store(root), partition or "all")
+    status, n_events, seconds = materialize(root, asset, partition, kill=None)
+    told: dict[str, Any] = {"asset": asset, "events": n_events, "seconds": round(seconds, 2), "problems": []}
+    if status != 0:
+        told["problems"].append(f"undisturbed: exit status {status}")
+    before = contents(root)
+    points: list[int | float] = list(range(n_events))
+    if events is not None:
+        points = [int(e) if float(e).is_integer() else e * seconds for e in events]
+    told["kills"] = len(points)
+    for point in points:
+        status, _, _ = materialize(root, asset, partition, kill=point)
+        if status not in (-signal.SIGKILL, 0 if isinstance(point, float) else -signal.SIGKILL):
+            told["problems"].append(f"at {point}: exit status {status}")
+        told["problems"] += [f"at {point}: {problem}" for problem in broken(root)]
+        if contents(root) != before and is_current(output, code=CODE[asset]):
+            told["problems"].append(f"at {point}: something else passes for current")
+        told["leftovers"] = told.get("leftovers", 0) + len(leftovers(root))
+    status, _, _ = materialize(root, asset, partition, kill=None)
+    after = contents(root)
+    if status != 0:
+        told["problems"].append(f"again: exit status {status}")
+    told["problems"] += [f"again: {name} differs" for name in before if before[name] != after.get(name)]
+    told["problems"] += [f"again: {name} is left" for name in leftovers(root)]
+    if not is_current(output, code=CODE[asset]):
+        told["problems"].append("again: the output does not pass for current")
+    return told
+
+
+def main(root: Path, partition: str, plans: list[str]) -> None:
+    """Crash each planned asset in turn."""
+    for plan in plans:
+        asset, _, listed = plan.partition(":")
+        events = [float(word) for word in listed.split(",")] if listed else None
+        sys.stdout.write(json.dumps(crash(root, asset, partition, events)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:])

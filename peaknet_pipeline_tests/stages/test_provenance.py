@@ -1,0 +1,41 @@
+"""An output passes for current only as it was made, from what it was made from."""
+
+import pytest
+
+from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.stages.provenance import input_digest, is_current, make_recipe, write_recipe
+
+
+@pytest.fixture
+def made(tmp_path):
+    source, output = tmp_path / "raw.txt", tmp_path / "out.txt"
+    source.write_text("raw")
+    output.write_text("made")
+    recipe = make_recipe("classical_peaks", code="1", parameters={"snr": 5}, inputs=[source])
+    write_recipe(output, recipe, seconds=0.1)
+    return source, output
+
+
+def test_an_output_is_current_until_an_input_or_its_stage_changes(made):
+    source, output = made
+    assert is_current(output, code="1")
+    assert not is_current(output, code="2")
+    source.write_text("other")
+    assert not is_current(output, code="1")
+
+
+def test_an_output_replaced_before_its_recipe_does_not_pass_for_current(made):
+    _, output = made
+    output.write_text("of a run that was killed before it wrote its recipe")
+    assert not is_current(output, code="1")
+    with pytest.raises(TableError, match=r"out\.txt.*interrupted.*Materialize classical_peaks again"):
+        input_digest(output)
+
+
+def test_a_copied_or_touched_output_is_known_by_its_content(made):
+    _, output = made
+    content = output.read_bytes()
+    output.unlink()
+    output.write_bytes(content)
+    assert is_current(output, code="1")
+    assert input_digest(output) == input_digest(output)
