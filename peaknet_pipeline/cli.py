@@ -8,10 +8,14 @@ import click
 
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
+from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.index import index
+from peaknet_pipeline.commands.inspect import inspect
+from peaknet_pipeline.commands.mask import mask
 from peaknet_pipeline.commands.models import models
 from peaknet_pipeline.commands.register import register
+from peaknet_pipeline.commands.report import report
 from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
@@ -21,10 +25,10 @@ from peaknet_pipeline.commands.ui import ui
 from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Start here": (demo, ui),
-    "Runs of an experiment": (register, runs, trace),
+    "Start here": (demo, ui, deploy),
+    "Runs of an experiment": (register, runs, report, trace),
     "Networks": (models,),
-    "One run at a time, without Dagster": (find, index, stream),
+    "One run at a time, without Dagster": (inspect, mask, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }
 

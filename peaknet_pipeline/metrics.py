@@ -168,6 +168,8 @@ class TruthScores:
     by_snr, by_shell : DataFrame
         Per band ``low, high, n_true, n_found, recall, recall_low, recall_high, centre_error_px``; bands of
         expected SNR, and shells of 1/d in Å⁻¹ over the spots that count in recall.
+    true_peaks : bool, (n_peaks,)
+        Which peaks lie on a true spot, as ``precision`` counts them.
 
     """
 
@@ -176,6 +178,7 @@ class TruthScores:
     centre_error_px: float
     by_snr: pd.DataFrame
     by_shell: pd.DataFrame
+    true_peaks: BoolArray
 
 
 def score_peaks(peaks: pd.DataFrame, truth: pd.DataFrame, params: TruthParams | None = None) -> TruthScores:
@@ -206,6 +209,7 @@ def score_peaks(peaks: pd.DataFrame, truth: pd.DataFrame, params: TruthParams | 
         recall_table(
             truth["inv_d"].to_numpy(np.float64)[counted], found[counted], distance[counted], tuple(edges)
         ),
+        excused,
     )
 
 

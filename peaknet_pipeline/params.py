@@ -71,6 +71,12 @@ class Parameters:
             pairs[name.strip().replace("-", "_")] = value.strip()
         return cls.from_mapping(pairs)
 
+    @classmethod
+    def own(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the values whose names are parameters of this set."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        return {name: value for name, value in values.items() if name in known}
+
     def to_dict(self) -> dict[str, Any]:
         """Return names and values, ready for JSON."""
         return dataclasses.asdict(self)

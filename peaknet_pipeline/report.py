@@ -2,7 +2,6 @@
 
 import base64
 import html
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +17,48 @@ from peaknet_pipeline.types import Scores
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem 1.5rem 4rem; }
-h1 { font-size: 1.7rem; margin: 1rem 0 0; } h2 { border-bottom: 2px solid #0072b2; margin-top: 2.5rem; }
-nav { background: #f4f6f8; border-radius: .4rem; padding: .6rem 1rem; } nav a { margin-right: 1.2rem; }
-a { color: #0a58a0; } .meta { color: #555; margin-top: .2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; margin: .8rem 0; }
-caption { text-align: left; color: #444; padding: .2rem 0; }
-th, td { border-bottom: 1px solid #ddd; padding: .3rem .7rem; text-align: right; white-space: nowrap; }
-th { background: #f4f6f8; } td.text, th.text { text-align: left; } td small { color: #555; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1.2rem; }
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --card: #f5f7f9; --line: #d8dee4;
+  --accent: #0a58a0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --page: #14181c; --card: #1e242a;
+  --line: #38414a; --accent: #7cb8f0; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
+  background: var(--page); margin: 0 auto; max-width: 76rem; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; }
+h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); margin: 1rem 0 0; letter-spacing: -.01em; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
+p { max-width: 68ch; } a { color: var(--accent); } .meta, figcaption, caption, td small { color: var(--soft); }
+.meta { margin: .2rem 0 1rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; background: var(--card); border-radius: .5rem; padding: .6rem 1rem; }
+nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.tile { background: var(--card); border-radius: .5rem; padding: .7rem 1rem; }
+.tile b { display: block; font-size: 1.55rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile span { display: block; font-size: .85rem; color: var(--soft); }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: .2rem 0 .4rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: right; white-space: nowrap; }
+th { background: var(--card); font-weight: 600; vertical-align: bottom; white-space: normal; min-width: 4rem; }
+td.text, th.text { text-align: left; } td.long { white-space: normal; min-width: 18rem; text-align: left; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.4rem; }
 .figures.wide { grid-template-columns: 1fr; }
-figure { margin: 0; } figure img { max-width: 100%; height: auto; }
-figcaption { color: #444; font-size: .88rem; }
+figure { margin: 0; } figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
+@media (prefers-color-scheme: dark) { figure img { filter: brightness(.92); } }
+figcaption { font-size: .88rem; margin-top: .4rem; max-width: 62ch; }
+summary { cursor: pointer; } summary h2 { display: inline-block; border: 0; margin: .9rem 0 .3rem; font-size: 1.1rem; }
+@media print { nav { display: none; } figure, .tile { break-inside: avoid; } }
 """
+LONG_CELL = 60
+"""Characters from which on a cell's text is broken into lines."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large type: what it is, the figure, and what it is made of."""
+
+    name: str
+    value: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +87,11 @@ class Section:
     text: tuple[str, ...] = ()
     tables: tuple[ReportTable, ...] = ()
     figures: tuple[ReportFigure, ...] = ()
+    tiles: tuple[Tile, ...] = ()
     wide: bool = False
     """Figures take the whole width, one below the other."""
+    folded: bool = False
+    """Closed until the reader opens it."""
 
 
 def write_report(path: Path, *, title: str, sections: Sequence[Section], subtitle: str = "") -> None:
@@ -84,8 +112,12 @@ def report_page(*, title: str, sections: Sequence[Section], subtitle: str = "") 
         Those without any content are left out.
 
     """
-    shown = [section for section in sections if section.text or section.tables or section.figures]
-    links = "".join(f'<a href="#s{i}">{_text(section.heading)}</a>' for i, section in enumerate(shown))
+    shown = [s for s in sections if s.text or s.tables or s.figures or s.tiles]
+    links = "".join(
+        f'<a href="#s{i}">{_text(section.heading)}</a>'
+        for i, section in enumerate(shown)
+        if not section.folded
+    )
     body = "\n".join(_section(i, section) for i, section in enumerate(shown))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return f"""<!DOCTYPE html>
@@ -223,13 +255,22 @@ def _cell(value: object) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    parts = [f'<section id="s{number}">', f"<h2>{_text(section.heading)}</h2>"]
+    heading = f"<h2>{_text(section.heading)}</h2>"
+    parts = [f"<details><summary>{heading}</summary>" if section.folded else heading]
+    if section.tiles:
+        parts += ['<div class="tiles">', *(_tile(tile) for tile in section.tiles), "</div>"]
     parts += [f"<p>{_text(paragraph)}</p>" for paragraph in section.text]
     parts += [_table(table) for table in section.tables]
     if section.figures:
         kind = "figures wide" if section.wide else "figures"
         parts += [f'<div class="{kind}">', *(_figure(figure) for figure in section.figures), "</div>"]
-    return "\n".join([*parts, "</section>"])
+    parts += ["</details>"] if section.folded else []
+    return "\n".join([f'<section id="s{number}">', *parts, "</section>"])
+
+
+def _tile(tile: Tile) -> str:
+    detail = f"<span>{_text(tile.detail)}</span>" if tile.detail else ""
+    return f'<div class="tile"><span>{_text(tile.name)}</span><b>{_text(tile.value)}</b>{detail}</div>'
 
 
 def _table(table: ReportTable) -> str:
@@ -242,8 +283,16 @@ def _table(table: ReportTable) -> str:
 
 def _cells(values: Iterable[str], n_text: int, tag: str) -> str:
     scope = ' scope="col"' if tag == "th" else ""
-    starts = (f'<{tag}{scope} class="text">' if i < n_text else f"<{tag}{scope}>" for i in itertools.count())
-    return "".join(f"{start}{_text(value)}</{tag}>" for start, value in zip(starts, values, strict=False))
+    return "".join(
+        f"<{tag}{scope}{_cell_class(value, i < n_text)}>{_text(value)}</{tag}>"
+        for i, value in enumerate(values)
+    )
+
+
+def _cell_class(value: str, is_text: bool) -> str:
+    if len(value) > LONG_CELL:
+        return ' class="long"'
+    return ' class="text"' if is_text else ""
 
 
 def _figure(figure: ReportFigure) -> str:
@@ -251,7 +300,7 @@ def _figure(figure: ReportFigure) -> str:
         raise ValueError(f"figure {figure.caption!r} is not a PNG")
     data = base64.b64encode(figure.png).decode("ascii")
     caption = _text(figure.caption)
-    image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+    image = f'<img loading="lazy" src="data:image/png;base64,{data}" alt="{caption}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 

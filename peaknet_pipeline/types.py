@@ -202,6 +202,8 @@ ReflectionTable: TypeAlias = pd.DataFrame
 MatchTable: TypeAlias = pd.DataFrame
 FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
+LabelQualityTable: TypeAlias = pd.DataFrame
+DataEngineTable: TypeAlias = pd.DataFrame
 SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
 RunTable: TypeAlias = pd.DataFrame
@@ -340,6 +342,8 @@ FITS = Schema(
         _LATTICE,
         *_HKL,
         _PANEL,
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d of the reflection", nullable=True),
+        Column("snr", "float32", "", "I/σ of the integrated reflection", nullable=True),
         *(Column(name, "float32", unit, meaning, nullable=True) for name, unit, meaning in _FIT_NAMES),
         *(
             Column(f"{name}_error", "float32", unit, f"standard error of {name}", nullable=True)
@@ -350,6 +354,56 @@ FITS = Schema(
         Column("n_pixels", "int32", "px", "pixels that entered the fit"),
         Column("flags", "int32", "", "bits that say what went wrong; 0 = accepted"),
         Column("accepted", "bool", "", "the fit is good enough to label pixels"),
+    ),
+)
+
+LABEL_QUALITY = Schema(
+    "label_quality",
+    "A simulated run's labels against its truth: over all, per SNR band, per resolution shell; empty for real runs",
+    (
+        Column("kind", "string", "", "all, snr or shell: what low and high are limits of"),
+        Column("low", "float32", "", "lower limit: SNR, or 1/d in Å⁻¹", nullable=True),
+        Column("high", "float32", "", "upper limit; NaN for the last SNR band", nullable=True),
+        Column(
+            "n_true",
+            "int32",
+            "",
+            "usable true reflections of labelled frames; of at least 5σ where kind is not snr",
+        ),
+        Column("n_found", "int32", "", "of these, labelled"),
+        Column("recall", "float32", "", "n_found / n_true", nullable=True),
+        Column("recall_low", "float32", "", "lower end of its 95 % interval", nullable=True),
+        Column("recall_high", "float32", "", "upper end of its 95 % interval", nullable=True),
+        Column("centre_error_px", "float32", "px", "median distance of label and truth", nullable=True),
+        Column("n_labels", "int32", "", "labels, by their own I/σ or 1/d"),
+        Column("n_true_labels", "int32", "", "of these, on a true reflection"),
+        Column("precision", "float32", "", "n_true_labels / n_labels", nullable=True),
+        Column("precision_low", "float32", "", "lower end of its 95 % interval", nullable=True),
+        Column("precision_high", "float32", "", "upper end of its 95 % interval", nullable=True),
+    ),
+)
+
+DATA_ENGINE = Schema(
+    "data_engine",
+    "What the data engine made, per run of the training set and resolution shell",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("subset", "string", "", "train, validate or test"),
+        Column("inv_d_low", "float32", "Å⁻¹", "lower limit of the shell; the same shells for all runs"),
+        Column("inv_d_high", "float32", "Å⁻¹", "upper limit of the shell"),
+        Column("frames", "int32", "", "frames with a label in the shell"),
+        Column("n_fitted", "int32", "", "reflections that were fitted"),
+        Column("n_accepted", "int32", "", "of these, labelled"),
+        Column("accepted_share", "float32", "", "n_accepted / n_fitted", nullable=True),
+        Column("significance", "float32", "", "median significance of the labelled", nullable=True),
+        Column("reduced_chi2", "float32", "", "median reduced χ² of the labelled", nullable=True),
+        Column(
+            "sigma_ss", "float32", "px", "median Gaussian width of the labelled, slow scan", nullable=True
+        ),
+        Column(
+            "sigma_fs", "float32", "px", "median Gaussian width of the labelled, fast scan", nullable=True
+        ),
     ),
 )
 
@@ -578,6 +632,8 @@ SCHEMAS = {
         MATCHES,
         FRAME_MATCHES,
         FITS,
+        LABEL_QUALITY,
+        DATA_ENGINE,
         SPLIT,
         SCORES,
         MODEL_COMPARISON,

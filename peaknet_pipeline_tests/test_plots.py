@@ -14,7 +14,18 @@ from peaknet_pipeline.metrics import SNR_BANDS, recall_table
 from peaknet_pipeline.plots import curves, distributions, fits, images
 from peaknet_pipeline.plots.style import intensity_range
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import FITS, INDEX, PEAKS, SCORES, Float64Array, IndexTable, PeakTable, UnitCell
+from peaknet_pipeline.types import (
+    DATA_ENGINE,
+    FITS,
+    INDEX,
+    LABEL_QUALITY,
+    PEAKS,
+    SCORES,
+    Float64Array,
+    IndexTable,
+    PeakTable,
+    UnitCell,
+)
 
 
 def pixels_of(png: bytes) -> Float64Array:
@@ -80,6 +91,8 @@ EMPTY: dict[str, Callable[[], bytes]] = {
     "resolution": lambda: distributions.plot_resolution({"peaknet": NO_PEAKS}, title="t"),
     "peaks": lambda: distributions.plot_peaks(NO_PEAKS, 3, title="t"),
     "fits": lambda: fits.plot_labels(empty_table(FITS), title="t"),
+    "label_quality": lambda: fits.plot_label_quality(empty_table(LABEL_QUALITY), title="t"),
+    "data_engine": lambda: fits.plot_data_engine(empty_table(DATA_ENGINE)),
     "per frame": lambda: distributions.plot_peaks_per_frame(
         {"a": NO_PEAKS}, n_frames=3, min_peaks=5, title="t"
     ),
@@ -140,6 +153,15 @@ def test_mask_counts_bad_pixels_among_those_of_panels() -> None:
     half = has_colour(images.plot_mask(mask, title="t"), "#D55E00")
     mask[:75] = 1.0
     assert has_colour(images.plot_mask(mask, title="t"), "#D55E00") > 1.4 * half > 1000
+
+
+def test_mask_shows_each_reason_in_its_colour_and_single_pixels_survive() -> None:
+    mask = np.zeros((2000, 2000))
+    mask[1000:] = 1.0
+    without = has_colour(images.plot_mask(mask, title="t", reasons=("run", "hot")), "#0072B2")
+    mask[500:510:2, 500:510:2] = 2.0
+    shown = has_colour(images.plot_mask(mask, title="t", reasons=("run", "hot")), "#0072B2")
+    assert shown > without + 3
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.bench.memory import resident_mib
+from peaknet_pipeline.bench.stream_bounds import measure_round, summarise
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.infer.chunks import open_parallel
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.memory import fit_batch, fit_finders
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink
-from peaknet_pipeline.infer.stream import Finder, FrameReader, RunOpener, stream_run
+from peaknet_pipeline.infer.stream import FrameReader, RunOpener, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
@@ -27,9 +27,8 @@ from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.types import FrameArray
 
-TARGET_EFFICIENCY = 0.9
 TARGET_GROWTH_MIB = 16.0
 """Growth of the resident memory that counts as flat over the second half of a soak."""
 
@@ -39,32 +38,43 @@ def run(
     n_frames: int = 96,
     repeats: int = 3,
     readers: int = 1,
-    finders: int = 1,
-    batch_frames: int = 4,
+    finders: int = 0,
+    batch_frames: int = 0,
     scale: str = "edge",
     soak_frames: int = 0,
     seed: int = 11,
 ) -> dict[str, Any]:
     """Measure a simulated, compressed run: each stage alone and the stream, in turn, medians over ``repeats``.
 
+    On a GPU where there is one. ``finders`` and ``batch_frames`` are chosen for the device where they are 0.
     With ``soak_frames``, as many small frames go through the stream instead, and the memory is watched.
     """
-    params = StreamParams(batch_frames=batch_frames, readers=readers, finders=finders)
     if soak_frames:
         return {"cpus": os.cpu_count(), **soak(soak_frames, scale=scale, seed=seed)}
     with tempfile.TemporaryDirectory() as folder:
         opener = _simulated(Path(folder), detector, n_frames, seed)
         with opener() as opened:
-            pixels = int(np.prod(opened.read(0, 1).shape))
-            find = _engine(scale, opened.read(0, 1).shape[1:])
-            find(opened.read(0, batch_frames), 0)
-        rounds = [_measure(opener, find, params, Path(folder)) for _ in range(repeats)]
+            first = opened.read(0, 1)
+        find = _engine(scale, first.shape[1:])
+        params = StreamParams(
+            batch_frames=batch_frames or fit_batch(first, find.device, n_frames=n_frames),
+            readers=readers,
+            finders=finders or fit_finders(find.device),
+        )
+        with opener() as opened:
+            find(opened.read(0, min(params.batch_frames, n_frames)), 0)
+        rounds = [measure_round(opener, find, params, Path(folder)) for _ in range(repeats)]
     return {
-        "cpus": os.cpu_count(),
-        "pixels": pixels,
+        "detector": detector,
+        "device": str(find.device),
+        "pixels": first.size,
         "frames": n_frames,
         "network": scale,
-        **_summary(rounds),
+        "batch_frames": params.batch_frames,
+        "readers": params.readers,
+        "finders": params.finders,
+        **summarise(rounds),
+        "resident_mib": round(resident_mib(), 1),
     }
 
 
@@ -96,81 +106,6 @@ def soak(n_frames: int, *, scale: str = "edge-small", seed: int = 11) -> dict[st
         "target_growth_mib": TARGET_GROWTH_MIB,
         "target_met": growth <= TARGET_GROWTH_MIB,
     }
-
-
-def _measure(opener: RunOpener, find: Finder, params: StreamParams, folder: Path) -> dict[str, Any]:
-    """Return frames per second of every stage alone, before and after, and of the stream between the two."""
-    batches = _read_all(opener, params)
-    peaks = [find(frames, first) for first, frames in batches]
-    works: dict[str, Callable[[], object]] = {
-        "read": lambda: _read_all(opener, params),
-        "find": lambda: _find_all(find, batches, params),
-        "write": lambda: _write_all(batches, peaks, folder / "alone.parquet"),
-    }
-    before = {name: _rate(batches, work) for name, work in works.items()}
-    _, report = stream_run(opener, find, params=params, sinks=[ParquetSink(folder / "streamed.parquet")])
-    after = {name: _rate(batches, work) for name, work in works.items()}
-    alone = {name: statistics.harmonic_mean([before[name], after[name]]) for name in works}
-    slowest = min(alone, key=lambda stage: alone[stage])
-    return {
-        "alone": alone,
-        "stream": report.frames_per_second,
-        "slowest": slowest,
-        "limiting": report.limiting_stage,
-        "efficiency": report.frames_per_second / alone[slowest],
-        "busy": {stage.name: stage.busy_fraction for stage in report.stages},
-    }
-
-
-def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    def median(values: list[float]) -> float:
-        return round(statistics.median(values), 3)
-
-    stages = list(rounds[0]["alone"])
-    efficiency = median([r["efficiency"] for r in rounds])
-    return {
-        "frames_per_second": median([r["stream"] for r in rounds]),
-        "frames_per_second_alone": {s: median([r["alone"][s] for r in rounds]) for s in stages},
-        "busy_fraction": {s: median([r["busy"][s] for r in rounds]) for s in stages},
-        "limiting_stage": statistics.mode(r["limiting"] for r in rounds),
-        "slowest_alone": statistics.mode(r["slowest"] for r in rounds),
-        "efficiency": efficiency,
-        "target_efficiency": TARGET_EFFICIENCY,
-        "target_met": efficiency >= TARGET_EFFICIENCY,
-        "resident_mib": round(resident_mib(), 1),
-    }
-
-
-def _rate(batches: list[tuple[int, FrameArray]], work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return sum(len(frames) for _, frames in batches) / (time.perf_counter() - started)
-
-
-def _read_all(opener: RunOpener, params: StreamParams) -> list[tuple[int, FrameArray]]:
-    """Read everything with as many threads as the stream has readers."""
-    with opener() as opened:
-        starts = list(range(0, opened.n_frames, params.batch_frames))
-        total = opened.n_frames
-
-    def read(part: list[int]) -> list[tuple[int, FrameArray]]:
-        with opener() as opened:
-            return [(first, opened.read(first, min(first + params.batch_frames, total))) for first in part]
-
-    with ThreadPoolExecutor(params.readers) as pool:
-        parts = list(pool.map(read, [starts[i :: params.readers] for i in range(params.readers)]))
-    return sorted((batch for part in parts for batch in part), key=lambda batch: batch[0])
-
-
-def _find_all(find: Finder, batches: list[tuple[int, FrameArray]], params: StreamParams) -> None:
-    with ThreadPoolExecutor(params.finders) as pool:
-        list(pool.map(lambda batch: find(batch[1], batch[0]), batches))
-
-
-def _write_all(batches: list[tuple[int, FrameArray]], peaks: list[PeakTable], path: Path) -> None:
-    with ParquetSink(path) as sink:
-        for (first, frames), table in zip(batches, peaks, strict=True):
-            sink.write(table, frames, first)
 
 
 def _simulated(folder: Path, detector: str, n_frames: int, seed: int) -> RunOpener:

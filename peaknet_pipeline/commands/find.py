@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
 
 
 @click.command()
@@ -13,16 +13,24 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 @click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
 @click.option(
     "--finder",
-    type=click.Choice(["peakfinder8", "peaknet"]),
+    type=click.Choice(["peakfinder8", "droplet", "peaknet"]),
     default="peakfinder8",
     show_default=True,
-    help="Classical or neural.",
+    help="Classical (droplet: LCLS's) or neural.",
 )
 @click.option("--model", type=PATH, help="Model folder for --finder peaknet; the shipped weights without it.")
 @SETTINGS
-@click.option("--mask", type=PATH, help="Extra mask file (HDF5, numpy); True or non-zero is bad.")
+@click.option(
+    "--mask", "masks", type=PATH, multiple=True,
+    help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
+)  # fmt: skip
+@click.option("--exclude-ice", is_flag=True, help="Drop the peaks on the rings of hexagonal ice.")
 @click.option("--out", type=PATH, required=True, help="Peak table to write (Parquet).")
 @click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
+@click.option("--segmentation", type=PATH, help="Also write the network's segmentation masks (HDF5).")
+@HITS_ONLY
+@MIN_PEAKS
+@click.option("--images", is_flag=True, help="Copy the images into the CXI file, instead of linking to them.")
 @figures
 def find(
     run: Path,
@@ -30,13 +38,24 @@ def find(
     finder: str,
     model: Path | None,
     settings: tuple[str, ...],
-    mask: Path | None,
+    masks: tuple[Path, ...],
+    exclude_ice: bool,
     out: Path,
     cxi: Path | None,
+    segmentation: Path | None,
+    hits_only: bool,
+    min_peaks: int,
+    images: bool,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
+    from peaknet_pipeline.infer.params import OutputParams
     from peaknet_pipeline.stages.finding import find_command
 
+    output = OutputParams(
+        hits_only=hits_only, min_peaks=min_peaks, images="copy" if images else "link",
+        segmentation=segmentation is not None,
+    )  # fmt: skip
     return find_command(
-        run, geometry=geometry, finder=finder, model=model, settings=settings, mask=mask, out=out, cxi=cxi
-    )
+        run, geometry=geometry, finder=finder, model=model, settings=settings, masks=masks,
+        exclude_ice=exclude_ice, out=out, cxi=cxi, segmentation=segmentation, output=output,
+    )  # fmt: skip

@@ -4,9 +4,12 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from peaknet_pipeline.stages.store import Store
 
 PATH = click.Path(path_type=Path)
 DATA = click.option(
@@ -17,6 +20,10 @@ JSON = click.option(
 )
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
+)
+HITS_ONLY = click.option("--hits-only", is_flag=True, help="Write hits only (data reduction).")
+MIN_PEAKS = click.option(
+    "--min-peaks", type=click.IntRange(1), default=15, show_default=True, help="Least peaks of a hit."
 )
 
 
@@ -72,3 +79,13 @@ def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[label] = value
     return flat
+
+
+def registered_runs(store: "Store") -> list[str]:
+    """Return the keys that the data root's instance knows; none where there is no instance yet."""
+    if not (store.dagster_home / "dagster.yaml").is_file():
+        return []
+    from peaknet_pipeline.orchestration.instance import open_instance
+    from peaknet_pipeline.orchestration.partitions import RUNS
+
+    return sorted(open_instance(store).get_dynamic_partitions(str(RUNS.name)))

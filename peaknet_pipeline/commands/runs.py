@@ -1,14 +1,10 @@
 """The table of runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from peaknet_pipeline.commands.options import DATA, JSON
-
-if TYPE_CHECKING:
-    from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
 
 
 @click.command()
@@ -26,7 +22,7 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
     from peaknet_pipeline.stages.store import Store
 
     store = Store(data)
-    table = read_all_scores(store) if finders else run_table(store, _registered(store))
+    table = read_all_scores(store) if finders else run_table(store, registered_runs(store))
     if experiment is not None:
         table = table[table["experiment"] == experiment]
     if as_json:
@@ -35,13 +31,3 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
         click.echo(table.to_csv(index=False), nl=False)
     else:
         click.echo(format_scores(table) if finders else format_runs(table))
-
-
-def _registered(store: "Store") -> list[str]:
-    """Return the keys that the data root's instance knows; none where there is no instance yet."""
-    if not (store.dagster_home / "dagster.yaml").is_file():
-        return []
-    from peaknet_pipeline.orchestration.instance import open_instance
-    from peaknet_pipeline.orchestration.partitions import RUNS
-
-    return sorted(open_instance(store).get_dynamic_partitions(str(RUNS.name)))

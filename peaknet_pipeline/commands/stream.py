@@ -1,12 +1,13 @@
 """Peaks of a run that is being taken."""
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
 
 
 @click.command()
@@ -24,6 +25,9 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 @click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
 @SETTINGS
 @click.option("--out", type=PATH, help="Peak table to write (Parquet).")
+@click.option("--cxi", type=PATH, help="CXI file to write, frames and peaks, as CrystFEL reads it.")
+@HITS_ONLY
+@MIN_PEAKS
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Serve /metrics for Prometheus here; 0: any port."
 )
@@ -38,10 +42,16 @@ def stream(
     cell: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
+    cxi: Path | None,
+    hits_only: bool,
+    min_peaks: int,
     port: int | None,
     host: str,
 ) -> dict[str, Any]:
-    """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind."""
+    """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind.
+
+    Ctrl-C ends it: what has arrived is still found and written.
+    """
     from peaknet_pipeline.stages.live import stream_command
 
     told = 0.0
@@ -69,6 +79,10 @@ def stream(
         cell=cell,
         settings=settings,
         out=out,
+        cxi=cxi,
+        hits_only=hits_only,
+        min_peaks=min_peaks,
+        say=functools.partial(click.echo, err=True),
         serve=None if port is None else (host, port),
         report=report,
     )

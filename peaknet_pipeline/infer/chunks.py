@@ -38,7 +38,8 @@ class ParallelRun:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        sources = run.sources
+        # A run that changes what it reads (a calibrated one) is asked itself.
+        sources = run.sources if type(run) is Run else ()
         self._source = sources[0] if len(sources) == 1 and sources[0].slab_map.frame_axis == 0 else None
         datasets = self._source.datasets if self._source is not None else ()
         self._decoders = [chunk_decoder(dataset) for dataset in datasets]

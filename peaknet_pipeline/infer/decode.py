@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.found import PeakPixels
 from peaknet_pipeline.infer.measure import LOGIT, measure_panel
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.tables import empty_table
@@ -82,6 +83,14 @@ def decode_frames(
     counts = [len(peaks) for peaks in measured]
     owners = np.repeat(np.asarray(jobs, dtype=np.int64).reshape(-1, 2), counts, axis=0)
     return table_of(owners, np.concatenate(measured) if measured else np.empty((0, 9)), params, first_frame)
+
+
+def peak_pixels(frames: FrameArray, logits: Float32Array, bad_pixels: BoolArray, cut: float) -> PeakPixels:
+    """Return the pixels that :func:`decode_frames` counts to peaks: logits from ``cut`` on, neither bad nor infinite."""
+    masks = (logits >= cut) & ~bad_pixels
+    if frames.dtype.kind == "f":
+        masks &= np.isfinite(frames)
+    return PeakPixels.from_masks(masks)
 
 
 def table_of(owners: IntArray, peaks: Float64Array, params: DecodeParams, first_frame: int) -> PeakTable:

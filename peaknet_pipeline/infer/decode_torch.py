@@ -1,17 +1,21 @@
 """Logits to a PeakTable on the device that holds them; only the peaks' figures come back.
 
 The same rules as :func:`peaknet_pipeline.infer.decode.decode_frames`, written for wide vector hardware: all
-work is over the list of peak pixels and the discs around the peaks.
+work is over the list of peak pixels and the discs around the peaks. The host waits for the device three times a
+batch: for the number of peak pixels, for the number of peaks, and for the peaks.
 """
 
+import functools
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from peaknet_pipeline.infer.decode import table_of
+from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.labelling_torch import Components, find_components
-from peaknet_pipeline.infer.measure import MIN_BACKGROUND_PIXELS, N_COLUMNS
+from peaknet_pipeline.infer.measure import MIN_BACKGROUND_PIXELS, N_COLUMNS, N_PIXELS
 from peaknet_pipeline.infer.params import DecodeParams
-from peaknet_pipeline.types import PeakTable
 
 
 def decode_tensors(
@@ -23,7 +27,8 @@ def decode_tensors(
     *,
     params: DecodeParams | None = None,
     first_frame: int = 0,
-) -> PeakTable:
+    with_pixels: bool = False,
+) -> Found:
     """Turn logits into peaks.
 
     Parameters
@@ -36,22 +41,31 @@ def decode_tensors(
         Threshold on the logit.
     n_panels : int
         Panels per frame.
+    with_pixels : bool
+        Also give the pixels of the peaks.
 
     Returns
     -------
-    PeakTable
-        As :func:`peaknet_pipeline.infer.decode.decode_frames` gives, up to rounding.
+    Found
+        Peaks as :func:`peaknet_pipeline.infer.decode.decode_frames` gives, up to rounding.
 
     """
     params = params or DecodeParams()
     mask = (logits >= cut) & good
-    found = find_components(mask)
-    if params.split_distance and found.n_components:
-        found = split_components(found, logits, params.split_distance)
-    panels, peaks = _measure(found, pixels, logits, good, mask, params)
-    panels = panels.cpu()
-    owners = torch.stack([panels // n_panels, panels % n_panels], dim=1).numpy()
-    return table_of(owners, peaks.cpu().numpy(), params, first_frame)
+    components = find_components(mask)
+    parts = components
+    if params.split_distance and components.n_components:
+        parts = split_components(components, logits, params.split_distance)
+    measured = _measure(parts, pixels, logits, good, mask, params).cpu().numpy()
+    size = measured[:, N_PIXELS]
+    measured = measured[(size >= params.min_pix) & (size <= params.max_pix)]
+    panel = measured[:, N_COLUMNS].astype(np.int64)
+    owners = np.stack([panel // n_panels, panel % n_panels], axis=1)
+    peaks = table_of(owners, measured[:, :N_COLUMNS], params, first_frame)
+    if not with_pixels:
+        return Found(peaks)
+    shape = (len(pixels) // n_panels, n_panels, *pixels.shape[1:])
+    return Found(peaks, PeakPixels.from_flat(components.pixels.cpu().numpy(), shape))
 
 
 def split_components(found: Components, logits: Tensor, distance: int) -> Components:
@@ -70,13 +84,13 @@ def split_components(found: Components, logits: Tensor, distance: int) -> Compon
             value = torch.where(near, flat[found.pixels[place]], -torch.inf)
             better = (value > best_value) | ((value == best_value) & (place < top))
             best_value, top = torch.where(better, value, best_value), torch.where(better, place, top)
-    while not torch.equal(top, top[top]):
+    for _ in range(len(top).bit_length()):
         top = top[top]
     return _renumber(found, top)
 
 
 def _renumber(found: Components, top: Tensor) -> Components:
-    """Number the parts by component, then by the position of their maximum."""
+    """Number the parts by component, then by the position of their maximum (one more wait, for their number)."""
     summits = (top == torch.arange(len(top), device=top.device)).nonzero().flatten()
     order = torch.argsort(found.numbers[summits] * len(top) + summits)
     number = torch.empty(len(top), dtype=torch.int64, device=top.device)
@@ -86,13 +100,13 @@ def _renumber(found: Components, top: Tensor) -> Components:
 
 def _measure(
     found: Components, pixels: Tensor, logits: Tensor, good: Tensor, mask: Tensor, params: DecodeParams
-) -> tuple[Tensor, Tensor]:
-    """Return the panel (n,) int64 and the figures (n, 9) float64 of every component of an allowed size."""
+) -> Tensor:
+    """Return the figures and, last, the panel of every component, (n, 10) float64."""
     height, width = pixels.shape[1:]
     n, number = found.n_components, found.numbers
     device = pixels.device
     if n == 0:
-        return number, torch.empty((0, N_COLUMNS), dtype=torch.float64, device=device)
+        return torch.empty((0, N_COLUMNS + 1), dtype=torch.float64, device=device)
     row = ((found.pixels // width) % height).double()
     column = (found.pixels % width).double()
 
@@ -104,7 +118,8 @@ def _measure(
         return start.scatter_reduce_(0, number, values, "amax")
 
     count = total(torch.ones_like(row))
-    panel = highest((found.pixels // (height * width)).double()).long()
+    on_panel = highest((found.pixels // (height * width)).double())
+    panel = on_panel.long()
     mean_row, mean_column = total(row) / count, total(column) / count
     mean, sigma = _background(pixels, good & ~_grow(mask, params.guard), panel, mean_row, mean_column, params)
     value = pixels.flatten()[found.pixels].double() - mean[number]
@@ -115,9 +130,7 @@ def _measure(
     intensity = total(value)
     snr = torch.where(sigma > 0, intensity / sigma, 0.0)
     logit = highest(logits.flatten()[found.pixels].double())
-    peaks = torch.stack([fs, ss, intensity, highest(value), mean, sigma, snr, count, logit], dim=1)
-    keep = (count >= params.min_pix) & (count <= params.max_pix)
-    return panel[keep], peaks[keep]
+    return torch.stack([fs, ss, intensity, highest(value), mean, sigma, snr, count, logit, on_panel], dim=1)
 
 
 def _grow(mask: Tensor, guard: int) -> Tensor:
@@ -135,20 +148,17 @@ def _background(
     row, column = torch.round(mean_row).long(), torch.round(mean_column).long()
     radius = params.background_radius
     mean, sigma, count = _disc_moments(pixels, usable, panel, row, column, radius)
-    few = (count < MIN_BACKGROUND_PIXELS).nonzero().flatten()
-    if len(few):
-        wide = _disc_moments(pixels, usable, panel[few], row[few], column[few], 2 * radius)
-        mean[few], sigma[few] = wide[0], wide[1]
-    return mean, sigma
+    # The wide disc of all peaks costs less than asking which ones need it.
+    wide_mean, wide_sigma, _ = _disc_moments(pixels, usable, panel, row, column, 2 * radius)
+    few = count < MIN_BACKGROUND_PIXELS
+    return torch.where(few, wide_mean, mean), torch.where(few, wide_sigma, sigma)
 
 
 def _disc_moments(
     pixels: Tensor, usable: Tensor, panel: Tensor, row: Tensor, column: Tensor, radius: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    steps = torch.arange(-radius, radius + 1, device=pixels.device)
-    ss, fs = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
-    disc = ss**2 + fs**2 <= radius**2
-    rows, columns = row[:, None] + ss[disc], column[:, None] + fs[disc]
+    ss, fs = _disc(radius, pixels.device)
+    rows, columns = row[:, None] + ss, column[:, None] + fs
     inside = (rows >= 0) & (rows < pixels.shape[1]) & (columns >= 0) & (columns < pixels.shape[2])
     index = (panel[:, None], rows.clamp(0, pixels.shape[1] - 1), columns.clamp(0, pixels.shape[2] - 1))
     weight = (inside & usable[index]).double()
@@ -157,3 +167,11 @@ def _disc_moments(
     mean = (value * weight).sum(dim=1) / count.clamp(min=1)
     variance = ((value - mean[:, None]).square() * weight).sum(dim=1) / count.clamp(min=1)
     return mean, variance.sqrt(), count
+
+
+@functools.cache
+def _disc(radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the steps (k,) along ss and fs from a disc's centre to its pixels."""
+    ss, fs = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    inside = ss**2 + fs**2 <= radius**2
+    return torch.from_numpy(ss[inside]).to(device), torch.from_numpy(fs[inside]).to(device)

@@ -1,57 +1,22 @@
 """Raw frames to peaks with a trained network, on whichever device there is."""
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError, StreamError
-from peaknet_pipeline.infer.decode import decode_frames, logit_of
+from peaknet_pipeline.infer.calibrate_torch import DeviceCalibration
+from peaknet_pipeline.infer.decode import decode_frames, logit_of, peak_pixels
 from peaknet_pipeline.infer.decode_torch import decode_tensors
-from peaknet_pipeline.infer.memory import fit_chunk
+from peaknet_pipeline.infer.device import DevicePanels, Panels, PanelStep
+from peaknet_pipeline.infer.found import Found, PeakPixels
+from peaknet_pipeline.infer.network import HostLogits, Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams
-from peaknet_pipeline.infer.transfer import Uploader
-from peaknet_pipeline.learn.checkpoint import LoadedModel
-from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
-from peaknet_pipeline.learn.normalise import normalise
+from peaknet_pipeline.infer.transfer import Lane, Uploader, as_tensor
+from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams
+from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Float32Array, FrameArray, PeakTable
-
-HostLogits = Callable[[FrameArray, BoolArray], Float32Array]
-"""Raw panels and their good pixels, (n, ss, fs), to logits, all on the host."""
-
-Normaliser = Callable[[Tensor, Tensor], Tensor]
-"""(n, ss, fs) raw pixels and (n, ss, fs) good pixels to the network's (n, 1, ss, fs) input."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """What the engine needs of a trained network: ``model(x, good) -> logits``, its input, its threshold.
-
-    ``host_logits`` is a way to the same logits that is faster on CPUs with bfloat16 arithmetic, where there is one.
-    """
-
-    model: torch.nn.Module
-    normalise: Normaliser
-    threshold: float
-    name: str = ""
-    host_logits: HostLogits | None = None
-
-    @classmethod
-    def from_checkpoint(cls, loaded: LoadedModel, *, threshold: float | None = None) -> Self:
-        """Take a checkpoint; ``threshold`` overrides the card's."""
-
-        def prepare(pixels: Tensor, good: Tensor) -> Tensor:
-            return normalise(pixels, good, loaded.normalisation)
-
-        chosen = loaded.card.threshold if threshold is None else threshold
-        edge = loaded.model.config.family == "edge"
-        host_logits = EdgeOnCpu(loaded.model, loaded.normalisation).logits if edge else None
-        return cls(loaded.model, prepare, chosen, loaded.card.name, host_logits)
+from peaknet_pipeline.types import PEAKS, BoolArray, Float32Array, FrameArray, Geometry, PeakTable
 
 
 class Engine:
@@ -68,9 +33,10 @@ class Engine:
         True = bad.
     decode : DecodeParams, optional
     params : EngineParams, optional
-    flag_bad : callable, optional
-        Frames (n, n_panels, ss, fs) to a mask of the same shape, or None: pixels that are bad in single
-        frames.
+    geometry : Geometry, optional
+        Its flags (flag_morethan, …) tell pixels that are bad in single frames.
+    calibration : (Calibration, CalibrationParams), optional
+        Frames are raw, of a gain-switching detector, and become keV first.
 
     """
 
@@ -81,22 +47,24 @@ class Engine:
         bad_pixels: BoolArray,
         decode: DecodeParams | None = None,
         params: EngineParams | None = None,
-        flag_bad: Callable[[FrameArray], BoolArray | None] | None = None,
+        geometry: Geometry | None = None,
+        calibration: tuple[Calibration, CalibrationParams] | None = None,
     ) -> None:
         self.params = params or EngineParams()
         self.decode = decode or DecodeParams()
         self.network = network
         self.device = choose_device(self.params.device)
         self.dtype = choose_dtype(self.params.precision, self.device)
-        self._host_logits = network.host_logits if self._runs_on_host() else None
+        self._host_logits = self._way_on_host()
         self._cut = logit_of(network.threshold)
         self._bad_pixels = np.array(bad_pixels, dtype=np.bool_)
         self._bad = torch.from_numpy(self._bad_pixels).to(self.device)
-        self._flag_bad = flag_bad
-        self._model = _prepare(network.model, self.device, self.params)
+        self._geometry = geometry
+        self._calibrate = DeviceCalibration(*calibration, self.device) if calibration is not None else None
+        model = network.model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        step = PanelStep(network, model, self.dtype, geometry)
+        self._panels = DevicePanels(step, self.device, self.params)
         self._upload = Uploader(self.device)
-        self._chunk = 0
-        self._lock = threading.Lock()
 
     def __call__(self, frames: FrameArray, first_frame: int = 0) -> PeakTable:
         """Find the peaks of raw frames (n, n_panels, ss, fs), numbered from ``first_frame``.
@@ -109,91 +77,106 @@ class Engine:
             The network's output has another shape than its input.
 
         """
-        self._check(frames)
-        if not len(frames):
-            return empty_table(PEAKS)
-        bad = self._frame_mask(frames)
-        if self.device.type == "cpu":
-            logits = self.logits(frames, bad)
-            return decode_frames(
-                frames,
-                logits,
-                self._bad_pixels if bad is None else bad,
-                threshold=self.network.threshold,
-                params=self.decode,
-                first_frame=first_frame,
-                n_threads=self.params.decode_threads,
-            )
-        return self._find_on_device(frames, bad, first_frame)
+        return self._find(frames, first_frame, with_pixels=False).peaks
 
-    def logits(self, frames: FrameArray, bad: BoolArray | None = None) -> Float32Array:
+    def segment(self, frames: FrameArray, first_frame: int = 0) -> Found:
+        """Find the peaks and the pixels that belong to them; raises as a call does."""
+        return self._find(frames, first_frame, with_pixels=True)
+
+    def logits(self, frames: FrameArray) -> Float32Array:
         """Return the logit of "peak" of every pixel, (n, n_panels, ss, fs) float32, on the host."""
         self._check(frames)
+        if self.device.type == "cpu":
+            frames = self._calibrated(frames)
+            return self._logits_on_host(frames, self._frame_mask(frames))
+        with self._upload.lane() as lane, torch.inference_mode():
+            raw = self._arrive(lane, frames)
+            panels = self._run(raw)
+            panels = self._run(raw, exact=True) if bool(panels.unsure.any()) else panels
+            return np.asarray(panels.logits.reshape(frames.shape).cpu().numpy())
+
+    def _find(self, frames: FrameArray, first_frame: int, *, with_pixels: bool) -> Found:
+        self._check(frames)
+        if not len(frames):
+            empty = PeakPixels.from_masks(np.zeros(frames.shape, dtype=np.bool_))
+            return Found(empty_table(PEAKS), empty if with_pixels else None)
+        if self.device.type == "cpu":
+            return self._find_on_host(frames, first_frame, with_pixels=with_pixels)
+        return self._find_on_device(frames, first_frame, with_pixels=with_pixels)
+
+    def _find_on_host(self, frames: FrameArray, first_frame: int, *, with_pixels: bool) -> Found:
+        frames = self._calibrated(frames)
+        bad = self._frame_mask(frames)
+        logits = self._logits_on_host(frames, bad)
+        peaks = decode_frames(
+            frames,
+            logits,
+            bad,
+            threshold=self.network.threshold,
+            params=self.decode,
+            first_frame=first_frame,
+            n_threads=self.params.decode_threads,
+        )
+        return Found(peaks, peak_pixels(frames, logits, bad, self._cut) if with_pixels else None)
+
+    def _find_on_device(self, frames: FrameArray, first_frame: int, *, with_pixels: bool = False) -> Found:
+        with self._upload.lane() as lane, torch.inference_mode():
+            raw = self._arrive(lane, frames)
+            panels = self._run(raw)
+            found = self._decode(panels, len(raw), first_frame, with_pixels=with_pixels)
+            # Asked once the peaks have come back, when there is nothing left to wait for. It is rarely so.
+            if bool(panels.unsure.any()):
+                panels = self._run(raw, exact=True)
+                found = self._decode(panels, len(raw), first_frame, with_pixels=with_pixels)
+        return found
+
+    def _decode(self, panels: Panels, n_frames: int, first_frame: int, *, with_pixels: bool) -> Found:
+        return decode_tensors(
+            panels.pixels,
+            panels.logits,
+            panels.good,
+            self._cut,
+            len(panels.pixels) // n_frames,
+            params=self.decode,
+            first_frame=first_frame,
+            with_pixels=with_pixels,
+        )
+
+    def _arrive(self, lane: Lane, frames: FrameArray) -> Tensor:
+        """Return the frames on the device, calibrated if they are raw."""
+        raw = lane.upload(frames)
+        return raw if self._calibrate is None else self._calibrate(raw)
+
+    def _run(self, frames: Tensor, *, exact: bool = False) -> Panels:
+        """Run the network on frames (n, n_panels, ss, fs) that are on the device."""
+        bad = self._bad.expand(frames.shape).flatten(0, 1)
+        return self._panels(frames.flatten(0, 1), bad, exact=exact)
+
+    def _logits_on_host(self, frames: FrameArray, bad: BoolArray) -> Float32Array:
         if self._host_logits is not None:
-            mask = self._bad_pixels if bad is None else bad
-            good_pixels = ~np.broadcast_to(mask, frames.shape).reshape(-1, *frames.shape[2:])
-            return self._host_logits(frames.reshape(good_pixels.shape), good_pixels).reshape(frames.shape)
-        with self._upload.lane() as lane, torch.inference_mode():
-            pixels, good = self._panels(lane.upload(frames), bad)
-            result = self._forward(pixels, good).reshape(frames.shape).cpu()
-        return result.numpy()
+            good = ~np.broadcast_to(bad, frames.shape).reshape(-1, *frames.shape[2:])
+            return self._host_logits(frames.reshape(good.shape), good).reshape(frames.shape)
+        with torch.inference_mode():
+            panels = self._run(as_tensor(frames), exact=True)
+            return np.asarray(panels.logits.reshape(frames.shape).numpy())
 
-    def _find_on_device(self, frames: FrameArray, bad: BoolArray | None, first_frame: int) -> PeakTable:
-        with self._upload.lane() as lane, torch.inference_mode():
-            pixels, good = self._panels(lane.upload(frames), bad)
-            logits = self._forward(pixels, good)
-            return decode_tensors(
-                pixels, logits, good, self._cut, frames.shape[1], params=self.decode, first_frame=first_frame
-            )
+    def _calibrated(self, frames: FrameArray) -> FrameArray:
+        """Return keV of raw frames that stay on the CPU."""
+        if self._calibrate is None:
+            return frames
+        return self._calibrate(as_tensor(frames)).numpy()
 
-    def _panels(self, frames: Tensor, bad: BoolArray | None) -> tuple[Tensor, Tensor]:
-        """Flatten frames to panels (m, ss, fs) float32 and their good pixels."""
-        mask = self._bad.expand(frames.shape) if bad is None else torch.from_numpy(bad).to(self.device)
-        pixels = frames.flatten(0, 1).to(torch.float32)
-        return pixels, ~mask.flatten(0, 1) & torch.isfinite(pixels)
+    def _way_on_host(self) -> HostLogits | None:
+        """Return the network's own way on CPUs, in bfloat16 as told or where the CPU computes in it."""
+        if self.device.type != "cpu" or self.network.on_host is None:
+            return None
+        is_half = self.params.precision == "auto" and has_bfloat16()
+        return self.network.on_host(torch.bfloat16 if is_half else self.dtype)
 
-    def _forward(self, pixels: Tensor, good: Tensor) -> Tensor:
-        """Run the network chunk by chunk: (m, ss, fs) pixels to (m, ss, fs) float32 logits."""
-        logits = torch.empty(pixels.shape, dtype=torch.float32, device=self.device)
-        chunk = self._panels_per_chunk(pixels, good)
-        for first in range(0, len(pixels), chunk):
-            part = slice(first, first + chunk)
-            logits[part] = self._run_network(pixels[part], good[part])
-        return logits
-
-    def _run_network(self, pixels: Tensor, good: Tensor) -> Tensor:
-        x = self.network.normalise(pixels, good)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            output: Tensor = self._model(x.contiguous(memory_format=torch.channels_last), good.unsqueeze(1))
-        if output.ndim != 4 or output.shape[0] != len(pixels) or output.shape[2:] != pixels.shape[1:]:
-            raise ModelError(
-                "the network does not give one logit per pixel",
-                where=self.network.name or None,
-                expected=f"(n, 1 or more, ss, fs) for {tuple(pixels.shape)}",
-                found=tuple(output.shape),
-            )
-        return output[:, 0].float()
-
-    def _panels_per_chunk(self, pixels: Tensor, good: Tensor) -> int:
-        """Return how many panels go through the network at once; measured at the first call."""
-        with self._lock:
-            if not self._chunk:
-                self._chunk = fit_chunk(
-                    lambda: self._run_network(pixels[:1], good[:1]),
-                    pixels[0].numel(),
-                    self.device,
-                    self.params,
-                )
-        return self._chunk
-
-    def _runs_on_host(self) -> bool:
-        """Tell whether the network's own way on CPUs is used: as told, or where the CPU computes in bfloat16."""
-        wanted = self.params.precision == "bfloat16" or (self.params.precision == "auto" and has_bfloat16())
-        return self.device.type == "cpu" and wanted
-
-    def _frame_mask(self, frames: FrameArray) -> BoolArray | None:
-        flagged = self._flag_bad(frames) if self._flag_bad else None
-        return None if flagged is None else np.asarray(flagged | self._bad_pixels)
+    def _frame_mask(self, frames: FrameArray) -> BoolArray:
+        """Return the bad pixels, (n_panels, ss, fs), or of every frame where the geometry flags some."""
+        flagged = None if self._geometry is None else flag_bad(frames, self._geometry)
+        return self._bad_pixels if flagged is None else np.asarray(flagged | self._bad_pixels)
 
     def _check(self, frames: FrameArray) -> None:
         if frames.ndim != 4 or frames.shape[1:] != self._bad_pixels.shape:
@@ -229,8 +212,3 @@ def has_bfloat16() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware."""
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
-
-
-def _prepare(model: torch.nn.Module, device: torch.device, params: EngineParams) -> Any:
-    model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return torch.compile(model, dynamic=False) if params.compile else model

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ROUNDS = 4
+"""Enough for components of a dozen pixels, and one to see that they are done."""
+
 
 class Components(NamedTuple):
     """Peak pixels of a batch of panels with the components they belong to; all int64.
@@ -57,10 +60,10 @@ def find_components(mask: Tensor) -> Components:
     pixels = mask.flatten().nonzero().flatten()
     if not len(pixels):
         return Components(pixels, pixels, pixels, 0)
-    roots = _propagate(_neighbours(pixels, mask.shape[1], mask.shape[2]))
+    roots, n_components = _propagate(_neighbours(pixels, mask.shape[1], mask.shape[2]))
     is_root = roots == torch.arange(len(pixels), device=mask.device)
     numbers = (torch.cumsum(is_root, 0) - 1)[roots]
-    return Components(pixels, roots, numbers, int(is_root.sum()))
+    return Components(pixels, roots, numbers, n_components)
 
 
 def _neighbours(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -76,15 +79,23 @@ def _neighbours(pixels: Tensor, height: int, width: int) -> Tensor:
     return torch.stack(found)
 
 
-def _propagate(neighbours: Tensor) -> Tensor:
-    """Return the smallest position reachable from each pixel."""
-    roots = torch.arange(neighbours.shape[1], device=neighbours.device)
+def _propagate(neighbours: Tensor) -> tuple[Tensor, int]:
+    """Return the smallest position reachable from each pixel, and the number of components.
+
+    Whether anything still changes is asked once in :data:`ROUNDS` rounds, together with the number of components: peaks
+    are small, so that this is mostly the only time that the device is waited for.
+    """
+    own = torch.arange(neighbours.shape[1], device=neighbours.device)
+    roots = own
     while True:
-        smallest = torch.minimum(roots, roots[neighbours].amin(dim=0))
-        # Hooking the old root onto the new one moves whole branches at once, jumping shortens them: long
-        # components need a number of rounds that grows with the logarithm of their length.
-        hooked = roots.scatter_reduce(0, roots, smallest, "amin", include_self=True)
-        jumped = hooked[hooked[torch.minimum(smallest, hooked)]]
-        if torch.equal(jumped, roots):
-            return roots
-        roots = jumped
+        before = roots
+        for _ in range(ROUNDS):
+            before = roots
+            smallest = torch.minimum(roots, roots[neighbours].amin(dim=0))
+            # Hooking the old root onto the new one moves whole branches at once, jumping shortens them: long
+            # components need a number of rounds that grows with the logarithm of their length.
+            hooked = roots.scatter_reduce(0, roots, smallest, "amin", include_self=True)
+            roots = hooked[hooked[torch.minimum(smallest, hooked)]]
+        changed, n_components = torch.stack([(roots != before).sum(), (roots == own).sum()]).tolist()
+        if not changed:
+            return roots, int(n_components)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,7 +13,9 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
 from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
-from peaknet_pipeline.infer.stream import Finder
+from peaknet_pipeline.infer.stream import Finder, as_found
+from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray, PeakTable
 
 LATENCIES_KEPT = 10_000
@@ -25,7 +27,10 @@ Indexer = Callable[[PeakTable], int]
 
 @dataclass(frozen=True)
 class LiveFigures:
-    """What a live stream has done so far; latencies in seconds from the frame's time to its peaks' writing."""
+    """What a live stream has done so far; latencies in seconds from the frame's time to its peaks' writing.
+
+    ``refused`` counts messages that could not be used.
+    """
 
     frames: int = 0
     hits: int = 0
@@ -34,6 +39,7 @@ class LiveFigures:
     frames_per_second: float = 0.0
     latency_p50_s: float = 0.0
     latency_p99_s: float = 0.0
+    refused: int = 0
 
     @property
     def hit_rate(self) -> float:
@@ -58,7 +64,7 @@ class LiveStatistics:
         self.min_peaks = min_peaks
         self._clock = clock
         self._lock = threading.Lock()
-        self._frames = self._hits = self._indexed = self._peaks = 0
+        self._frames = self._hits = self._indexed = self._peaks = self._refused = 0
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[tuple[float, int]] = deque()
         self._powder: Float32Array | None = None
@@ -67,7 +73,7 @@ class LiveStatistics:
         """Count a batch whose peaks are written."""
         now = self._clock()
         powder = _maximum(arrival.frames)
-        n_hits = len(hits_of(peaks, self.min_peaks))
+        n_hits = len(hit_frames(peaks, min_peaks=self.min_peaks))
         with self._lock:
             self._frames += len(arrival.frames)
             self._hits += n_hits
@@ -81,6 +87,13 @@ class LiveStatistics:
                 powder = np.fmax(self._powder, powder)
             self._powder = powder
 
+    def refuse(self, error: StreamError) -> None:
+        """Count a message that cannot be used; before the first frame it is an error, since all may be so."""
+        with self._lock:
+            if not self._frames:
+                raise error
+            self._refused += 1
+
     def figures(self) -> LiveFigures:
         """Return the figures so far; the rate is that of the last seconds."""
         now = self._clock()
@@ -90,7 +103,8 @@ class LiveStatistics:
             span = max(now - recent[0][0], 1e-3) if recent else 1.0
             rate = sum(n for _, n in recent) / span if recent else 0.0
             p50, p99 = (float(q) for q in np.percentile(latencies, (50, 99)))
-            return LiveFigures(self._frames, self._hits, self._indexed, self._peaks, rate, p50, p99)
+            counts = (self._frames, self._hits, self._indexed, self._peaks)
+            return LiveFigures(*counts, rate, p50, p99, self._refused)
 
     def virtual_powder(self) -> Float32Array | None:
         """Return each pixel's maximum so far, (n_panels, ss, fs); None before the first frame."""
@@ -104,6 +118,8 @@ def live_stream(
     statistics: LiveStatistics,
     *,
     sinks: Sequence[PeakSink] = (),
+    cxi: CxiFile | None = None,
+    hits_only: bool = False,
     index: Indexer | None = None,
     queue_batches: int = 4,
     report: Callable[[LiveFigures], None] | None = None,
@@ -120,6 +136,10 @@ def live_stream(
         Kept up to date; served to others by :mod:`peaknet_pipeline.infer.prometheus`.
     sinks : sequence of PeakSink
         Take the peaks in the order of arrival, with the frames' own numbers.
+    cxi : CxiFile, optional
+        Takes frames and peaks.
+    hits_only : bool
+        Sinks and CXI file get hits only.
     index : callable, optional
         Counts the frames that index, among the peaks of hits.
     report : callable, optional
@@ -142,9 +162,24 @@ def live_stream(
         with ExitStack() as stack:
             for sink in sinks:
                 stack.enter_context(sink)
+            if cxi is not None:
+                stack.enter_context(cxi)
             for thread in threads:
                 thread.start()
-            _write_all(found, statistics, sinks, index, report)
+            for arrival, peaks in _until_end(found):
+                hits = hit_frames(peaks, min_peaks=statistics.min_peaks)
+                of_hits = peaks[peaks["frame"].isin(hits)]
+                _write(
+                    arrival,
+                    of_hits if hits_only else peaks,
+                    hits if hits_only else arrival.numbers,
+                    sinks,
+                    cxi,
+                )
+                n_indexed = index(of_hits) if index is not None and len(hits) else 0
+                statistics.add(arrival, peaks, n_indexed)
+                if report is not None:
+                    report(statistics.figures())
     except StreamStopped:
         raise stop.error or StreamError("the stream was stopped") from None
     except BaseException as error:
@@ -157,12 +192,6 @@ def live_stream(
     return statistics.figures()
 
 
-def hits_of(peaks: PeakTable, min_peaks: int) -> IntArray:
-    """Return the frames with at least ``min_peaks`` peaks."""
-    numbers, counts = np.unique(peaks["frame"].to_numpy(np.int64), return_counts=True)
-    return np.asarray(numbers[counts >= min_peaks])
-
-
 def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
     for arrival in source:
         arrivals.put(arrival)
@@ -171,28 +200,25 @@ def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
 
 def _find_all(arrivals: Channel[Arrival], find: Finder, found: Channel[tuple[Arrival, PeakTable]]) -> None:
     while (arrival := arrivals.get()[0]) is not None:
-        peaks = find(arrival.frames, 0)
+        peaks = as_found(find(arrival.frames, 0)).peaks
         numbers = arrival.numbers[peaks["frame"].to_numpy()]
         found.put((arrival, peaks.assign(frame=numbers.astype(np.int32))))
     found.close()
 
 
-def _write_all(
-    found: Channel[tuple[Arrival, PeakTable]],
-    statistics: LiveStatistics,
-    sinks: Sequence[PeakSink],
-    index: Indexer | None,
-    report: Callable[[LiveFigures], None] | None,
-) -> None:
+def _until_end(found: Channel[tuple[Arrival, PeakTable]]) -> Iterator[tuple[Arrival, PeakTable]]:
     while (batch := found.get()[0]) is not None:
-        arrival, peaks = batch
-        for sink in sinks:
-            sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
-        hits = hits_of(peaks, statistics.min_peaks)
-        n_indexed = index(peaks[peaks["frame"].isin(hits)]) if index is not None and len(hits) else 0
-        statistics.add(arrival, peaks, n_indexed)
-        if report is not None:
-            report(statistics.figures())
+        yield batch
+
+
+def _write(
+    arrival: Arrival, peaks: PeakTable, wanted: IntArray, sinks: Sequence[PeakSink], cxi: CxiFile | None
+) -> None:
+    for sink in sinks:
+        sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
+    rows = np.isin(arrival.numbers, wanted)
+    if cxi is not None and rows.any():
+        cxi.append(peaks, arrival.frames[rows], arrival.numbers[rows])
 
 
 def _guarded(stop: StopSignal, work: Callable[..., None], *arguments: object) -> None:

@@ -31,11 +31,20 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a source waits: seconds between looks, and without news before it ends; and who may end it."""
+    """How long a source waits: seconds between looks, and without news before it ends; who may end it, who is told.
+
+    ``on_idle`` gets the seconds without news when they end the source.
+    """
 
     poll_s: float = 0.05
     idle_s: float = 30.0
     stop: threading.Event | None = None
+    on_idle: Callable[[float], None] | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the source should end now, frames or not."""
+        return self.stop is not None and self.stop.is_set()
 
     def wait(self, since: float) -> bool:
         """Wait a little; return False once the source should end."""
@@ -43,7 +52,14 @@ class Patience:
             time.sleep(self.poll_s)
         elif self.stop.wait(self.poll_s):
             return False
-        return time.monotonic() - since < self.idle_s
+        return self.lasts(since)
+
+    def lasts(self, since: float) -> bool:
+        """Return False, and tell, once there was no news for too long."""
+        idle = time.monotonic() - since
+        if idle >= self.idle_s and self.on_idle is not None:
+            self.on_idle(idle)
+        return idle < self.idle_s
 
 
 def follow_file(
@@ -68,27 +84,78 @@ def follow_file(
     """
     patience = patience or Patience()
     with _open_growing(path) as file:
-        dataset = file.get(data_path)
-        if not isinstance(dataset, h5py.Dataset):
-            raise StreamError("no such data set", where=path, found=data_path)
-        slab_map = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
-        if slab_map.frame_axis != 0:
-            raise StreamError(
-                "frames are not counted by the first dimension", where=path, found=dataset.shape
-            )
+        growing = GrowingData(path, file, data_path, geometry)
+        most = n_frames if n_frames is not None else np.iinfo(np.int64).max
         done, news = 0, time.monotonic()
-        while n_frames is None or done < n_frames:
-            dataset.refresh()
-            last = min(
-                dataset.shape[0], done + batch_frames, n_frames if n_frames is not None else dataset.shape[0]
-            )
+        while done < most and not patience.is_stopped:
+            last = min(growing.count(done), done + batch_frames, most)
             if last == done:
                 if not patience.wait(news):
                     return
                 continue
-            frames = slab_map.to_stack(dataset[slab_map.selection(done, last)])
-            yield _arrived(done, frames)
+            yield _arrived(done, growing.read(done, last))
             done, news = last, time.monotonic()
+
+
+class GrowingData:
+    """A data set that another process extends: it may only grow, in the same file.
+
+    Raises
+    ------
+    StreamError
+        There is no such data set, its first dimension doesn't count frames, or later: the file shrank or was replaced.
+
+    """
+
+    def __init__(self, path: Path, file: Any, data_path: str, geometry: Geometry | None) -> None:
+        self._path, self._state = path, path.stat()
+        dataset = file.get(data_path)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StreamError("no such data set", where=path, found=data_path)
+        self._dataset = dataset
+        self._slabs = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
+        if self._slabs.frame_axis != 0:
+            raise StreamError(
+                "frames are not counted by the first dimension", where=path, found=dataset.shape
+            )
+
+    def count(self, done: int) -> int:
+        """Return the frames that are there by now, at least ``done``."""
+        try:
+            self._dataset.refresh()
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(done, str(error)) from error
+        self._check_file(done)
+        n_frames = int(self._dataset.shape[0])
+        if n_frames < done:
+            raise self._damaged(done, f"it has only {n_frames} frames now")
+        return n_frames
+
+    def read(self, start: int, stop: int) -> FrameArray:
+        """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs)."""
+        try:
+            frames = self._slabs.to_stack(self._dataset[self._slabs.selection(start, stop)])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(start, str(error)) from error
+        self._check_file(start)
+        return frames
+
+    def _check_file(self, frame: int) -> None:
+        # The HDF5 library reads zeros beyond the end of a file that was cut off.
+        try:
+            before, now = self._state, self._path.stat()
+        except OSError as error:
+            raise self._damaged(frame, str(error)) from error
+        if now.st_size < before.st_size or now.st_ino != before.st_ino:
+            raise self._damaged(frame, f"{before.st_size} bytes have become {now.st_size}")
+        self._state = now
+
+    def _damaged(self, frame: int, why: str) -> StreamError:
+        return StreamError(
+            f"the file cannot be followed any more ({why})",
+            where=f"{self._path}, frame {frame}",
+            remedy="It was cut off or replaced: follow a file that only its detector writes.",
+        )
 
 
 def follow_folder(
@@ -109,6 +176,8 @@ def follow_folder(
             known.add(path)
             with open_run(path, geometry) as run:
                 for start, frames in run.batches(batch_frames):
+                    if patience.is_stopped:
+                        return
                     yield _arrived(first + start, frames)
                 first += run.n_frames
             news = time.monotonic()
@@ -116,12 +185,24 @@ def follow_folder(
             return
 
 
+Refuse = Callable[[StreamError], None]
+"""Told why a message cannot be used; it may raise the error, which ends the source."""
+
+
 def receive_frames(
-    address: str, *, n_sources: int = 1, batch_frames: int = 8, patience: Patience | None = None
+    address: str,
+    *,
+    n_sources: int = 1,
+    batch_frames: int = 8,
+    shape: tuple[int, int, int] | None = None,
+    refuse: Refuse | None = None,
+    patience: Patience | None = None,
 ) -> Iterator[Arrival]:
     """Bind a ZeroMQ socket and yield the frames that are pushed to it; see :mod:`peaknet_pipeline.infer.messages`.
 
-    It ends when ``n_sources`` senders have said so, or after ``patience.idle_s`` seconds without a message.
+    It ends when ``n_sources`` senders have said so, or after ``patience.idle_s`` seconds without a message. Messages that
+    are malformed, or whose frame has another shape than ``shape``, are left out; ``refuse`` is told, and without it the first
+    of them is an error.
 
     Raises
     ------
@@ -141,15 +222,12 @@ def receive_frames(
             raise StreamError(f"the socket cannot be bound ({error})", where=address) from error
         ended: set[str] = set()
         news = time.monotonic()
-        while len(ended) < n_sources:
-            if not socket.poll(int(1000 * patience.poll_s)):
-                if (
-                    patience.stop is not None and patience.stop.is_set()
-                ) or time.monotonic() - news > patience.idle_s:
-                    return
-                continue
-            news = time.monotonic()
-            yield from _group(_take(zmq, socket, batch_frames, ended))
+        while len(ended) < n_sources and not patience.is_stopped:
+            if socket.poll(int(1000 * patience.poll_s)):
+                news = time.monotonic()
+                yield from _group(_take(zmq, socket, batch_frames, ended, shape, refuse or _raise))
+            elif not patience.lasts(news):
+                return
 
 
 class FrameSender:
@@ -194,17 +272,33 @@ def _check_address(address: str) -> None:
         raise StreamError("not an address for frames", where=address, expected="tcp://HOST:PORT")
 
 
-def _take(zmq: Any, socket: Any, most: int, ended: set[str]) -> list[FrameMessage]:
+def _take(
+    zmq: Any,
+    socket: Any,
+    most: int,
+    ended: set[str],
+    shape: tuple[int, int, int] | None,
+    refuse: Refuse,
+) -> list[FrameMessage]:
     """Take the messages that are there, at most ``most``."""
     taken: list[FrameMessage] = []
     with suppress(zmq.Again):
-        while len(taken) < most:
-            message = decode_message(socket.recv_multipart(zmq.NOBLOCK))
+        for _ in range(most):
+            parts = socket.recv_multipart(zmq.NOBLOCK)
+            try:
+                message = decode_message(parts, shape=shape)
+            except StreamError as error:
+                refuse(error)
+                continue
             if isinstance(message, EndMessage):
                 ended.add(message.source)
             else:
                 taken.append(message)
     return taken
+
+
+def _raise(error: StreamError) -> None:
+    raise error
 
 
 def _group(messages: list[FrameMessage]) -> Iterator[Arrival]:

@@ -81,8 +81,10 @@ def encode_message(message: FrameMessage | EndMessage) -> list[bytes]:
     return [_header(header), np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<")).tobytes()]
 
 
-def decode_message(parts: list[bytes]) -> FrameMessage | EndMessage:
-    """Return what the parts say.
+def decode_message(
+    parts: list[bytes], *, shape: tuple[int, int, int] | None = None
+) -> FrameMessage | EndMessage:
+    """Return what the parts say; frames have the shape (n_panels, ss, fs) where one is given.
 
     Raises
     ------
@@ -98,20 +100,22 @@ def decode_message(parts: list[bytes]) -> FrameMessage | EndMessage:
         raise _wrong(
             "type and parts", "frame with 2 parts, or end with 1", f"{header.get('type')}, {len(parts)}"
         )
-    frame, shape, dtype, timestamp = (header.get(k) for k in ("frame", "shape", "dtype", "timestamp"))
+    frame, sides, dtype, timestamp = (header.get(k) for k in ("frame", "shape", "dtype", "timestamp"))
     if not _is_count(frame) or frame > np.iinfo(np.int32).max:  # type: ignore[operator]
         raise _wrong("frame", "a number from 0", frame)
     if dtype not in DTYPES:
         raise _wrong("dtype", f"one of {', '.join(DTYPES)}", dtype)
-    if not isinstance(shape, list) or len(shape) != 3 or not all(_is_count(n) and n > 0 for n in shape):
-        raise _wrong("shape", "[n_panels, ss, fs]", shape)
+    if not isinstance(sides, list) or len(sides) != 3 or not all(_is_count(n) and n > 0 for n in sides):
+        raise _wrong("shape", "[n_panels, ss, fs]", sides)
+    if shape is not None and tuple(sides) != shape:
+        raise _wrong("shape", f"{list(shape)}, as the geometry says", sides)
     if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
         raise _wrong("timestamp", "Unix time in seconds", timestamp)
     native = np.dtype(str(dtype)).newbyteorder("<")
-    size = math.prod(shape) * native.itemsize
+    size = math.prod(sides) * native.itemsize
     if size > MAX_FRAME_BYTES or len(parts[1]) != size:
         raise _wrong("pixels", f"{size} bytes, at most {MAX_FRAME_BYTES}", f"{len(parts[1])} bytes")
-    pixels = np.frombuffer(parts[1], dtype=native).reshape(shape)
+    pixels = np.frombuffer(parts[1], dtype=native).reshape(sides)
     return FrameMessage(int(frame), pixels, float(timestamp), source)  # type: ignore[call-overload]
 
 

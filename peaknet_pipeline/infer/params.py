@@ -45,9 +45,12 @@ class EngineParams(Parameters):
     memory_share: float = parameter(
         0.6, meaning="share of a GPU's free memory that a forward pass may fill", gt=0, le=1
     )
-    compile: bool = parameter(
-        False, meaning="compile the network for the panel shape (slow start, faster run)"
+    compile: str = parameter(
+        "auto",
+        meaning="compile the network for the panel shape (slow start, faster run); auto does on a GPU",
+        choices=("auto", "yes", "no"),
     )
+    cuda_graphs: bool = parameter(True, meaning="record the network as a CUDA graph on a GPU, and replay it")
     decode_threads: int = parameter(1, meaning="threads that decode on the CPU", ge=1)
 
 
@@ -61,3 +64,22 @@ class StreamParams(Parameters):
         1, meaning="threads that find peaks; 2 overlap transfer and network on a GPU", ge=1
     )
     queue_batches: int = parameter(4, meaning="batches waiting between two stages at most", ge=1)
+
+    @property
+    def in_flight(self) -> int:
+        """Batches under way at most."""
+        return 2 * self.queue_batches + self.readers + self.finders
+
+
+@dataclass(frozen=True)
+class OutputParams(Parameters):
+    """What is written of what is found."""
+
+    hits_only: bool = parameter(False, meaning="write hits only (data reduction)")
+    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
+    images: str = parameter(
+        "link",
+        meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
+        choices=("link", "copy"),
+    )
+    segmentation: bool = parameter(False, meaning="also write the network's segmentation masks")

@@ -7,13 +7,19 @@ batch that is repeated after a failure is neither lost nor doubled.
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
+from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.infer.found import Found, PeakPixels
+from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import PEAKS, PeakTable
+from peaknet_pipeline.types import PEAKS
 
 PLAN_FILE = "plan.json"
 
@@ -48,6 +54,11 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"{number:09d}.parquet"
 
 
+def pixels_path(folder: Path, number: int) -> Path:
+    """Return the file of a batch's peak pixels."""
+    return folder / f"{number:09d}.npz"
+
+
 def prepare_parts(folder: Path, plan: BatchPlan) -> set[int]:
     """Return the numbers of the batches that are already written; parts of another plan are thrown away."""
     plan_file = folder / PLAN_FILE
@@ -61,24 +72,47 @@ def prepare_parts(folder: Path, plan: BatchPlan) -> set[int]:
     return {number for number in numbers if _is_whole(part_path(folder, number))}
 
 
-def write_part(folder: Path, number: int, peaks: PeakTable) -> None:
-    """Write a batch's peaks, atomically."""
-    write_table(peaks, part_path(folder, number), PEAKS)
+def write_part(folder: Path, number: int, found: Found) -> None:
+    """Write a batch, atomically: its pixels, if there are any, before its peaks, whose name says that it is complete."""
+    if found.pixels is not None:
+        with replace_atomically(pixels_path(folder, number)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file, shape=found.pixels.shape, starts=found.pixels.starts, index=found.pixels.index
+            )
+    write_table(found.peaks, part_path(folder, number), PEAKS)
 
 
-def join_parts(folder: Path, out: Path, plan: BatchPlan, *, extra: Mapping[str, str] | None = None) -> int:
+def read_part(folder: Path, number: int, *, with_pixels: bool) -> Found:
+    """Read a batch."""
+    peaks = read_table(part_path(folder, number), PEAKS)
+    if not with_pixels:
+        return Found(peaks)
+    with np.load(pixels_path(folder, number)) as kept:
+        n_panels, height, width = (int(side) for side in kept["shape"])
+        return Found(peaks, PeakPixels((n_panels, height, width), kept["starts"], kept["index"]))
+
+
+def join_parts(
+    folder: Path,
+    out: Path,
+    plan: BatchPlan,
+    *,
+    masks: MaskFile | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> int:
     """Join all batches in frame order to the table ``out``, remove the parts, and return the number of peaks.
 
     The file is the one that a local stream writes, bit for bit.
     """
-    import numpy as np
-
     n_peaks = 0
-    with ParquetSink(out, extra=extra) as sink:
+    with ParquetSink(out, extra=extra) as sink, masks or nullcontext():
         for number in range(plan.n_batches):
-            peaks = read_table(part_path(folder, number), PEAKS)
-            sink.write(peaks, np.empty((0, 0, 0, 0)), plan.frames(number)[0])
-            n_peaks += len(peaks)
+            first, _ = plan.frames(number)
+            found = read_part(folder, number, with_pixels=masks is not None)
+            sink.write(found.peaks, np.empty((0, 0, 0, 0)), first)
+            if masks is not None:
+                masks.write(found, first)
+            n_peaks += len(found.peaks)
     shutil.rmtree(folder)
     return n_peaks
 

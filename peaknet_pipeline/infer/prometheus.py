@@ -20,6 +20,7 @@ def metrics_text(figures: LiveFigures) -> str:
         ("hits_total", "counter", "Frames with enough peaks.", figures.hits),
         ("indexed_total", "counter", "Hits that index.", figures.indexed),
         ("peaks_total", "counter", "Peaks found.", figures.peaks),
+        ("refused_total", "counter", "Messages that could not be used.", figures.refused),
         ("hit_rate", "gauge", "Hits / frames.", figures.hit_rate),
         ("indexing_rate", "gauge", "Indexed / hits.", figures.indexing_rate),
         ("frames_per_second", "gauge", "Frames per second over the last seconds.", figures.frames_per_second),

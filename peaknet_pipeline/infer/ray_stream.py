@@ -17,11 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.found import Found
+from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.occupancy import StageReport, StreamReport
 from peaknet_pipeline.infer.parts import BatchPlan, join_parts, parts_folder, prepare_parts, write_part
 from peaknet_pipeline.infer.ray_params import RayParams
-from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener, as_found
+from peaknet_pipeline.types import FrameArray
 
 FinderFactory = Callable[[], Finder]
 """Makes a finder; called once in each consumer, where its GPU is."""
@@ -39,6 +41,7 @@ def stream_run_on_ray(
     start: int = 0,
     stop: int | None = None,
     recipe: str = "",
+    masks: MaskFile | None = None,
     extra: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> StreamReport:
@@ -55,6 +58,8 @@ def stream_run_on_ray(
         Range of frames; all by default.
     recipe : str
         Names run, model and parameters: what an interrupted stream of the same recipe has written is used again.
+    masks : MaskFile, optional
+        Takes the pixels of the peaks, in frame order; the finder must give them, and ``recipe`` say so.
     extra : mapping, optional
         Goes into the file's key-value metadata.
     progress : callable, optional
@@ -87,7 +92,7 @@ def stream_run_on_ray(
     with _connected(params) as ray:
         crew = _Crew(ray, params, open_run, make_finder, folder, plan)
         work = crew.run([n for n in range(plan.n_batches) if n not in done], len(done), progress)
-    n_peaks = join_parts(folder, out, plan, extra=extra)
+    n_peaks = join_parts(folder, out, plan, masks=masks, extra=extra)
     return _report(work, params, n_peaks, time.perf_counter() - started)
 
 
@@ -118,12 +123,12 @@ class Consumer(_Actor):
         self._find = make_finder()
         self._plan = plan
 
-    def find(self, batch: tuple[FrameArray, float], number: int) -> tuple[PeakTable, float, float]:
+    def find(self, batch: tuple[FrameArray, float], number: int) -> tuple[Found, float, float]:
         """Return a batch's peaks and the seconds taken so far."""
         frames, read_s = batch
         started = time.perf_counter()
-        peaks = self._find(frames, self._plan.frames(number)[0])
-        return peaks, read_s, time.perf_counter() - started
+        found = as_found(self._find(frames, self._plan.frames(number)[0]))
+        return found, read_s, time.perf_counter() - started
 
 
 class Writer(_Actor):
@@ -132,11 +137,11 @@ class Writer(_Actor):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, found: tuple[PeakTable, float, float], number: int) -> tuple[int, float, float, float]:
+    def write(self, batch: tuple[Found, float, float], number: int) -> tuple[int, float, float, float]:
         """Write a batch's part; return its number and the seconds of each stage."""
-        peaks, read_s, find_s = found
+        found, read_s, find_s = batch
         started = time.perf_counter()
-        write_part(self._folder, number, peaks)
+        write_part(self._folder, number, found)
         return number, read_s, find_s, time.perf_counter() - started
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped, Window
+from peaknet_pipeline.infer.found import Found
+from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.occupancy import StageClock, StreamReport, report_stream
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import PeakSink, TableCollector
@@ -32,8 +34,8 @@ class FrameReader(Protocol):
 RunOpener = Callable[[], AbstractContextManager[FrameReader]]
 """Opens the run anew; called once in each reader thread."""
 
-Finder = Callable[[FrameArray, int], PeakTable]
-"""Raw frames and the first one's number to peaks; with several finder threads it is called from each."""
+Finder = Callable[[FrameArray, int], PeakTable | Found]
+"""Raw frames and the first one's number to peaks, with or without their pixels; called from each finder thread."""
 
 Progress = Callable[[int, int], None]
 """Frames done and frames in all."""
@@ -46,7 +48,7 @@ class Batch:
     number: int
     first_frame: int
     frames: FrameArray
-    peaks: PeakTable | None = None
+    found: Found | None = None
 
 
 def stream_run(
@@ -55,6 +57,7 @@ def stream_run(
     *,
     params: StreamParams | None = None,
     sinks: Sequence[PeakSink] | None = None,
+    masks: MaskFile | None = None,
     start: int = 0,
     stop: int | None = None,
     progress: Progress | None = None,
@@ -70,6 +73,8 @@ def stream_run(
     params : StreamParams, optional
     sinks : sequence of PeakSink, optional
         Take the peaks in frame order. None collects them in memory instead.
+    masks : MaskFile, optional
+        Takes the pixels of the peaks, in frame order; the finder must give them.
     start, stop : int
         Range of frames; all by default.
     progress : callable, optional
@@ -91,7 +96,7 @@ def stream_run(
     """
     stream = _Stream(open_run, find, params or StreamParams(), start, stop)
     collector = TableCollector()
-    report = stream.run([collector] if sinks is None else sinks, progress)
+    report = stream.run([collector] if sinks is None else sinks, masks, progress)
     return collector.table(), report
 
 
@@ -103,8 +108,7 @@ class _Stream:
         self.start, self.end = start, _checked_range(open_run, start, stop)
         self.n_batches = -(-(self.end - start) // params.batch_frames)
         self.stop = StopSignal()
-        in_flight = 2 * params.queue_batches + params.readers + params.finders
-        self.window = Window(in_flight, self.n_batches, self.stop)
+        self.window = Window(params.in_flight, self.n_batches, self.stop)
         self.to_find: Channel[Batch] = Channel(params.queue_batches, params.readers, self.stop)
         self.to_write: Channel[Batch] = Channel(params.queue_batches, params.finders, self.stop)
         self.clocks = (
@@ -113,7 +117,9 @@ class _Stream:
             StageClock("write", 1),
         )
 
-    def run(self, sinks: Sequence[PeakSink], progress: Progress | None) -> StreamReport:
+    def run(
+        self, sinks: Sequence[PeakSink], masks: MaskFile | None, progress: Progress | None
+    ) -> StreamReport:
         """Run all threads; the calling thread writes, so that it is the one that Ctrl-C interrupts."""
         started = time.perf_counter()
         workers = [(self._read, "read")] * self.params.readers + [(self._find, "find")] * self.params.finders
@@ -123,9 +129,11 @@ class _Stream:
             with ExitStack() as stack:
                 for sink in sinks:
                     stack.enter_context(sink)
+                if masks is not None:
+                    stack.enter_context(masks)
                 for thread in threads:
                     thread.start()
-                n_peaks = self._write(sinks, progress)
+                n_peaks = self._write(sinks, masks, progress)
         except StreamStopped:
             raise self.stop.error or StreamError("the stream was stopped") from None
         except BaseException as error:
@@ -168,12 +176,12 @@ class _Stream:
             if batch is None:
                 break
             with clock.working():
-                peaks = self.find(batch.frames, batch.first_frame)
-            found = Batch(batch.number, batch.first_frame, batch.frames, peaks)
-            clock.add(blocked=self.to_write.put(found))
+                found = as_found(self.find(batch.frames, batch.first_frame))
+            done = Batch(batch.number, batch.first_frame, batch.frames, found)
+            clock.add(blocked=self.to_write.put(done))
         self.to_write.close()
 
-    def _write(self, sinks: Sequence[PeakSink], progress: Progress | None) -> int:
+    def _write(self, sinks: Sequence[PeakSink], masks: MaskFile | None, progress: Progress | None) -> int:
         clock = self.clocks[2]
         early: dict[int, Batch] = {}
         n_peaks, next_number = 0, 0
@@ -187,7 +195,7 @@ class _Stream:
             early[batch.number] = batch
             while (ready := early.pop(next_number, None)) is not None:
                 with clock.working():
-                    n_peaks += _deliver(ready, sinks)
+                    n_peaks += _deliver(ready, sinks, masks)
                 next_number += 1
                 self.window.finish()
                 if progress is not None:
@@ -195,13 +203,20 @@ class _Stream:
         return n_peaks
 
 
-def _deliver(batch: Batch, sinks: Sequence[PeakSink]) -> int:
-    peaks = batch.peaks
-    if peaks is None:
+def as_found(found: PeakTable | Found) -> Found:
+    """Return what a finder gave as a record."""
+    return found if isinstance(found, Found) else Found(found)
+
+
+def _deliver(batch: Batch, sinks: Sequence[PeakSink], masks: MaskFile | None) -> int:
+    found = batch.found
+    if found is None:
         raise StreamError("the finder gave no table", where=f"frame {batch.first_frame}", found=None)
     for sink in sinks:
-        sink.write(peaks, batch.frames, batch.first_frame)
-    return len(peaks)
+        sink.write(found.peaks, batch.frames, batch.first_frame)
+    if masks is not None:
+        masks.write(found, batch.first_frame)
+    return len(found.peaks)
 
 
 def _checked_range(open_run: RunOpener, start: int, stop: int | None) -> int:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from peaknet_pipeline.types import FrameArray
 
-UNSIGNED_AS_SIGNED = {np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.float64}
-"""What torch computes little with is widened on the host."""
+WIDENED = {np.dtype(np.uint64): np.float64, np.dtype(np.float16): np.float32, np.dtype(np.bool_): np.uint8}
+"""What torch computes little with is converted on the host."""
 
 
 class Lane:
@@ -24,7 +24,7 @@ class Lane:
         self._arrived: torch.cuda.Event | None = None
 
     def upload(self, frames: FrameArray) -> Tensor:
-        """Return the frames, same shape and dtype (see :data:`UNSIGNED_AS_SIGNED`), on the device."""
+        """Return the frames, same shape and dtype (see :data:`WIDENED`), on the device."""
         source = as_tensor(frames)
         if self.stream is None:
             return source.to(self.device)
@@ -62,8 +62,30 @@ class Uploader:
 
 
 def as_tensor(frames: FrameArray) -> Tensor:
-    """View frames as a tensor; foreign byte orders and 32- and 64-bit unsigned integers are converted."""
+    """View frames as a tensor; foreign byte orders and the types of :data:`WIDENED` are converted."""
     native = frames.dtype.newbyteorder("=")
-    dtype = UNSIGNED_AS_SIGNED.get(native, native)
-    array = np.ascontiguousarray(frames, dtype=dtype)
+    array = np.ascontiguousarray(frames, dtype=WIDENED.get(native, native))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def as_int32(raw: Tensor) -> Tensor:
+    """Return raw values of at most 16 bits as int32: torch computes little with unsigned ones."""
+    return (
+        raw.view(torch.int16).to(torch.int32) & 0xFFFF if raw.dtype == torch.uint16 else raw.to(torch.int32)
+    )
+
+
+def as_float32(raw: Tensor) -> Tensor:
+    """Return raw values as float32, on the device that holds them."""
+    if raw.dtype == torch.uint16:
+        return as_int32(raw).to(torch.float32)
+    if raw.dtype == torch.uint32:
+        return (raw.view(torch.int32).to(torch.int64) & 0xFFFFFFFF).to(torch.float32)
+    return raw.to(torch.float32)
+
+
+def as_float64(raw: Tensor) -> Tensor:
+    """Return raw values as float64, which tells all integers of 32 bits apart."""
+    if raw.dtype == torch.uint32:
+        return (raw.view(torch.int32).to(torch.int64) & 0xFFFFFFFF).to(torch.float64)
+    return raw.to(torch.float64)

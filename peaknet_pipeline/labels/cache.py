@@ -57,7 +57,9 @@ def cache_run(
     cache_root: Path,
     progress: Callable[[int], object] | None = None,
 ) -> CachedRun:
-    """Return a run's packed frames, packing them unless the same labels were packed before.
+    """Return a run's packed frames, packing them unless the same labels were packed before and are whole.
+
+    A process that is killed while it packs leaves nothing under the final name; a damaged folder is made again.
 
     Parameters
     ----------
@@ -78,12 +80,25 @@ def cache_run(
         The label file is unreadable or doesn't fit the frames.
 
     """
-    final = cache_root / f"{run}-{labels_digest(label_path)}"
-    if final.is_dir():
-        return CachedRun(run, final)
-    with replace_folder_atomically(final) as temporary, open_labels(label_path) as labels:
-        _pack(labels, read_frame, bad_pixels, temporary, progress)
-    return CachedRun(run, final)
+    cached = CachedRun(run, cache_root / f"{run}-{labels_digest(label_path)}")
+    with open_labels(label_path) as labels:
+        if cached.path.is_dir() and _is_whole(cached, labels):
+            return cached
+        with replace_folder_atomically(cached.path) as temporary:
+            _pack(labels, read_frame, bad_pixels, temporary, progress)
+    return cached
+
+
+def _is_whole(cached: CachedRun, labels: LabelFile) -> bool:
+    """Say whether every array opens at its full size and belongs to these frames."""
+    shape = (len(labels), *labels.stack_shape)
+    try:
+        images, maps, frames = (cached.load(name) for name in ("images", "labels", "frames"))
+        bad_pixels, *places = (cached.load(name) for name in ("bad_pixels", "peaks", "hard"))
+    except LabelError:
+        return False
+    sizes = images.shape == maps.shape == shape and bad_pixels.shape == labels.stack_shape
+    return sizes and all(p.shape[1:] == (4,) for p in places) and np.array_equal(frames, labels.frames)
 
 
 def _pack(

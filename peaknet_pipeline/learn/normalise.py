@@ -83,6 +83,33 @@ def normalise(images: Tensor, good: Tensor, params: NormaliseParameters | None =
     return significance(pixels, good, background, params)
 
 
+def estimate_static(
+    images: Tensor, good: Tensor, params: NormaliseParameters | None = None
+) -> tuple[Background, Tensor]:
+    """Estimate the background by steps that do not depend on the values: a GPU is never asked, and can record them.
+
+    Parameters
+    ----------
+    images, good, params
+        As for :func:`estimate_background`.
+
+    Returns
+    -------
+    background : Background
+        As :func:`estimate_background` gives.
+    unsure : Tensor
+        (n,) bool: panels with good pixels whose blocks don't suffice; their background is of no use.
+
+    """
+    params = params or NormaliseParameters()
+    pixels, good = _finite(images, good)
+    centre, noise, typical = _blocks(_cell_moments(pixels, good, params), params)
+    empty = ~good.flatten(1).any(dim=1)
+    at_panel = empty[:, None, None]
+    background = Background(torch.where(at_panel, 0.0, centre), torch.where(at_panel, 1.0, noise))
+    return background, ~(typical > 0) & ~empty
+
+
 def significance(pixels: Tensor, good: Tensor, background: Background, params: NormaliseParameters) -> Tensor:
     """Apply a background: (n, ss, fs) float32 pixels to (n, 1, ss, fs) compressed significance."""
     mean = expand_blocks(background.mean, pixels.shape[-2:], params, outwards="linear")
@@ -140,6 +167,16 @@ def background_from_cells(
         Cell and block sizes.
 
     """
+    centre, noise, typical = _blocks(moments, params)
+    for index in (~(typical > 0)).nonzero().flatten().tolist():
+        level, excess = _panel_moments(panel(index))
+        centre[index] = centre[index].nan_to_num(level)
+        noise[index] = noise[index].nan_to_num(0.0).clamp(min=excess)
+    return Background(centre, noise)
+
+
+def _blocks(moments: CellMoments, params: NormaliseParameters) -> tuple[Tensor, Tensor, Tensor]:
+    """Return background and noise per block, NaN or 0 where blocks don't suffice, and (n,) typical noise of the panels."""
     usable = moments.n_good >= params.min_good
     side = params.block_cells
     centre = _fill(_block_median(moments.mean, usable, side))
@@ -147,12 +184,7 @@ def background_from_cells(
     quantum = _fill(_block_median(moments.excess, usable & (moments.excess > 0), side)).nan_to_num(0.0)
     noise = torch.maximum(torch.maximum(noise, quantum), ROUNDING * centre.abs())
     typical = noise.flatten(1).median(dim=1).values
-    noise = torch.maximum(noise, params.noise_floor * typical[:, None, None])
-    for index in (~(typical > 0)).nonzero().flatten().tolist():
-        level, excess = _panel_moments(panel(index))
-        centre[index] = centre[index].nan_to_num(level)
-        noise[index] = noise[index].nan_to_num(0.0).clamp(min=excess)
-    return Background(centre, noise)
+    return centre, torch.maximum(noise, params.noise_floor * typical[:, None, None]), typical
 
 
 def expand_blocks(
@@ -234,7 +266,8 @@ def _fill(grid: Tensor) -> Tensor:
     """Grow known blocks into unknown (NaN) ones by averages over 3x3 neighbours; all unknown stays so."""
     for _ in range(max(grid.shape[-2:])):
         unknown = grid.isnan()
-        if not bool(unknown.any()):
+        # Asking a GPU would stop its queue; further rounds change nothing.
+        if grid.device.type == "cpu" and not bool(unknown.any()):
             break
         known = functional.avg_pool2d((~unknown).to(grid.dtype), 3, stride=1, padding=1)
         total = functional.avg_pool2d(grid.nan_to_num(0.0), 3, stride=1, padding=1)

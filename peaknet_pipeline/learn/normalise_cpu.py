@@ -29,8 +29,9 @@ def normalise_cells(
     stem: int,
     params: NormaliseParameters | None = None,
     pad_to: int | None = None,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
-    """Turn panels into bfloat16 space-to-depth cells of compressed significance.
+    """Turn panels into space-to-depth cells of compressed significance.
 
     Parameters
     ----------
@@ -42,11 +43,13 @@ def normalise_cells(
         As stored with the weights.
     pad_to : int, optional
         Sides are padded to multiples of it (the network's stride); ``stem`` by default.
+    dtype : torch.dtype
+        bfloat16 or float32.
 
     Returns
     -------
     Tensor
-        (n, stem², ss / stem, fs / stem), bfloat16, channels last: ``pixel_unshuffle(normalise(...))`` but for
+        (n, stem², ss / stem, fs / stem), channels last: ``pixel_unshuffle(normalise(...))`` but for
         the rounding of the last bit.
 
     Raises
@@ -68,11 +71,12 @@ def normalise_cells(
     mean, noise = _estimate(images, good, params)
     step = pad_to or stem
     height, width = (-(-side // step) * step for side in images.shape[1:])
-    cells = np.zeros((len(images), height // stem, width // stem, stem * stem), dtype=np.uint16)
+    shape = (len(images), height // stem, width // stem, stem * stem)
+    cells = np.zeros(shape, dtype=np.uint16 if dtype == torch.bfloat16 else np.uint32)
     side, bend = params.cell * params.block_cells, np.float32(1 / params.compression)
     for panel in range(len(images)):
         _write_cells(images[panel], good[panel], mean[panel], noise[panel], side, bend, stem, cells[panel])
-    return torch.from_numpy(cells).view(torch.bfloat16).permute(0, 3, 1, 2)
+    return torch.from_numpy(cells).view(dtype).permute(0, 3, 1, 2)
 
 
 def _estimate(
@@ -138,7 +142,7 @@ def _cell_moments(image, good, cell, mean, variance, excess, count):  # type: ig
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _write_cells(image, good, mean, noise, side, bend, stem, cells):  # type: ignore[no-untyped-def]
-    """Write d / (noise + |d| bend), d = image - mean, as bfloat16 bits in space-to-depth order."""
+    """Write d / (noise + |d| bend), d = image - mean, as bits of the cells' width in space-to-depth order."""
     height, width = image.shape
     line = np.zeros(cells.shape[1] * stem, dtype=np.float32)
     bits = line.view(np.uint32)
@@ -159,13 +163,31 @@ def _write_cells(image, good, mean, noise, side, bend, stem, cells):  # type: ig
                 apart = value - (left + along * slope)
                 bent = apart / (wide + along * widening + abs(apart) * bend)
                 line[fs] = bent if good[ss, fs] & (abs(value) <= LARGEST) else np.float32(0)
-        for fs in range(width):
-            short[fs] = (
-                bits[fs] + np.uint32(0x7FFF) + ((bits[fs] >> np.uint32(16)) & np.uint32(1))
-            ) >> np.uint32(16)
-        shift = (ss % stem) * stem
-        if stem == 4:
-            cells.view(np.uint64)[ss // 4, :, ss % 4] = short.view(np.uint64)
+        if cells.itemsize == 4:
+            _store_single(bits, ss, stem, cells)
         else:
-            for part in range(stem):
-                cells[ss // stem, :, shift + part] = short[part::stem]
+            _store_half(bits, short, ss, stem, cells)
+
+
+@numba.njit(nogil=True, cache=True)
+def _store_single(bits, ss, stem, cells):  # type: ignore[no-untyped-def]
+    """Store a line of float32 bits."""
+    shift = (ss % stem) * stem
+    for column in range(cells.shape[1]):
+        for part in range(stem):
+            cells[ss // stem, column, shift + part] = bits[column * stem + part]
+
+
+@numba.njit(nogil=True, cache=True)
+def _store_half(bits, short, ss, stem, cells):  # type: ignore[no-untyped-def]
+    """Round a line of float32 bits to bfloat16 and store it."""
+    for fs in range(len(bits)):
+        short[fs] = (
+            bits[fs] + np.uint32(0x7FFF) + ((bits[fs] >> np.uint32(16)) & np.uint32(1))
+        ) >> np.uint32(16)
+    shift = (ss % stem) * stem
+    if stem == 4:
+        cells.view(np.uint64)[ss // 4, :, ss % 4] = short.view(np.uint64)
+    else:
+        for part in range(stem):
+            cells[ss // stem, :, shift + part] = short[part::stem]

@@ -7,10 +7,9 @@ from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.runs.bad_pixels import BadPixelParams
 from peaknet_pipeline.stages import (
     champion,
+    curated_labels,
     curation,
     finding,
     inference,
@@ -48,7 +47,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=BadPixelParams,
+        parameters=ingest.StatisticsParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
@@ -59,7 +58,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=Peakfinder8Params,
+        parameters=finding.ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -94,8 +93,8 @@ CHAIN = (
         code_version=CODE["peak_labels"],
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
-        tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit", "hits_have_lattices"),
+        tables=("fits", "matches", "frame_matches", "label_quality"),
+        checks=("agrees_with_lmfit", "hits_have_lattices", "labels_are_true"),
         blocking=("agrees_with_lmfit", "hits_have_lattices"),
     ),
     StageSpec(
@@ -106,7 +105,7 @@ CHAIN = (
         code_version=CODE["training_set"],
         kinds=frozenset({"parquet"}),
         parameters=training_set.TrainingSetParams,
-        tables=("training_set",),
+        tables=("training_set", "data_engine"),
         checks=("split_by_run", "exclusions_apply"),
         blocking=("split_by_run",),
     ),
@@ -185,8 +184,8 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=labels.curated_labels,
-        output=labels.curated_labels_path,
+        run=curated_labels.curated_labels,
+        output=curated_labels.curated_labels_path,
         deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
         per_run=True,
         code_version=CODE["curated_labels"],

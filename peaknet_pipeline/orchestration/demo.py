@@ -1,5 +1,6 @@
 """The demo: a small simulated experiment through every asset of the chain, in the embedded instance."""
 
+import socket
 import time
 from collections.abc import Callable, Iterable
 
@@ -10,6 +11,7 @@ from peaknet_pipeline.orchestration.build import build_defs
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
+from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.demo import demo_runs, prepare_demo
 from peaknet_pipeline.stages.making import CODE
@@ -32,6 +34,7 @@ def run_demo(store: Store, *, say: Say) -> None:
     """
     prepare_demo(store, say=say)
     instance = open_instance(store)
+    end_dead_runs(instance)
     defs = build_defs(str(store.root.absolute()))
     keys = demo_runs()
     register_runs(instance, keys)
@@ -67,6 +70,7 @@ def _run_job(
             partition_key=partition,
             asset_selection=[dg.AssetKey(name) for name in stale],
             run_config=QUIET,
+            tags={HOST_TAG: socket.gethostname()},
             raise_on_error=False,
         )
         for verdict in _verdicts_that_keep_the_champion(result):

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.orchestration.deployment import deployment_text
 from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
 from peaknet_pipeline.stages.store import Store
 
@@ -27,9 +28,12 @@ def prepare_home(store: Store) -> Path:
     """Make the instance's home with its ``dagster.yaml`` unless it is there."""
     home = store.dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    for name in ("dagster.yaml", WORKSPACE):
+    texts = {
+        "dagster.yaml": deployment_text("machine/dagster.yaml"),
+        WORKSPACE: files("peaknet_pipeline.orchestration").joinpath(WORKSPACE).read_text(encoding="utf-8"),
+    }
+    for name, text in texts.items():
         if not (home / name).is_file():
-            text = files("peaknet_pipeline.orchestration").joinpath(name).read_text(encoding="utf-8")
             with replace_atomically(home / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return home

@@ -24,7 +24,7 @@ def fits_table(reflections: ReflectionTable, patches: Patches, result: FitResult
     Parameters
     ----------
     reflections : ReflectionTable or DataFrame
-        One row per patch with ``frame, lattice, h, k, l, panel``.
+        One row per patch with ``frame, lattice, h, k, l, panel, inv_d, intensity, sigma``.
 
     """
     gain = np.ones((len(patches), N_PROFILE))
@@ -34,6 +34,10 @@ def fits_table(reflections: ReflectionTable, patches: Patches, result: FitResult
     errors = result.errors * gain
     columns: dict[str, object] = {
         n: reflections[n].to_numpy() for n in ("frame", "lattice", "h", "k", "l", "panel")
+    }
+    columns |= {
+        "inv_d": reflections["inv_d"].to_numpy(),
+        "snr": _finite((reflections["intensity"] / reflections["sigma"]).to_numpy(np.float64)),
     }
     columns |= {name: _finite(values[:, i]) for i, name in enumerate(PROFILE_NAMES)}
     columns |= {f"{name}_error": _finite(errors[:, i]) for i, name in enumerate(PROFILE_NAMES)}

@@ -62,7 +62,7 @@ def plot_rates(scores: Scores, *, title: str = "Rates with 95 % intervals") -> b
         _draw_rate(place, scores, runs, name.replace(" ", "_"), part, whole)
         label_axes(place, "" if place is not axes[0] else title, "", f"{name}\n({part} / {whole})")
         place.set_ylim(-0.03, 1.03)
-    axes[-1].set_xticks(range(len(runs)), runs, rotation=90 if len(runs) > 8 else 0, fontsize=8)
+    axes[-1].set_xticks(range(len(runs)), runs, rotation=90 if len(runs) > 8 else 0, fontsize=10)
     axes[-1].set_xlabel("run")
     if not runs:
         say_nothing(axes[0], "no runs")
@@ -104,7 +104,7 @@ def plot_recall(
             f"{low:.3g}–{high:.3g}\nn={n}" if np.isfinite(high) else f"≥ {low:.3g}\nn={n}"
             for low, high, n in pairs
         ]
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), names, fontsize=10)
     axes.set_ylim(-0.03, 1.03)
     label_axes(axes, title, f"{axis} / {unit}, n = true spots", "recall (found / true spots)")
     if names:
@@ -136,24 +136,37 @@ def plot_hit_rate_over_time(
     return to_png(figure)
 
 
-def plot_rates_over_runs(runs: pd.DataFrame, *, title: str) -> bytes:
-    """Draw hit rate and indexing yield over runs: one line per finder; for many runs."""
+def plot_rates_over_runs(scores: Scores, *, title: str) -> bytes:
+    """Draw hit rate and indexing yield as lines over runs, with bands of 95 %; for few runs or many."""
     figure, axes = new_figure(9.0, 5.0, 2, 1, sharex=True)
-    order = {run: i for i, run in enumerate(dict.fromkeys(runs["run"]))}
-    for number, (finder, rows) in enumerate(runs.groupby("finder", sort=True)):
-        x = rows["run"].map(order)
-        for place, name in zip(axes, ("hit_rate", "indexing_yield"), strict=True):
-            colour = colour_of(str(finder), number)
-            place.plot(x, rows[name], marker=".", color=colour, lw=1.2, label=name_of(str(finder)))
+    order = {run: i for i, run in enumerate(dict.fromkeys(scores["run"]))}
+    for number, (finder, rows) in enumerate(scores.groupby("finder", sort=True)):
+        for place, part in zip(axes, ("hits", "indexed"), strict=True):
+            _draw_line(place, rows, order, part, colour_of(str(finder), number), name_of(str(finder)))
     label_axes(axes[0], title, "", "hit rate\n(hits / frames)")
     label_axes(axes[1], "", "run", "indexing yield\n(indexed / frames)")
-    shown = list(order)[:: max(1, len(order) // 20)]
-    axes[1].set_xticks([order[run] for run in shown], shown, rotation=90, fontsize=7)
+    shown = list(order)[:: max(1, -(-len(order) // 20))]
+    axes[1].set_xticks(
+        [order[run] for run in shown], shown, rotation=90 if len(order) > 8 else 0, fontsize=10
+    )
     for place in axes:
         place.set_ylim(-0.03, 1.03)
     if order:
-        axes[0].legend(frameon=False)
+        legend_below(axes[0])
+    else:
+        say_nothing(axes[0], "no runs")
     return to_png(figure)
+
+
+def _draw_line(
+    axes: "Axes", rows: Scores, order: Mapping[str, int], part: str, colour: str, name: str
+) -> None:
+    x = rows["run"].map(dict(order)).to_numpy(np.float64)
+    counts = [(int(a), int(b)) for a, b in zip(rows[part], rows["frames"], strict=True)]
+    bounds = np.array([wilson_interval(a, b) for a, b in counts]).reshape(-1, 2)
+    values = np.array([a / b if b else np.nan for a, b in counts])
+    axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=colour, alpha=0.15, lw=0)
+    axes.plot(x, values, marker="o", ms=4, color=colour, lw=1.4, label=name)
 
 
 def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -58,12 +58,13 @@ def _draw_peakogram(axes: "Axes", peaks: PeakTable, title: str, unit: str) -> No
     if not len(x):
         say_nothing(axes, "no peaks with a resolution")
         return
-    heights = np.geomspace(y.min(), max(y.max(), y.min() * 1.01), 90)
-    bins = [np.linspace(0, x.max() * 1.02, 120), heights]
-    shown = axes.hist2d(x, y, bins=bins, norm=LogNorm(), cmap=IMAGE_COLOURS)
+    n_bins = int(np.clip(1.2 * np.sqrt(len(x)), 24, 110))  # fewer bins for fewer peaks, or all bins hold one
+    heights = np.geomspace(y.min(), max(y.max(), y.min() * 1.01), n_bins)
+    bins = [np.linspace(0, x.max() * 1.02, n_bins), heights]
+    shown = axes.hist2d(x, y, bins=bins, norm=LogNorm(), cmap=IMAGE_COLOURS, cmin=1)
     figure = axes.get_figure(root=True)
     if figure is not None:
-        figure.colorbar(shown[3], ax=axes, label="peaks per bin")
+        figure.colorbar(shown[3], ax=axes, label="peaks per bin", format="%g")
     axes.set_yscale("log")
 
 
@@ -222,6 +223,6 @@ def _add_d_axis(axes: "Axes") -> None:
     twin = axes.twiny()
     twin.set_xlim(low, high)
     ticks = [d for d in (20, 10, 6, 4, 3, 2.5, 2, 1.8, 1.6, 1.4, 1.2, 1.0) if 0 < 1 / d < high]
-    twin.set_xticks([1 / d for d in ticks], [f"{d:g}" for d in ticks], fontsize=8)
-    twin.set_xlabel("d / Å", fontsize=9)
+    twin.set_xticks([1 / d for d in ticks], [f"{d:g}" for d in ticks], fontsize=10)
+    twin.set_xlabel("d / Å", fontsize=11)
     twin.grid(visible=False)

@@ -18,13 +18,15 @@ from peaknet_pipeline.plots.style import (
     new_figure,
     to_png,
 )
-from peaknet_pipeline.types import Float64Array
+from peaknet_pipeline.types import BoolArray, Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Image = npt.NDArray[Any]
 Extent = tuple[float, float, float, float]
+MOST_DOTS = 4000
 Ring = tuple[float, str]
 """Radius in pixels from the origin, and what is written beside it."""
 
@@ -47,7 +49,7 @@ def plot_image(
         Circles around the origin, in pixels; they need ``extent``.
 
     """
-    figure, (axes,) = new_figure(8.0, _height(np.shape(image), extent, 8.0))
+    figure, (axes,) = _image_figure(_height(np.shape(image), extent, 8.0))
     shown = _draw(axes, np.asarray(image, dtype=np.float64), extent)
     figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
     _draw_rings(axes, rings if extent else ())
@@ -55,23 +57,53 @@ def plot_image(
     return to_png(figure)
 
 
-def plot_mask(image: Image, *, title: str, extent: Extent | None = None) -> bytes:
-    """Draw an assembled mask: 1 bad, 0 good, NaN no panel."""
+def plot_mask(
+    image: Image, *, title: str, extent: Extent | None = None, reasons: Sequence[str] = ("bad",)
+) -> bytes:
+    """Draw an assembled mask: k where the k-th of the ``reasons`` (from 1) makes a pixel bad, 0 good, NaN no panel."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    figure, (axes,) = new_figure(8.0, _height(np.shape(image), extent, 8.8))
+    figure, (axes,) = _image_figure(_height(np.shape(image), extent, 8.8))
     values = np.asarray(image, dtype=np.float64)
-    colours = {"good": "#F5F5F5", "bad": "#D55E00", "no panel": "#444444"}
-    kind = np.where(np.isnan(values), 2, values > 0)
+    colours = {"good": "#F5F5F5", **dict(zip(reasons, _reason_colours(len(reasons)), strict=True))}
+    colours["no panel"] = "#444444"
+    last = len(colours) - 1
+    # A single bad pixel must survive the reduction to the picture's size.
+    shown = _reduce(values, 900)
     axes.imshow(
-        kind, cmap=ListedColormap(list(colours.values())), vmin=0, vmax=2, extent=extent, interpolation="none"
-    )
+        np.where(np.isnan(shown), last, shown),
+        cmap=ListedColormap(list(colours.values())), vmin=0, vmax=last, interpolation="none",
+        extent=extent or _own_extent(values),
+    )  # fmt: skip
+    for number, colour in list(enumerate(colours.values()))[1:last]:
+        _mark_few(axes, values == number, extent or _own_extent(values), colour)
     n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
-    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in colours.items()})
+    names = {
+        f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c
+        for k, (n, c) in enumerate(colours.items())
+    }
+    legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in names.items()})
     share = n_bad / n_pixels if n_pixels else 0.0
     _label_image(axes, f"{title}\n{n_bad} of {n_pixels} pixels bad ({share:.2%})", extent)
     return to_png(figure)
+
+
+def _reason_colours(n: int) -> list[str]:
+    """Return n colours, the first the one that means bad."""
+    base = (
+        "#D55E00",
+        "#0072B2",
+        "#CC79A7",
+        "#009E73",
+        "#E69F00",
+        "#56B4E9",
+        "#882255",
+        "#999933",
+        "#AA4499",
+        "#117733",
+    )
+    return [base[k % len(base)] for k in range(n)]
 
 
 def plot_frame_peaks(
@@ -98,7 +130,7 @@ def plot_frame_peaks(
         left, right, bottom, top of the part to show; all by default.
 
     """
-    figure, (axes,) = new_figure(8.0, _height(np.shape(image), window or extent, 8.0) + 0.4)
+    figure, (axes,) = _image_figure(_height(np.shape(image), window or extent, 8.0) + 0.4)
     shown = _draw(axes, np.asarray(image, dtype=np.float64), extent, high=99.9)
     figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
     sizes = {"classical": 70.0, "peaknet": 110.0, "truth": 30.0}
@@ -123,6 +155,24 @@ def plot_frame_peaks(
         axes.set_xlim(window[0], window[1])
         axes.set_ylim(window[2], window[3])
     return to_png(figure)
+
+
+def _mark_few(axes: "Axes", marked: BoolArray, extent: Extent, colour: str) -> None:
+    """Mark single bad pixels with dots: one pixel is less than a dot of the picture."""
+    rows, columns = np.nonzero(marked)
+    if not 0 < len(rows) <= MOST_DOTS:
+        return
+    left, right, bottom, top = extent
+    x = left + (columns + 0.5) * (right - left) / marked.shape[1]
+    y = top + (rows + 0.5) * (bottom - top) / marked.shape[0]
+    axes.scatter(x, y, s=7, c=colour, lw=0)
+
+
+def _image_figure(height: float) -> "tuple[Figure, list[Axes]]":
+    """Return a figure whose layout leaves room for the labels of axes of a fixed aspect."""
+    figure, axes = new_figure(8.0, height)
+    figure.set_layout_engine("compressed")
+    return figure, axes
 
 
 def _height(shape: tuple[int, ...], extent: Extent | None, width: float) -> float:
@@ -167,7 +217,7 @@ def _draw_rings(axes: "Axes", rings: Sequence[Ring]) -> None:
         side = radius / np.sqrt(2)
         box = {"facecolor": "#2B3A5C", "edgecolor": "none", "pad": 1.5}
         axes.text(
-            side, side, text, color="white", fontsize=8, ha="center", va="center", bbox=box, clip_on=True
+            side, side, text, color="white", fontsize=10, ha="center", va="center", bbox=box, clip_on=True
         )
 
 

@@ -17,6 +17,6 @@ def plot_scan(scan: pd.DataFrame, *, title: str) -> bytes:
     for row, values in enumerate(best.to_numpy()):
         for column, value in enumerate(values):
             shade = "black" if value > 0.6 * best.to_numpy().max() else "white"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=10)
     label_axes(axes, title, "threshold (adu)", "min_snr (σ)")
     return to_png(figure)

@@ -22,8 +22,8 @@ BACKGROUND = "#E4E4E4"
 DPI = 110
 
 _STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
+    "font.size": 12,
+    "axes.titlesize": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -6,8 +6,8 @@ What stands out over more than a few adjoining pixels (a ring, the edge of a bea
 alone.
 """
 
-import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,20 @@ from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, RunSta
 
 MIN_COUNT = 3
 SCALE_PIXELS = 65536
+
+FEW_FRAMES = 100
+"""Fewer frames than this may show one spot in most of them."""
+
+STEADY_RATIO = 0.5
+"""Spread over mean excess, from which on a pixel comes and goes instead of being hot."""
+
+LIVELY_RATIO = 2.0
+"""Spread over the neighbourhood's, from which on a pixel beside an unsteady one belongs to the same spot."""
+
+_AROUND = np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], dtype=np.bool_)
+
+RUN_LAYER = "run"
+"""Name of the layer that holds all masks of the run itself: geometry, CXI, pixel_mask."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +86,17 @@ class BadPixelParams(Parameters):
 
 @dataclass(frozen=True)
 class BadPixelReport:
-    """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask."""
+    """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask.
+
+    ``layers`` are the masks that were joined, by name and in order: the run's own as one, then what was found.
+    """
 
     bad_pixels: BoolArray
     hot: BoolArray
     noisy: BoolArray
     dead: BoolArray
     sources: tuple[MaskSource, ...]
+    layers: Mapping[str, BoolArray]
 
 
 @dataclass(frozen=True)
@@ -128,15 +146,17 @@ def find_bad_pixels(
         )
     frames = sample_frames(run.n_frames, params.max_frames)
     if len(frames) < params.min_frames:
-        return _report(run.bad_pixels, run.mask_sources, *(np.zeros_like(run.bad_pixels) for _ in range(3)))
+        none = np.zeros_like(run.bad_pixels)
+        return _report(run, {"no value": none, "hot": none, "noisy": none, "dead": none})
     trimmed, spread = trim_largest(statistics)
     level = local_median(trimmed, run.bad_pixels, params.radius)
     sigma = local_median(spread, run.bad_pixels, params.radius)
     counts = count_outliers(run, level, sigma, params.n_sigma, frames, progress=progress)
-    hot = _hot(counts, params) & ~run.bad_pixels
+    hot = _hot(counts, params) & ~run.bad_pixels & ~_visited(trimmed - level, spread, sigma, len(frames))
     noisy = _noisy(counts, spread, sigma, params) & ~run.bad_pixels & ~hot
-    dead = _dead(counts, statistics, trimmed, level, sigma, params) & ~run.bad_pixels & ~noisy
-    return _report(run.bad_pixels, run.mask_sources, hot, noisy, dead)
+    silent = np.isnan(statistics.mean) & ~run.bad_pixels
+    dead = _dead(counts, statistics, trimmed, level, sigma, params) & ~run.bad_pixels & ~noisy & ~silent
+    return _report(run, {"no value": silent, "hot": hot, "noisy": noisy, "dead": dead})
 
 
 def trim_largest(statistics: RunStatistics) -> tuple[Float32Array, Float32Array]:
@@ -210,6 +230,21 @@ def _hot(counts: OutlierCounts, params: BadPixelParams) -> BoolArray:
     return _small_clusters(everywhere, params.max_cluster) | _small_clusters(often, 2)
 
 
+def _visited(excess: Float32Array, spread: Float32Array, sigma: Float32Array, n_frames: int) -> BoolArray:
+    """Return the pixels where over few frames a spot comes and goes, as near the spindle of a rotation.
+
+    They stand out unsteadily, and a neighbour with them. Over many frames no spot stays, and any pixel is visited by
+    bright ones, so that its spread tells nothing.
+    """
+    if n_frames >= FEW_FRAMES:
+        return np.zeros(excess.shape, dtype=np.bool_)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(spread / sigma, posinf=0.0)
+    around = ndimage.maximum_filter(ratio, footprint=_AROUND, mode="constant")
+    visited: BoolArray = (spread > STEADY_RATIO * excess) & (around > LIVELY_RATIO)
+    return visited
+
+
 def _noisy(
     counts: OutlierCounts, spread: Float32Array, sigma: Float32Array, params: BadPixelParams
 ) -> BoolArray:
@@ -241,7 +276,7 @@ def _dead(
         (statistics.std == 0) & (statistics.mean < level) & (sigma > 0) & (photons >= params.min_expected)
     )
     small = _small_clusters(low | dim | silent, params.max_cluster)
-    return _without_dark_neighbours(small, trimmed, params.dead_level * level) | np.isnan(statistics.mean)
+    return _without_dark_neighbours(small, trimmed, params.dead_level * level)
 
 
 def _without_dark_neighbours(clusters: BoolArray, image: Float32Array, bound: Float32Array) -> BoolArray:
@@ -275,12 +310,11 @@ def _label(flagged: BoolArray) -> npt.NDArray[np.int32]:
     return labels
 
 
-def _report(
-    known: BoolArray, known_sources: tuple[MaskSource, ...], hot: BoolArray, noisy: BoolArray, dead: BoolArray
-) -> BadPixelReport:
-    joint, sources = combine_masks({"known": known, "hot": hot, "noisy": noisy, "dead": dead})
-    found = tuple(dataclasses.replace(source) for source in sources[1:])
-    return BadPixelReport(joint, hot, noisy, dead, (*known_sources, *found))
+def _report(run: Run, found: dict[str, BoolArray]) -> BadPixelReport:
+    layers = {RUN_LAYER: run.bad_pixels, **found}
+    joint, sources = combine_masks(layers)
+    kinds = (found["hot"], found["noisy"], found["dead"])
+    return BadPixelReport(joint, *kinds, (*run.mask_sources, *sources[1:]), layers)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

@@ -1,8 +1,8 @@
 """CXI peak lists as CrystFEL reads them, and back.
 
 A list holds at most 2,048 peaks a frame, in the coordinates of the file's slab, the centre of the first pixel
-at (0.0, 0.0): CrystFEL adds the half pixel itself. The images stay in the raw file: the CXI file links to it
-by a relative path. Beside it lies a ``.geom`` that names everything, so that ``indexamajig --peaks=cxi``
+at (0.0, 0.0): CrystFEL adds the half pixel itself. The images stay in the raw file, to which the CXI file links
+by a relative path, or are copied. Beside it lies a ``.geom`` that names everything, so that ``indexamajig --peaks=cxi``
 needs no more.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
-from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, link_images, slab_of
+from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
@@ -33,7 +33,7 @@ CLEN_PATH = "/LCLS/detector_1/EncoderValue"
 CXI_VERSION = 160
 BLOCK_FRAMES = 64
 MAX_LISTED_PEAKS = 65536
-_COLUMNS = {
+LISTS = {
     "peakTotalIntensity": "intensity",
     "peakMaxIntensity": "max_intensity",
     "peakBackground": "background",
@@ -62,6 +62,7 @@ def write_cxi_peaks(
     run: Run,
     *,
     frames: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
+    images: Literal["link", "copy"] = "link",
     provenance: Mapping[str, str] | None = None,
 ) -> CxiReport:
     """Write a run's peaks as a CXI file with images, mask, photon energy and geometry, atomically.
@@ -76,6 +77,8 @@ def write_cxi_peaks(
         Open run that the peaks belong to.
     frames : sequence of int, optional
         Write only these frames, ascending (data reduction); all by default.
+    images : str
+        "copy" makes the file independent of the raw one.
     provenance : mapping, optional
         Names and values kept as attributes of ``/entry_1/result_1``.
 
@@ -94,12 +97,18 @@ def write_cxi_peaks(
     chosen = np.arange(run.n_frames) if frames is None else np.asarray(frames, dtype=np.int64)
     _check_table(peaks, chosen, run)
     slab = slab_of(run)
-    geometry = _linked_geometry(run, slab)
+    known_energy = bool(np.isfinite(run.photon_energy_ev).all())
+    geometry = run.geometry and linked_geometry(
+        run.geometry, slab, has_energy=known_energy, has_clen=run.clen_m is not None
+    )
     wanted = peaks[peaks["frame"].isin(chosen)]
-    clipped = _clip(wanted)
+    clipped = clip_peaks(wanted)
     with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         file["cxi_version"] = CXI_VERSION
-        link_images(file, path, run, slab, chosen)
+        if images == "copy":
+            copy_images(file, run, slab, chosen)
+        else:
+            link_images(file, path, run, slab, chosen)
         _write_metadata(file, run, slab, chosen)
         _write_lists(file, clipped, slab, chosen)
         file[RESULT].attrs.update(dict(provenance or {}))
@@ -154,7 +163,7 @@ def _check_table(peaks: PeakTable, chosen: npt.NDArray[np.int64], run: Run) -> N
             raise RunError(what, where=run.info.path, expected=f"< {limit}", found=found)
 
 
-def _clip(peaks: PeakTable) -> PeakTable:
+def clip_peaks(peaks: PeakTable) -> PeakTable:
     """Keep the strongest 2,048 peaks of each frame, in the order of the table."""
     order = (
         peaks["intensity"].astype(np.float64).groupby(peaks["frame"]).rank(method="first", ascending=False)
@@ -162,12 +171,10 @@ def _clip(peaks: PeakTable) -> PeakTable:
     return peaks[order <= MAX_CXI_PEAKS].sort_values("frame", kind="stable")
 
 
-def _linked_geometry(run: Run, slab: CxiSlab) -> Geometry | None:
-    if run.geometry is None:
-        return None
-    known_energy = bool(np.isfinite(run.photon_energy_ev).all())
+def linked_geometry(geometry: Geometry, slab: CxiSlab, *, has_energy: bool, has_clen: bool) -> Geometry:
+    """Return the geometry of a CXI file: what it names is in that file."""
     return dataclasses.replace(
-        run.geometry,
+        geometry,
         panels=slab.panels,
         bad_regions=(),
         data_path=DATA_PATH,
@@ -177,9 +184,9 @@ def _linked_geometry(run: Run, slab: CxiSlab) -> Geometry | None:
         mask_good_bits=0,
         mask_bad_bits=0xFF,
         more_masks=(),
-        photon_energy_path=ENERGY_PATH if known_energy else run.geometry.photon_energy_path,
-        photon_energy_unit="eV" if known_energy else run.geometry.photon_energy_unit,
-        clen_path=CLEN_PATH if run.clen_m is not None else None,
+        photon_energy_path=ENERGY_PATH if has_energy else geometry.photon_energy_path,
+        photon_energy_unit="eV" if has_energy else geometry.photon_energy_unit,
+        clen_path=CLEN_PATH if has_clen else None,
         clen_unit="mm",
         peak_list_path=RESULT,
     )
@@ -197,17 +204,29 @@ def _write_metadata(file: Any, run: Run, slab: CxiSlab, chosen: npt.NDArray[np.i
 
 def _write_lists(file: Any, peaks: PeakTable, slab: CxiSlab, chosen: npt.NDArray[np.int64]) -> None:
     row = np.searchsorted(chosen, peaks["frame"].to_numpy())
-    counts = np.bincount(row, minlength=len(chosen))
-    place = np.arange(len(peaks)) - np.repeat(np.cumsum(counts) - counts, counts)
-    fs0, ss0 = slab.origins[peaks["panel"].to_numpy(), :2].T
-    columns = {"peakXPosRaw": peaks["fs"] + fs0, "peakYPosRaw": peaks["ss"] + ss0}
-    columns |= {name: peaks[column] for name, column in _COLUMNS.items() if column in peaks}
+    counts, place = count_and_place(row, len(chosen))
     file[f"{RESULT}/nPeaks"] = counts.astype(np.int32)
     shape, chunks = (len(chosen), MAX_CXI_PEAKS), (min(16, max(len(chosen), 1)), MAX_CXI_PEAKS)
-    for name, values in columns.items():
+    for name, values in list_columns(peaks, slab).items():
         storage = {"chunks": chunks, "compression": "gzip", "shuffle": True}
         data = file.create_dataset(f"{RESULT}/{name}", shape, np.float32, **storage)
-        _fill(data, row, place, np.asarray(values, dtype=np.float32))
+        _fill(data, row, place, values)
+
+
+def count_and_place(
+    row: npt.NDArray[np.integer[Any]], n_frames: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the peaks of each frame (n_frames,), and each peak's place in its frame's list; ``row`` ascends."""
+    counts = np.bincount(row, minlength=n_frames)
+    return counts, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def list_columns(peaks: PeakTable, slab: CxiSlab) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the values of each list, by its name in the file: coordinates are those of the slab."""
+    fs0, ss0 = slab.origins[peaks["panel"].to_numpy(), :2].T
+    columns = {"peakXPosRaw": peaks["fs"] + fs0, "peakYPosRaw": peaks["ss"] + ss0}
+    columns |= {name: peaks[column] for name, column in LISTS.items() if column in peaks}
+    return {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
 
 
 def _fill(
@@ -232,7 +251,7 @@ def _read_lists(file: Any) -> dict[str, npt.NDArray[Any]]:
         raise ValueError(f"nPeaks has shape {counts.shape}, peakXPosRaw {shape}")
     if counts.size and not (counts.min() >= 0 and counts.max() <= shape[1]):
         raise ValueError(f"nPeaks goes from {counts.min()} to {counts.max()}, peakXPosRaw holds {shape[1]}")
-    names = {"peakXPosRaw": "x", "peakYPosRaw": "y"} | _COLUMNS
+    names = {"peakXPosRaw": "x", "peakYPosRaw": "y"} | LISTS
     lists = {column: _read_list(file, name, counts) for name, column in names.items()}
     lists["n_pixels"] = lists["n_pixels"].astype(np.int32)
     if f"{RESULT}/peakScore" not in file:

@@ -1,4 +1,4 @@
-"""The images of a CXI file: a link to the raw data set, or a virtual data set that stacks panels along ss.
+"""The images of a CXI file: a link to the raw data set, a virtual data set that stacks panels along ss, or a copy.
 
 CrystFEL cannot assign peaks to panels that share an fs/ss range (a module dimension, data sets of their own);
 for those the virtual data set is the slab.
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.slabs import SlabMap
 from peaknet_pipeline.runs.sources import FrameSource
-from peaknet_pipeline.types import IntArray, Panel
+from peaknet_pipeline.types import Geometry, IntArray, Panel
 
 DATA_PATH = "/entry_1/data_1/data"
 
@@ -43,7 +44,7 @@ class CxiSlab:
     panels: tuple[Panel, ...]
     is_raw: bool
 
-    def from_stack(self, stack: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def from_stack(self, stack: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Lay a stack (n_panels, ss, fs) out as the slab; 0 where no panel is."""
         slab = np.zeros(self.shape, dtype=stack.dtype)
         for number, (fs, ss, width, height) in enumerate(self.origins):
@@ -64,6 +65,35 @@ def slab_of(run: Run) -> CxiSlab:
         origins = np.array([_window(panel) for panel in run.geometry.panels], dtype=np.int64)
         return CxiSlab(dataset.shape[1:], origins, run.geometry.panels, is_raw)
     return _restacked(run.geometry.panels)
+
+
+def slab_of_geometry(geometry: Geometry) -> CxiSlab:
+    """Return the slab for frames that come from no file."""
+    if any(panel.stack_index or panel.data_path for panel in geometry.panels):
+        return _restacked(geometry.panels)
+    origins = np.array([_window(panel) for panel in geometry.panels], dtype=np.int64)
+    height, width = (int((origins[:, i] + origins[:, j]).max()) for i, j in ((1, 3), (0, 2)))
+    return CxiSlab((height, width), origins, geometry.panels, False)
+
+
+def create_images(file: Any, slab: CxiSlab, dtype: npt.DTypeLike) -> Any:
+    """Return a new data set of images, (0, ss, fs) and growing, one compressed chunk a frame."""
+    return file.create_dataset(
+        DATA_PATH,
+        (0, *slab.shape),
+        dtype,
+        maxshape=(None, *slab.shape),
+        chunks=(1, *slab.shape),
+        **hdf5plugin.Bitshuffle(cname="lz4"),
+    )
+
+
+def copy_images(file: Any, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64]) -> None:
+    """Copy frames of a run into an open file, which then needs the raw run no more."""
+    images = create_images(file, slab, run.dtype)
+    images.resize(len(frames), axis=0)
+    for row, frame in enumerate(frames.tolist()):
+        images[row] = slab.from_stack(run.read(frame, frame + 1)[0])
 
 
 def link_images(file: Any, path: Path, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64]) -> None:

@@ -9,12 +9,27 @@ import numpy as np
 from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
+from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.open import assemble_run
 from peaknet_pipeline.runs.run import Run, flag_bad
 from peaknet_pipeline.types import Geometry
 
 MAX_LISTED = 40
+FILTERS = {
+    1: "gzip",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle-LZ4",
+    32015: "zstd",
+    32026: "blosc2",
+}
+"""HDF5's registered filters, by number."""
+
 SANE_ENERGY_EV = (1e3, 2e5)
 
 
@@ -60,6 +75,9 @@ def inspect_path(
     if report.path.suffix == ".geom":
         _inspect_geometry(report)
         return report
+    if report.path.is_dir():
+        _inspect_directory(report, geometry)
+        return report
     if geometry is not None and not isinstance(geometry, Geometry):
         try:
             geometry = read_geometry(geometry)
@@ -87,6 +105,15 @@ def _inspect_geometry(report: Inspection) -> None:
     report.doubts += geometry_doubts(geometry)
 
 
+def _inspect_directory(report: Inspection, geometry: Geometry | Path | str | None) -> None:
+    report.kind = "directory"
+    try:
+        with open_euxfel_run(report.path, geometry) as run:
+            _describe(report, run)
+    except (RunError, GeometryError) as error:
+        report.problems.append(str(error))
+
+
 def _inspect_run(
     report: Inspection, files: LinkedFiles, geometry: Geometry | None, data_path: str | None
 ) -> None:
@@ -97,6 +124,10 @@ def _inspect_run(
         listed = [f"{name} {dtype} {shape}" for name, shape, dtype in files.described()]
         report.facts["data sets"] = listed[:MAX_LISTED]
         return
+    _describe(report, run)
+
+
+def _describe(report: Inspection, run: Run) -> None:
     report.kind = run.info.file_format
     report.facts |= _run_facts(run)
     report.doubts += _run_doubts(run)
@@ -123,7 +154,20 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
     first = run.sources[0].datasets[0]
     facts["chunks"] = list(first.chunks) if first.chunks else None
+    facts["compression"] = compression_of(first)
     return facts | (geometry_facts(run.geometry) if run.geometry is not None else {})
+
+
+def compression_of(dataset: Any) -> str:
+    """Return how a data set's chunks are compressed: filter names, ``none``, or ``unknown`` where h5py cannot tell."""
+    if dataset.chunks is None:
+        return "none"
+    try:
+        storage = dataset.id.get_create_plist()
+        codes = [storage.get_filter(i)[0] for i in range(storage.get_nfilters())]
+    except (AttributeError, *DAMAGE):
+        return "unknown"
+    return " + ".join(FILTERS.get(code, f"filter {code}") for code in codes) or "none"
 
 
 def _run_doubts(run: Run) -> list[str]:
@@ -167,7 +211,7 @@ def _inspect_frame(report: Inspection, run: Run, frame: int) -> None:
     if not finite.size:
         report.doubts.append(f"Frame {frame} has no good pixel with a value.")
         return
-    facts[frame] = {"min": finite.min(), "median": float(np.median(finite)), "max": finite.max()}
+    facts[frame] = {n: float(f(finite)) for n, f in (("min", np.min), ("median", np.median), ("max", np.max))}
     if finite.size < kept.size:
         report.doubts.append(
             f"Frame {frame} has {kept.size - finite.size} good pixels without a value (NaN)."

@@ -28,7 +28,7 @@ CONVENTIONAL_MASKS = (
     "/entry/instrument/detector/detectorSpecific/pixel_mask",
 )
 MASK_DATA = "/bad_pixels"
-MAX_SAMPLED_FRAMES = 16
+MASK_REASONS = "/reasons"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,34 @@ def combine_masks(masks: Mapping[str, BoolArray]) -> tuple[BoolArray, tuple[Mask
     return joint, tuple(sources)
 
 
-def write_mask(bad_pixels: BoolArray, path: Path, *, sources: Sequence[MaskSource] = ()) -> None:
+def encode_reasons(layers: Mapping[str, BoolArray]) -> npt.NDArray[np.uint32]:
+    """Return an image whose bit k is set where the k-th layer calls the pixel bad.
+
+    Raises
+    ------
+    RunError
+        There are more layers than bits.
+
+    """
+    if not 0 < len(layers) <= 32:
+        raise RunError("a mask's layers do not fit 32 bits", found=list(layers))
+    bits = np.zeros(next(iter(layers.values())).shape, dtype=np.uint32)
+    for k, layer in enumerate(layers.values()):
+        bits |= layer.astype(np.uint32) << np.uint32(k)
+    return bits
+
+
+def write_mask(
+    bad_pixels: BoolArray,
+    path: Path,
+    *,
+    sources: Sequence[MaskSource] = (),
+    layers: Mapping[str, BoolArray] | None = None,
+) -> None:
     """Write a mask, (n_panels, ss, fs), True = bad, with its sources, as HDF5 or bare ``.npy``, atomically.
 
-    CrystFEL reads it too: ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index.
+    With ``layers``, ``/reasons`` tells for every pixel which of them call it bad. CrystFEL reads the file too:
+    ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index.
     """
     with replace_atomically(path) as temporary:
         if path.suffix == ".npy":
@@ -73,11 +97,35 @@ def write_mask(bad_pixels: BoolArray, path: Path, *, sources: Sequence[MaskSourc
                 np.save(stream, bad_pixels, allow_pickle=False)
             return
         with h5py.File(temporary, "w") as file:
-            data = file.create_dataset(
-                MASK_DATA, data=bad_pixels.astype(np.uint8), compression="gzip", shuffle=True
-            )
-            data.attrs["meaning"] = "1 = bad pixel, 0 = good; (panel, ss, fs)"
-            data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in sources])
+            add_mask(file, bad_pixels, sources=sources, layers=layers)
+
+
+def add_mask(
+    file: "h5py.File",
+    bad_pixels: BoolArray,
+    *,
+    sources: Sequence[MaskSource] = (),
+    layers: Mapping[str, BoolArray] | None = None,
+) -> None:
+    """Add a mask to an open file, as :func:`write_mask` lays it out."""
+    data = file.create_dataset(MASK_DATA, data=bad_pixels.astype(np.uint8), compression="gzip", shuffle=True)
+    data.attrs["meaning"] = "1 = bad pixel, 0 = good; (panel, ss, fs)"
+    data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in sources])
+    if layers:
+        bits = file.create_dataset(
+            MASK_REASONS, data=encode_reasons(layers), compression="gzip", shuffle=True
+        )
+        bits.attrs["meaning"] = "bit k is set where layer k calls the pixel bad"
+        bits.attrs["layers"] = json.dumps(list(layers))
+
+
+def read_layers(path: Path) -> dict[str, BoolArray]:
+    """Return the layers of a mask that :func:`write_mask` wrote, by name; none where it holds no reasons."""
+    with open_hdf5(path) as file:
+        if MASK_REASONS not in file:
+            return {}
+        bits, names = file[MASK_REASONS][()], json.loads(file[MASK_REASONS].attrs["layers"])
+    return {name: (bits >> np.uint32(k)) & np.uint32(1) != 0 for k, name in enumerate(names)}
 
 
 def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, tuple[MaskSource, ...]]:

@@ -1,7 +1,7 @@
 """Look into a file in a process of its own first: HDF5 itself can crash or loop for ever on a damaged file.
 
-Run as ``python -m peaknet_pipeline.runs.probe PATH [GEOMETRY]`` it reads the first, middle and last frame and
-prints the inspection as JSON.
+Run as ``python -m peaknet_pipeline.runs.probe PATH [GEOMETRY [ROOT [DATA_PATH]]]`` it reads the first, middle and last frame
+and prints the inspection as JSON.
 """
 
 import json
@@ -18,7 +18,12 @@ MEMORY_BYTES = 8 * 2**30
 
 
 def probe_run(
-    path: Path, geometry: Path | None = None, *, root: Path | None = None, timeout_s: float = 60.0
+    path: Path,
+    geometry: Path | None = None,
+    *,
+    data_path: str | None = None,
+    root: Path | None = None,
+    timeout_s: float = 60.0,
 ) -> dict[str, object]:
     """Inspect a run in a process of its own, bounded in time and memory.
 
@@ -32,7 +37,7 @@ def probe_run(
         The file makes the reading process crash or take longer than ``timeout_s``.
 
     """
-    arguments = [str(path), str(geometry or ""), str(root or "")]
+    arguments = [str(path), str(geometry or ""), str(root or ""), data_path or ""]
     command = [sys.executable, "-m", "peaknet_pipeline.runs.probe", *arguments]
     remedy = "It is damaged: copy it again."
     try:
@@ -51,8 +56,9 @@ def probe_run(
 def main(arguments: list[str]) -> None:
     """Inspect the file named by the arguments and write the report to standard output."""
     path, geometry, root = (Path(a) if a else None for a in (*arguments, "", "")[:3])
+    data_path = (*arguments, "", "", "")[3] or None
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    report = inspect_path(path or Path(), geometry, root=root)
+    report = inspect_path(path or Path(), geometry, data_path=data_path, root=root)
     sys.stdout.write(json.dumps(report.to_dict(), default=float))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, PeakTable
 
 ICE_RINGS_ANGSTROM = (3.90, 3.67, 3.44, 2.67, 2.25, 2.07, 1.95, 1.92, 1.88, 1.72)
 """Resolution of hexagonal ice's rings, Å."""
@@ -31,6 +31,11 @@ class RingParams(Parameters):
     )
     min_rise: float = parameter(0.1, meaning="a ring rises above the background by this part of it", gt=0)
 
+    @property
+    def any(self) -> bool:
+        """Whether any ring is left out."""
+        return bool(self.rings_angstrom) or self.exclude_ice
+
 
 @dataclass(frozen=True)
 class Ring:
@@ -43,12 +48,20 @@ class Ring:
 
 
 def ring_pixels(inv_d: Float32Array, params: RingParams) -> BoolArray:
-    """Return the pixels on the rings to leave out, (n_panels, ss, fs); ``inv_d`` is the map of 1/d, Å⁻¹."""
+    """Return what lies on the rings to leave out, of the shape of ``inv_d``, the map (or list) of 1/d in Å⁻¹."""
     rings = params.rings_angstrom + (ICE_RINGS_ANGSTROM if params.exclude_ice else ())
     bad: BoolArray = np.zeros(inv_d.shape, dtype=np.bool_)
     for d in rings:
         bad |= np.abs(inv_d - 1.0 / d) < params.half_width
     return bad
+
+
+def drop_ring_peaks(peaks: PeakTable, params: RingParams) -> PeakTable:
+    """Return the peaks that lie on no left-out ring, by their ``inv_d``; a peak of unknown resolution stays."""
+    if not params.any:
+        return peaks
+    on_ring = ring_pixels(peaks["inv_d"].to_numpy(np.float32), params)
+    return peaks[~on_ring].reset_index(drop=True)
 
 
 def radial_profile(

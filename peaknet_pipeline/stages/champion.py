@@ -17,11 +17,12 @@ from peaknet_pipeline.learn.evaluation import Decision, YieldCount, judge_challe
 from peaknet_pipeline.learn.registry import promote
 from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.finding import geometry_of, join_peaks
+from peaknet_pipeline.stages.finding import add_resolution, geometry_of, join_peaks
 from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.lattices import index_with_control
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import newest_model, newest_path, present_champion
@@ -125,12 +126,14 @@ def measure_yield(
     index = context.experiment.parameters("index", IndexParams)
     min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
     with open_raw(context) as run, progress_bar(f"{model.card.name} on {key}") as progress:
+        inference = inference.fit(run.read(0, 1), run.n_frames)
         chosen = spread_frames(run.n_frames, params.frames)
         recipe = engine_recipe(
             model, inference, geometry=geometry_of(run), bad_pixels=read_bad_pixels(store, key)
         )
-        peaks = _find(run, recipe.make(), chosen, inference.batch_frames, progress)
+        peaks = _find(run, recipe.make_engine(), chosen, inference.batch_frames, progress)
         geometry, energy = geometry_of(run), _energies(run)[chosen]
+        peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), read_left_out_rings(store, key))
     cell = read_cell(context.experiment.cell)
     lattices, control = index_with_control(peaks, geometry, energy, cell, index)
     rates = count_rates(peaks, lattices, n_frames=len(chosen), min_peaks=min_peaks)

@@ -25,11 +25,16 @@ SECTIONS = (
     "metrics",
     "split",
     "bad_pixels",
+    "mask",
+    "droplet",
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
 
 ENGINES = ("lattice", "indexamajig")
 """Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
+
+CLASSICAL_FINDERS = ("peakfinder8", "droplet")
+"""Classical finders that ``experiment.yaml`` may name."""
 
 P = TypeVar("P", bound=Parameters)
 
@@ -45,6 +50,7 @@ class Experiment:
     data_path: str | None = None
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    classical_finder: str = "peakfinder8"
 
     def parameters(
         self,
@@ -80,16 +86,15 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
     cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
     data_path = values.pop("data_path", None)
-    engine = values.pop("engine", "lattice")
-    if engine not in ENGINES:
-        raise ParameterError("unknown engine", where=folder, expected=f"one of {ENGINES}", found=engine)
+    engine = _one_of(ENGINES, "engine", values, folder)
+    finder = _one_of(CLASSICAL_FINDERS, "classical_finder", values, folder)
     if values:
         raise ParameterError(
             f"unknown settings {sorted(values)}",
             where=folder / "experiment.yaml",
-            expected=f"geometry, cell, data_path, engine, {', '.join(SECTIONS)}",
+            expected=f"geometry, cell, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
         )
-    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections)
+    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections, finder)
 
 
 def find_run_file(store: Store, key: RunKey) -> Path:
@@ -135,6 +140,14 @@ def _read_settings(path: Path) -> dict[str, Any]:
         if values and not isinstance(values.get(name, {}), dict):
             raise ParameterError(f"section {name} is not a mapping", where=path, expected="NAME: VALUE lines")
     return dict(values or {})
+
+
+def _one_of(choices: tuple[str, ...], name: str, values: dict[str, Any], folder: Path) -> str:
+    """Take a named choice out of the settings; the first one where it isn't named."""
+    chosen = values.pop(name, choices[0])
+    if chosen not in choices:
+        raise ParameterError(f"unknown {name}", where=folder, expected=f"one of {choices}", found=chosen)
+    return str(chosen)
 
 
 def _choose(

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,26 @@ import pandas as pd
 from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
+from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.experiment import Experiment
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe, command_origin, origin_of
+from peaknet_pipeline.stages.reduction import write_found
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Float64Array, Geometry, PeakTable
+from peaknet_pipeline.types import PEAKS, BoolArray, Float64Array, FrameArray, Geometry, PeakTable
 
 BATCH_PIXELS = 32_000_000
 """Pixels read at once."""
@@ -41,40 +48,100 @@ def classical_path(store: Store, key: str) -> Path:
     return peaks_path(store, key, "classical")
 
 
+FINDERS: Mapping[str, type[Parameters]] = {"peakfinder8": Peakfinder8Params, "droplet": DropletParams}
+"""The classical finders and their parameters."""
+
+SECTION_OF = {"peakfinder8": "finder", "droplet": "droplet"}
+"""The section of ``experiment.yaml`` that tunes each classical finder."""
+
+
+@dataclass(frozen=True)
+class ClassicalParams(Peakfinder8Params, DropletParams):
+    """What either classical finder takes; those of the finder that the experiment doesn't use are refused."""
+
+
+def classical_parameters(experiment: Experiment, overrides: Mapping[str, Any] | None = None) -> Parameters:
+    """Return the parameters of the experiment's classical finder.
+
+    Raises
+    ------
+    ParameterError
+        An override belongs to the other finder.
+
+    """
+    name = experiment.classical_finder
+    cls, given = FINDERS[name], {k: v for k, v in (overrides or {}).items() if v is not None}
+    if set(given) - set(cls.own(given)):
+        raise ParameterError(
+            f"parameters that {name} doesn't have", where=experiment.folder / "experiment.yaml",
+            found=sorted(set(given) - set(cls.own(given))), remedy="See classical_finder there.",
+        )  # fmt: skip
+    return experiment.parameters(SECTION_OF[name], cls, given)
+
+
 def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
-    """Bragg peaks of a run by peakfinder8, over all panels together."""
+    """Bragg peaks of a run by the experiment's classical finder: peakfinder8, or the LCLS droplet finder."""
     context = read_context(store, key)
-    params = context.experiment.parameters("finder", Peakfinder8Params, overrides)
+    finder = context.experiment.classical_finder
+    params = classical_parameters(context.experiment, overrides)
     output = peaks_path(store, key, "classical")
 
     def build(recipe: Recipe) -> StageResult:
         bad = read_bad_pixels(store, key)
-        with open_raw(context) as run, progress_bar(f"peakfinder8 {key}") as progress:
+        with open_raw(context) as run, progress_bar(f"{finder} {key}") as progress:
             peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-            metadata = peak_metadata(run, finder="peakfinder8", parameters=params.to_dict())
+            peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
+            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
             n_frames = run.n_frames
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
         return peak_result(output, peaks, context.geometry, n_frames=n_frames, seconds=seconds, title=key)
 
     inputs = [statistics_path(store, key), context.path, *context.settings_files]
-    return make_stage("classical_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
+    parameters = {"classical_finder": finder, **params.to_dict()}
+    return make_stage("classical_peaks", parameters=parameters, inputs=inputs, build=build)
 
 
 def find_in_run(
-    run: Run, params: Peakfinder8Params, *, bad_pixels: BoolArray, progress: Progress | None = None
+    run: Run, params: Parameters, *, bad_pixels: BoolArray, progress: Progress | None = None
 ) -> tuple[PeakTable, float]:
-    """Find the peaks of all frames with peakfinder8; return them, with resolutions, and the seconds that it took."""
+    """Find the peaks of all frames with the classical finder that the parameters are of.
+
+    Returns the peaks, with resolutions, and the seconds that it took.
+    """
     geometry = geometry_of(run)
-    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, valid_range=valid_range(geometry))
+    find = classical_finder(geometry, params, bad_pixels)
     parts: list[PeakTable] = []
-    finder.find(run.read(0, 1))  # compiles on first use, which is no part of the speed
+    find(run.read(0, 1), 0)  # compiles on first use, which is no part of the speed
     start = time.perf_counter()
     for first, frames in run.batches(max(1, BATCH_PIXELS // bad_pixels.size)):
-        parts.append(finder.find(frames, first_frame=first))
+        parts.append(find(frames, first))
         if progress is not None:
             progress(first + len(frames), run.n_frames)
     seconds = time.perf_counter() - start
     return add_resolution(join_peaks(parts), geometry, run.photon_energy_ev), seconds
+
+
+def classical_finder(
+    geometry: Geometry, params: Parameters, bad_pixels: BoolArray
+) -> Callable[[FrameArray, int], PeakTable]:
+    """Return a function that finds the peaks of frames (n, n_panels, ss, fs), given the number of the first.
+
+    Raises
+    ------
+    ParameterError
+        The parameters are of no classical finder.
+
+    """
+    allowed = valid_range(geometry)
+    if isinstance(params, Peakfinder8Params):
+        finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, valid_range=allowed)
+        return lambda frames, first: finder.find(frames, first_frame=first)
+    if isinstance(params, DropletParams):
+        droplet = params
+        return lambda frames, first: find_droplets(
+            frames, bad_pixels=bad_pixels, params=droplet, first_frame=first, valid_range=allowed
+        )
+    raise ParameterError("not a classical finder", expected=list(FINDERS), found=type(params).__name__)
 
 
 def valid_range(geometry: Geometry) -> tuple[float, float]:
@@ -172,44 +239,89 @@ def find_command(
     finder: str,
     model: Path | None,
     settings: Sequence[str],
-    mask: Path | None,
+    masks: Sequence[Path],
+    exclude_ice: bool = False,
     out: Path,
     cxi: Path | None,
+    segmentation: Path | None = None,
+    output: OutputParams | None = None,
 ) -> dict[str, Any]:
     """Find peaks in one file and write them; see ``peaknet find``."""
-    if finder == "peakfinder8" and model is not None:
-        raise ParameterError("--model goes with --finder peaknet only")
+    if finder in FINDERS and (model is not None or segmentation is not None):
+        raise ParameterError("--model and --segmentation go with --finder peaknet only")
+    output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
     with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
-        bad = run.bad_pixels if mask is None else run.bad_pixels | read_mask(mask, run.geometry)[0]
-        if finder == "peakfinder8":
-            params = Peakfinder8Params.from_settings(settings)
-            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-            origin = command_origin("find", params.to_dict(), [path, geometry, mask])
+        bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
+        inputs = [path, geometry, *masks]
+        if finder in FINDERS:
+            found = _find_classically(run, finder, settings, bad, inputs, progress)
         else:
-            from peaknet_pipeline.stages.inference import card_of, infer_in_run, load_model, network_name
-
-            loaded = load_model(model)
-            peaks, seconds, used = infer_in_run(
-                run, loaded, settings=settings, bad_pixels=bad, progress=progress
-            )
-            metadata = peak_metadata(run, finder=finder, parameters=used)
-            inputs = [path, geometry, mask, card_of(model)]
-            origin = command_origin("find", used, inputs, **network_name(loaded))
-        write_table(peaks, out, PEAKS, extra=metadata | origin)
-        if cxi is not None:
-            from peaknet_pipeline.runs.cxi import write_cxi_peaks
-
-            write_cxi_peaks(cxi, peaks, run, provenance=origin)
+            found = _infer(run, model, settings, bad, inputs, output, segmentation, progress)
+        peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
+        written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=found.metadata)
         n_frames = run.n_frames
-    counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
-    figures: dict[str, Any] = {
+    counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
+    told: dict[str, Any] = {
         "frames": n_frames,
-        "peaks": len(peaks),
-        "frames_with_15_peaks": int((counts >= 15).sum()),
-        "frames_per_second": round(n_frames / max(seconds, 1e-9), 2),
+        "peaks": len(written.peaks),
+        f"frames_with_{output.min_peaks}_peaks": int((counts >= output.min_peaks).sum()),
         "finder": finder,
+        "bad_pixels": int(bad.sum()),
         "out": str(out),
     }
-    return figures | ({"cxi": str(cxi)} if cxi is not None else {})
+    files = {"cxi": cxi, "segmentation": segmentation}
+    told |= found.figures | written.figures
+    return told | {name: str(file) for name, file in files.items() if file is not None}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Peaks of one file, what their table says about their origin, and figures."""
+
+    peaks: PeakTable
+    metadata: dict[str, str]
+    figures: dict[str, Any]
+
+
+def _find_classically(
+    run: Run,
+    finder: str,
+    settings: Sequence[str],
+    bad: BoolArray,
+    inputs: Sequence[Path | None],
+    progress: Progress,
+) -> Search:
+    params = FINDERS[finder].from_settings(settings)
+    peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
+    metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
+    metadata |= command_origin("find", params.to_dict(), inputs)
+    return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
+
+
+def _infer(
+    run: Run,
+    model: Path | None,
+    settings: Sequence[str],
+    bad: BoolArray,
+    inputs: Sequence[Path | None],
+    output: OutputParams,
+    segmentation: Path | None,
+    progress: Progress,
+) -> Search:
+    from peaknet_pipeline.stages import inference
+
+    loaded = inference.load_model(model)
+    chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
+    params = inference.InferenceParams.from_settings([*settings, *chosen])
+    metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
+    inputs = [*inputs, inference.card_of(model)]
+    metadata |= command_origin("find", params.to_dict(), inputs, **inference.network_name(loaded))
+    peaks, report = inference.infer_in_run(
+        run, loaded, params, bad_pixels=bad, metadata=metadata, segmentation=segmentation, progress=progress
+    )
+    figures = {
+        "frames_per_second": round(report.frames_per_second, 2),
+        "limiting_stage": report.limiting_stage,
+    }
+    return Search(peaks, metadata, figures)

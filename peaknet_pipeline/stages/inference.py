@@ -1,14 +1,20 @@
 """Inference with the network over a run, as a stream, for the asset and the command line."""
 
+import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.engine import choose_device
+from peaknet_pipeline.infer.masks import MaskFile
+from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.occupancy import StreamReport
-from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.learn.checkpoint import (
     CARD_FILE,
@@ -19,7 +25,7 @@ from peaknet_pipeline.learn.checkpoint import (
     shipped_models,
 )
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
 from peaknet_pipeline.stages.finding import (
@@ -29,17 +35,17 @@ from peaknet_pipeline.stages.finding import (
     peak_result,
     peaks_path,
 )
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import inference_model, model_inputs
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe, origin_of
+from peaknet_pipeline.stages.reduction import short_metadata, write_found
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
-from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class InferenceParams(Parameters):
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
     )
-    batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
+    batch_frames: int = parameter(0, meaning="frames per batch; 0 fits them to the memory", ge=0)
     readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
     stream: str = parameter(
         "local", meaning="threads of this process, or Ray actors", choices=("local", "ray")
@@ -65,13 +71,43 @@ class InferenceParams(Parameters):
     consumers: int = parameter(1, meaning="Ray actors that find peaks, one per GPU", ge=1)
     writers: int = parameter(1, meaning="Ray actors that write", ge=1)
     gpus_per_consumer: float = parameter(0.0, meaning="GPUs that Ray reserves for each consumer", ge=0)
+    hits_only: bool = parameter(False, meaning="write hits only (data reduction)")
+    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
+    images: str = parameter(
+        "link",
+        meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",
+        choices=("link", "copy"),
+    )
+    segmentation: bool = parameter(False, meaning="also write the network's segmentation masks")
 
-    def parts(self) -> tuple[DecodeParams, EngineParams, StreamParams]:
-        """Return the parameter sets of decoding, engine and stream."""
+    def fit(self, frame: FrameArray, n_frames: int) -> Self:
+        """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
+        if self.batch_frames:
+            return self
+        on_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
+        device = torch.device("cuda") if on_gpu else choose_device(self.device)
+        fitted = fit_batch(frame, device, in_flight=self.local().in_flight, n_frames=n_frames)
+        return dataclasses.replace(self, batch_frames=fitted)
+
+    def parts(self) -> tuple[DecodeParams, EngineParams]:
+        """Return the parameter sets of decoding and engine."""
         return (
             DecodeParams(min_pix=self.min_pix, max_pix=self.max_pix, min_snr=self.min_snr),
             EngineParams(device=self.device, precision=self.precision),
-            StreamParams(batch_frames=self.batch_frames, readers=self.readers),
+        )
+
+    def local(self) -> StreamParams:
+        """Return the parameter set of a stream in this process."""
+        finders = 1 if self.stream == "ray" else fit_finders(choose_device(self.device))
+        return StreamParams(batch_frames=max(self.batch_frames, 1), readers=self.readers, finders=finders)
+
+    def output(self) -> OutputParams:
+        """Return the parameter set of what is written."""
+        return OutputParams(
+            hits_only=self.hits_only,
+            min_peaks=self.min_peaks,
+            images=self.images,
+            segmentation=self.segmentation,
         )
 
     def ray(self) -> RayParams:
@@ -81,7 +117,8 @@ class InferenceParams(Parameters):
             producers=self.readers,
             consumers=self.consumers,
             writers=self.writers,
-            batch_frames=self.batch_frames,
+            batch_frames=max(self.batch_frames, 1),
+            in_flight=2 * (self.readers + self.consumers + self.writers) + 2,
             gpus_per_consumer=self.gpus_per_consumer,
         )
 
@@ -98,6 +135,11 @@ def peaknet_path(store: Store, key: str) -> Path:
     return peaks_path(store, key, "peaknet")
 
 
+def segmentation_path(store: Store, key: str) -> Path:
+    """Return where a run's segmentation masks lie, if they were asked for."""
+    return store.file("peaknet_peaks", key, ".segmentation.h5")
+
+
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Bragg peaks of a run by the champion network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
@@ -109,25 +151,28 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         model = read_checkpoint(folder)
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
-            peaks, report = _stream(
+            metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
+            metadata |= origin_of(recipe, run=key, **network_name(model))
+            job = InferenceJob(
                 _source(context),
                 run,
                 model,
                 params,
-                bad_pixels=bad,
-                progress=progress,
+                bad,
                 folder=output.parent / f".{key}.stream",
                 digest=recipe.digest(),
+                segmentation=segmentation_path(store, key) if params.segmentation else None,
+                metadata=metadata,
             )
-            metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-            origin = origin_of(recipe, run=key, **network_name(model))
-            write_table(peaks, output, PEAKS, extra=metadata | origin)
-            write_cxi_peaks(store.file("peaknet_peaks", key, ".cxi"), peaks, run, provenance=origin)
+            peaks, report = job.stream(progress)
+            peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
+            cxi = store.file("peaknet_peaks", key, ".cxi")
+            written = write_found(peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata)
             n_frames = run.n_frames
         result = peak_result(
-            output, peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
+            output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
-        figures = {**result.figures, "model": folder.name, "limiting_stage": report.limiting_stage}
+        figures = {**result.figures, **written.figures, **_stream_figures(report), "model": folder.name}
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
     inputs = model_inputs(store, folder, named=bool(params.model))
@@ -139,33 +184,29 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 def infer_in_run(
     run: Run,
     model: LoadedModel,
+    params: InferenceParams,
     *,
-    settings: Sequence[str],
     bad_pixels: BoolArray,
+    metadata: Mapping[str, str],
+    segmentation: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[PeakTable, float, dict[str, Any]]:
-    """Find the peaks of an open run with a network; return them, the seconds taken and the parameters used."""
-    params = InferenceParams.from_settings(settings)
+) -> tuple[PeakTable, StreamReport]:
+    """Find the peaks of an open run with a network; ``segmentation`` is where its masks go."""
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
-
     source = RunSource(run.info.path, geometry, run.info.data_path)
     with tempfile.TemporaryDirectory() as folder:
-        peaks, report = _stream(
+        job = InferenceJob(
             source,
             run,
             model,
             params,
-            bad_pixels=bad_pixels,
-            progress=progress,
+            bad_pixels,
             folder=Path(folder),
             digest=params.digest(),
+            segmentation=segmentation,
+            metadata=metadata,
         )
-    return peaks, report.seconds, params.to_dict()
-
-
-def load_model(folder: Path | None) -> LoadedModel:
-    """Read a model's folder; without one, the weights that come with the package."""
-    return load_shipped() if folder is None else read_checkpoint(folder)
+        return job.stream(progress)
 
 
 def network_name(model: LoadedModel) -> dict[str, str]:
@@ -179,33 +220,74 @@ def card_of(folder: Path | None) -> Path:
 
 
 def engine_recipe(
-    model: LoadedModel, params: InferenceParams, *, geometry: Geometry, bad_pixels: BoolArray
-) -> EngineRecipe:
-    """Say how the engine of a model is made for one detector and mask."""
-    decode, engine, _ = params.parts()
-    return EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine)
-
-
-def _stream(
-    source: RunSource,
-    run: Run,
     model: LoadedModel,
     params: InferenceParams,
     *,
+    geometry: Geometry,
     bad_pixels: BoolArray,
-    progress: Progress | None,
-    folder: Path,
-    digest: str,
-) -> tuple[PeakTable, StreamReport]:
-    geometry = geometry_of(run)
-    recipe = engine_recipe(model, params, geometry=geometry, bad_pixels=bad_pixels)
-    if params.stream == "ray":
-        peaks, report = stream_on_ray(
-            source, recipe, params.ray(), folder=folder, digest=digest, progress=progress
+    masks: bool = False,
+) -> EngineRecipe:
+    """Say how the engine of a model is made for one detector and mask."""
+    decode, engine = params.parts()
+    return EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine, masks)
+
+
+@dataclass(frozen=True)
+class InferenceJob:
+    """One inference: a run, a network, how, and where segmentation masks and unfinished work go."""
+
+    source: RunSource
+    run: Run
+    model: LoadedModel
+    params: InferenceParams
+    bad_pixels: BoolArray
+    folder: Path
+    digest: str
+    segmentation: Path | None
+    metadata: Mapping[str, str]
+
+    def stream(self, progress: Progress | None) -> tuple[PeakTable, StreamReport]:
+        """Read, find and collect; masks are written on the way."""
+        geometry = geometry_of(self.run)
+        params = self.params.fit(self.run.read(0, 1), self.run.n_frames)
+        masks_wanted = self.segmentation is not None
+        recipe = engine_recipe(
+            self.model, params, geometry=geometry, bad_pixels=self.bad_pixels, masks=masks_wanted
         )
-    else:
-        peaks, report = stream_locally(source, recipe, params.parts()[2], progress=progress)
-    return add_resolution(peaks, geometry, run.photon_energy_ev), report
+        masks = self._mask_file()
+        if params.stream == "ray":
+            peaks, report = stream_on_ray(
+                self.source,
+                recipe,
+                params.ray(),
+                folder=self.folder,
+                digest=f"{self.digest}{' with masks' if masks else ''}",
+                masks=masks,
+                progress=progress,
+            )
+        else:
+            peaks, report = stream_locally(
+                self.source, recipe, params.local(), masks=masks, progress=progress
+            )
+        return add_resolution(peaks, geometry, self.run.photon_energy_ev), report
+
+    def _mask_file(self) -> MaskFile | None:
+        if self.segmentation is None:
+            return None
+        wanted = self.params.min_peaks if self.params.hits_only else 0
+        return MaskFile(
+            self.segmentation, self.run.stack_shape, min_peaks=wanted, extra=short_metadata(self.metadata)
+        )
+
+
+def _stream_figures(report: StreamReport) -> dict[str, Any]:
+    busy = {f"{stage.name}_busy": round(stage.busy_fraction, 3) for stage in report.stages}
+    return {"limiting_stage": report.limiting_stage, **busy}
+
+
+def load_model(folder: Path | None) -> LoadedModel:
+    """Read a model's folder; without one, the weights that come with the package."""
+    return load_shipped() if folder is None else read_checkpoint(folder)
 
 
 def _source(context: RunContext) -> RunSource:

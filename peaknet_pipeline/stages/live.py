@@ -1,5 +1,8 @@
 """Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
+import dataclasses
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -8,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.errors import GeometryError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
 from peaknet_pipeline.infer.live_sources import Arrival, Patience, follow_file, follow_folder, receive_frames
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.prometheus import serve_figures
-from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
+from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import Finder
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.plots.images import plot_image
+from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.stages.provenance import command_origin
 from peaknet_pipeline.types import BoolArray, Geometry, PeakTable
@@ -32,7 +37,6 @@ class LiveParams(Parameters):
     """How a live stream is followed."""
 
     batch_frames: int = parameter(8, meaning="frames per batch at most", ge=1)
-    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
     idle_s: float = parameter(
         60.0, meaning="time without a frame after which the stream ends", unit="s", gt=0
     )
@@ -55,10 +59,16 @@ def stream_command(
     cell: Path | None = None,
     settings: Sequence[str] = (),
     out: Path | None = None,
+    cxi: Path | None = None,
+    hits_only: bool = False,
+    min_peaks: int = 15,
     serve: tuple[str, int] | None = None,
     report: Callable[[LiveFigures, str | None], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Follow a source until it ends; return its figures. See ``peaknet stream``.
+
+    The first Ctrl-C (or SIGTERM) ends the source: what has arrived is found and written. The second one gives up.
 
     Parameters
     ----------
@@ -66,52 +76,104 @@ def stream_command(
         File, folder, or ZeroMQ address to bind.
     geometry, model, mask, cell : Path
         With a cell, hits are indexed as they come.
-    out : Path, optional
-        Peak table to write.
+    out, cxi : Path, optional
+        Peak table, and CXI file with frames and peaks, to write.
+    hits_only : bool
+        Write frames with at least ``min_peaks`` peaks only.
     serve : (host, port), optional
         Where figures and virtual powder are served.
     report : callable, optional
         Called after each batch with the figures and the address where they are served.
+    say : callable, optional
+        Told what a user should know: why the source ended, what was refused.
 
     """
     params = LiveParams.from_settings(settings)
     detector = read_geometry(geometry)
     bad = _bad_pixels(detector, mask)
-    statistics = LiveStatistics(min_peaks=params.min_peaks)
+    statistics = LiveStatistics(min_peaks=min_peaks)
     find = _finder(finder, model, detector, bad, params.threshold)
     find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)
-    origin = command_origin("stream", params.to_dict(), [geometry, mask, cell]) if out else {}
-    extra = {"source": source, "finder": finder, **origin}
-    sinks: list[PeakSink] = [ParquetSink(out, extra=extra)] if out else []
-    with _served(statistics, detector, serve) as address:
+    told = {"source": source, "finder": finder, "hits_only": str(hits_only).lower()}
+    if out is not None or cxi is not None:
+        told |= command_origin("stream", params.to_dict(), [geometry, mask, cell])
+    images = CxiFile(cxi, detector, bad, provenance=told) if cxi is not None else None
+    with _served(statistics, detector, serve) as address, ending_gently() as stop:
         figures = live_stream(
-            open_source(source, detector, params),
+            open_source(source, detector, params, statistics=statistics, stop=stop, say=say),
             find,
             statistics,
-            sinks=sinks,
+            sinks=[ParquetSink(out, extra=told)] if out else [],
+            cxi=images,
+            hits_only=hits_only,
             index=_indexer(detector, cell) if cell is not None else None,
             report=None if report is None else lambda now: report(now, address),
         )
     rates = {name: getattr(figures, name) for name in ("hit_rate", "indexing_rate", "indexing_yield")}
-    return {**asdict(figures), **rates}
+    clipped = {} if images is None else {"cxi_clipped_peaks": images.n_clipped_peaks}
+    return {**asdict(figures), **rates, **clipped}
 
 
-def open_source(source: str, geometry: Geometry, params: LiveParams) -> Iterator[Arrival]:
+@contextmanager
+def ending_gently() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM within the block sets; the next one interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_source(
+    source: str,
+    geometry: Geometry,
+    params: LiveParams,
+    *,
+    statistics: LiveStatistics,
+    stop: threading.Event | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Arrival]:
     """Return the frames of a ZeroMQ address, a folder or a file."""
-    patience = Patience(params.poll_s, params.idle_s)
+    say = say or (lambda text: None)
+    patience = Patience(
+        params.poll_s,
+        params.idle_s,
+        stop,
+        lambda idle: say(f"no new frame for {idle:.0f} s: the stream ends"),
+    )
     if source.startswith(SOCKETS):
+
+        def refuse(error: StreamError) -> None:
+            statistics.refuse(error)
+            say(f"left out: {error}")
+
         return receive_frames(
-            source, n_sources=params.n_sources, batch_frames=params.batch_frames, patience=patience
+            source,
+            n_sources=params.n_sources,
+            batch_frames=params.batch_frames,
+            shape=geometry.stack_shape,
+            refuse=refuse,
+            patience=patience,
         )
     path = Path(source)
     if path.is_dir():
-        slower = Patience(max(params.poll_s, 0.5), params.idle_s)
         return follow_folder(
             path,
             geometry=geometry,
             batch_frames=params.batch_frames,
             settle_s=params.settle_s,
-            patience=slower,
+            patience=dataclasses.replace(patience, poll_s=max(params.poll_s, 0.5)),
         )
     if geometry.data_path is None:
         raise GeometryError(

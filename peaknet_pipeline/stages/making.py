@@ -11,14 +11,14 @@ from peaknet_pipeline.stages.result import StageResult
 
 CODE: dict[str, str] = {
     "raw_run": "1",
-    "run_statistics": "1",
+    "run_statistics": "2",
     "classical_peaks": "1",
     "finder_scan": "1",
     "classical_index": "1",
-    "peak_labels": "1",
+    "peak_labels": "2",
     "curation": "1",
     "curated_labels": "1",
-    "training_set": "2",
+    "training_set": "3",
     "peaknet_teacher": "2",
     "peaknet_student": "2",
     "champion": "1",

@@ -1,61 +1,136 @@
 """The experiment report: one self-contained page from the tables and plots that the stages left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from peaknet_pipeline.geometry.assemble import assemble, image_extent
-from peaknet_pipeline.geometry.maps import peak_positions_m
-from peaknet_pipeline.plots.images import plot_frame_peaks
-from peaknet_pipeline.report import ReportFigure, Section, comparison_table, facts_table, write_report
-from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+import yaml
+
+from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.plots.curves import plot_rates_over_runs
+from peaknet_pipeline.plots.style import name_of
+from peaknet_pipeline.report import (
+    ReportFigure,
+    Section,
+    Tile,
+    comparison_table,
+    facts_table,
+    total_scores,
+    write_report,
+)
+from peaknet_pipeline.stages import report_figures
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
+from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import plot_path
 from peaknet_pipeline.stages.models import newest_path
 from peaknet_pipeline.stages.provenance import read_recipe
+from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
+from peaknet_pipeline.stages.run_table import run_table, runs_report
+from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS, Float64Array, Geometry, PeakTable, Scores
+from peaknet_pipeline.types import RunTable, Scores
 from peaknet_pipeline.version import code_version
 
-FINDERS = ("classical", "peaknet")
 MOST_RUNS = 8
-"""Runs that are shown with plots of their own, the last ones."""
+"""Runs whose frames, peaks and lattices are drawn: the last ones."""
+
+CURVES = "loss against optimiser step, and precision, recall and F1 of whole validation panels."
 
 DEFINITIONS = (
-    "Hit rate = hits / frames processed. Indexing rate = indexed hits / hits. "
-    "Indexing yield = frames indexed / frames processed. "
-    "The false-index control is the share of hits that still index when each spot's azimuth is scrambled."
+    "Hit rate = hits / frames processed. Indexing rate = indexed hits / hits. Indexing yield = frames indexed / frames "
+    "processed. The false-index control is the share of hits that still index when each spot’s azimuth is scrambled."
 )
 
 
-def report_path(store: Store) -> Path:
-    """Return where the report lies."""
-    return store.report / "index.html"
+def report_path(store: Store, experiment: str | None = None) -> Path:
+    """Return where an experiment's report lies; without one, the report of everything."""
+    return store.report / f"{experiment or 'index'}.html"
 
 
-def write_experiment_report(
-    store: Store, keys: Sequence[str], scores: Scores, rates_png: bytes | None
-) -> Path:
-    """Write the report of all scored runs; plots that a stage did not leave are left out."""
+def report_command(store: Store, experiment: str, keys: Sequence[str] = ()) -> Path:
+    """Write the report of one experiment; see ``peaknet report``.
+
+    Raises
+    ------
+    PeaknetError
+        No run of that name is known.
+
+    """
+    runs = run_table(store, keys)
+    own = runs[runs["experiment"] == experiment].reset_index(drop=True)
+    if own.empty:
+        raise PeaknetError(
+            f"no run of experiment {experiment!r}",
+            where=store.root,
+            expected=f"one of {', '.join(sorted(set(runs['experiment']))) or 'none yet'}",
+        )
+    scores = read_all_scores(store)
+    path = report_path(store, experiment)
+    write_experiment_report(store, own, scores[scores["experiment"] == experiment], path)
+    return path
+
+
+def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: Path) -> None:
+    """Write a report of these runs; what no stage has left yet is left out."""
+    drawn = drawable(store, [key for key in runs["run"] if key in set(scores["run"])])
+    last = parse_key(drawn[-1]).experiment if drawn else ""
+    pool = Pool(store, tuple(key for key in drawn if parse_key(key).experiment == last)[-MOST_RUNS:])
     sections = [
-        Section(
-            "Rates",
-            (DEFINITIONS,),
-            (comparison_table(scores),),
-            (ReportFigure(rates_png, "Rates over runs, with 95 % intervals"),) if rates_png else (),
-            wide=True,
-        ),
+        Section("At a glance", (DEFINITIONS,), tiles=tuple(_tiles(runs, scores))),
+        Section("Runs", (), (runs_report(runs),), tuple(_rates(scores)), wide=True),
+        Section("Classical and neural finder", (), (comparison_table(scores),)),
+        *(_drawn(pool) if pool.keys else ()),
         _models(store),
-        *(_run(store, key) for key in keys[-MOST_RUNS:]),
+        *(_details(store, key) for key in pool.keys),
+        _origin(store, runs, pool),
     ]
-    title = ", ".join(sorted(set(scores["experiment"]))) or "no experiment"
-    write_report(
-        report_path(store), title=title, subtitle=f"PeakNet Pipeline {code_version()}", sections=sections
+    title = ", ".join(sorted(set(runs["experiment"]))) or "no experiment"
+    dates = sorted(date[:10] for date in runs["date"] if date)
+    when = " to ".join(sorted({dates[0], dates[-1]})) + ", " if dates else ""
+    subtitle = f"{when}{len(runs)} runs. PeakNet Pipeline {code_version()}"
+    write_report(path, title=title, subtitle=subtitle, sections=sections)
+
+
+def _tiles(runs: RunTable, scores: Scores) -> Iterator[Tile]:
+    done = int(runs["status"].isin(["done", "doubtful"]).sum())
+    yield Tile("runs scored", f"{done} of {len(runs)}", f"{int((runs['status'] == 'failed').sum())} failed")
+    totals = {str(f): total_scores(rows) for f, rows in scores.groupby("finder")}
+    for finder, total in totals.items():
+        frames, hits, indexed = (int(str(total[name])) for name in ("frames", "hits", "indexed"))
+        yield Tile(
+            f"hit rate, {name_of(finder)}", _percent(hits, frames), f"{hits:,} hits / {frames:,} frames"
+        )
+        told = f"{indexed:,} indexed / {frames:,} frames"
+        yield Tile(f"indexing yield, {name_of(finder)}", _percent(indexed, frames), told)
+    best = runs["resolution"].min()
+    if best == best:
+        yield Tile(
+            "best resolution", f"{best:.2f} Å", "d that 5 % of a run’s peaks in indexed frames lie beyond"
+        )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "—"
+
+
+def _rates(scores: Scores) -> Iterator[ReportFigure]:
+    if len(scores):
+        png = plot_rates_over_runs(scores, title="Over runs")
+        yield ReportFigure(png, "Hit rate and indexing yield of every run; bands: 95 % intervals (Wilson).")
+
+
+def _drawn(pool: Pool) -> Iterator[Section]:
+    runs = ", ".join(pool.keys)
+    parts: tuple[tuple[str, Callable[[Pool], Iterable[ReportFigure]]], ...] = (
+        ("Detector", report_figures.detector_figures),
+        ("Example frames", report_figures.example_figures),
+        ("Peaks", report_figures.peak_figures),
+        ("Lattices", report_figures.lattice_figures),
     )
-    return report_path(store)
+    for number, (heading, figures) in enumerate(parts):
+        yield Section(heading, (f"Drawn from {runs}.",) if not number else (), figures=tuple(figures(pool)))
 
 
 def _models(store: Store) -> Section:
@@ -65,50 +140,51 @@ def _models(store: Store) -> Section:
         for name in names
     ]
     plots = (
-        (plot_path(newest_path(store, n), "learning_curves"), f"Learning curve of the {n}") for n in names
+        (plot_path(newest_path(store, n), "learning_curves"), f"{n.capitalize()}: {CURVES}") for n in names
     )
     return Section("Networks", (), tuple(tables), tuple(_figures(plots)))
 
 
-def _run(store: Store, key: str) -> Section:
+def _details(store: Store, key: str) -> Section:
     plots = [
         (plot_path(statistics_path(store, key), "virtual_powder"), "Virtual powder: maximum over the run"),
         (plot_path(statistics_path(store, key), "bad_pixel_mask"), "Bad pixels"),
     ]
     for finder in FINDERS:
-        plots.append((plot_path(peaks_path(store, key, finder), "peaks_per_frame"), f"Peaks, {finder}"))
-        plots.append((plot_path(index_path(store, key, finder), "cell_parameters"), f"Cells, {finder}"))
+        plots.append(
+            (plot_path(peaks_path(store, key, finder), "peaks_per_frame"), f"Peaks, {name_of(finder)}")
+        )
+        plots.append(
+            (plot_path(index_path(store, key, finder), "cell_parameters"), f"Cells, {name_of(finder)}")
+        )
     plots.append((plot_path(labels_path(store, key), "fits"), "Fits behind the labels"))
     plots.append((plot_path(store.table("run_metrics", key), "recall_by_snr"), "Recall per band of true SNR"))
-    return Section(key, (), (), (*_figures(plots), *_example(store, key)))
+    return Section(key, figures=tuple(_figures(plots)), folded=True)
+
+
+def _origin(store: Store, runs: RunTable, pool: Pool) -> Section:
+    def all_of(column: str) -> str:
+        return ", ".join(sorted({value for value in runs[column] if value})) or "—"
+
+    facts: dict[str, object] = {
+        "data root": store.root.absolute(),
+        "model": all_of("model"),
+        "label manifest": all_of("label_manifest"),
+        "parameters": all_of("parameters"),
+        "code that scored": all_of("code_version"),
+    }
+    if pool.keys:
+        experiment = pool.context.experiment
+        facts |= {
+            "geometry": experiment.geometry.name,
+            "cell": experiment.cell.name,
+            "indexer": experiment.engine,
+        }
+        settings = {name: dict(values) for name, values in experiment.settings.items()}
+        facts["settings"] = yaml.safe_dump(settings, default_flow_style=True, width=10_000).strip()
+    told = "Every table beside this page tells its whole chain: peaknet trace FILE."
+    return Section("Where this comes from", (told,), (facts_table(facts),))
 
 
 def _figures(plots: Iterable[tuple[Path, str]]) -> list[ReportFigure]:
     return [ReportFigure(path.read_bytes(), caption) for path, caption in plots if path.is_file()]
-
-
-def _example(store: Store, key: str) -> list[ReportFigure]:
-    """Draw the frame with the median number of neural peaks among those that have any, both finders overlaid."""
-    paths = {finder: peaks_path(store, key, finder) for finder in FINDERS}
-    if not all(path.is_file() for path in paths.values()):
-        return []
-    peaks = {finder: read_table(path, PEAKS) for finder, path in paths.items()}
-    counts = peaks["peaknet"]["frame"].value_counts().sort_values(kind="stable")
-    if counts.empty:
-        return []
-    number = int(counts.index[len(counts) // 2])
-    with open_raw(read_context(store, key)) as run:
-        geometry = geometry_of(run)
-        image = assemble(run.read(number, number + 1)[0], geometry)
-    shown = {
-        finder: _positions_px(table[table["frame"] == number], geometry) for finder, table in peaks.items()
-    }
-    title = f"{key}, frame {number}"
-    png = plot_frame_peaks(image, shown, title=title, extent=image_extent(geometry))
-    return [ReportFigure(png, "A frame with the peaks of both finders")]
-
-
-def _positions_px(peaks: PeakTable, geometry: Geometry) -> Float64Array:
-    place = (peaks[name].to_numpy() for name in ("panel", "fs", "ss"))
-    positions: Float64Array = peak_positions_m(geometry, *place)[:, :2] / geometry.panels[0].pixel_size_m
-    return positions

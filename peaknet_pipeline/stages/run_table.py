@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.stages.experiment import find_run_file
 from peaknet_pipeline.stages.failures import Failure, read_failures
 from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
@@ -204,6 +205,33 @@ def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
         text("resolution", ".2f"),
         row["model"] or NOT_PRINTED,
     )
+
+
+def runs_report(table: RunTable) -> ReportTable:
+    """Return the table for the report: what is printed, with each rate's counts, bad pixels, time and error."""
+    columns = (
+        "run", "date (UTC)", "status", "frames", "hit rate (hits / frames)", "indexing yield (indexed / frames)",
+        "classical yield", "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
+    )  # fmt: skip
+    rows = tuple(_reported(row) for row in table.to_dict("records"))
+    caption = "One row per run. Rates are the network’s where it was scored; d: 5 % of the peaks in indexed frames lie beyond."
+    return ReportTable(columns, rows, caption, n_text=3)
+
+
+def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    scored, frames = row["finder"] != "", int(row["frames"])
+
+    def share(part: str) -> str:
+        return f"{row[part] / frames:.1%} ({row[part]} / {frames})" if scored and frames else NOT_PRINTED
+
+    def number(name: str, style: str) -> str:
+        return format(row[name], style) if row[name] == row[name] else NOT_PRINTED
+
+    counts = (share("hits"), share("indexed"), share("classical_indexed"))
+    figures = (number("mean_peaks", ".1f"), number("resolution", ".2f"), number("background", ".1f"))
+    rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED, row["error"])
+    date = row["date"][:16].replace("T", " ")
+    return (row["run"], date, row["status"], str(frames or NOT_PRINTED), *counts, *figures, *rest)
 
 
 def runs_path(store: Store, scope: str) -> Path:

@@ -16,9 +16,10 @@ from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.scan import ScanParams, best_setting, parameter_grid, scan_parameters
 from peaknet_pipeline.plots.scan import plot_scan
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.finding import geometry_of, valid_range
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.finding import add_resolution, geometry_of, valid_range
+from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import progress_bar
 from peaknet_pipeline.stages.provenance import Recipe, origin_of
@@ -56,6 +57,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         grid = parameter_grid(_grid_of(params), base)
         with open_raw(context) as run, progress_bar(f"scan {key}", unit="setting") as progress:
             geometry, chosen = geometry_of(run), spread_frames(run.n_frames, params.frames)
+            rings = read_left_out_rings(store, key)
             frames: FrameArray = np.concatenate([run.read(int(i), int(i) + 1) for i in chosen])
             energy, tried = run.photon_energy_ev[chosen], 0
 
@@ -63,6 +65,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
                 nonlocal tried
                 tried += 1
                 progress(tried, len(grid))
+                peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), rings)
                 if len(peaks) > CROWDED * len(chosen):
                     return {"indexed": 0, "explained": 0}
                 table = index_peaks(

@@ -1,15 +1,13 @@
 """Rates of every run with every finder."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import h5py
 import pandas as pd
 
 from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
 from peaknet_pipeline.plots.curves import plot_recall
-from peaknet_pipeline.simulate.truth import Truth, read_truth
+from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.keys import parse_key
@@ -26,6 +24,7 @@ from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.scores import metrics_path
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.training_set import training_set_path
+from peaknet_pipeline.stages.truth import read_truth_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.version import code_version
@@ -63,14 +62,6 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     return make_stage(
         "run_metrics", parameters=params.to_dict(), inputs=[*inputs, *context.settings_files], build=build
     )
-
-
-def read_truth_of(path: Path) -> Truth | None:
-    """Return a simulated run's truth, or None for a real one."""
-    with h5py.File(path, "r") as file:
-        if not file.attrs.get("simulated", False):
-            return None
-    return read_truth(path)
 
 
 def _peaks(store: Store, key: str, finder: str) -> PeakTable:

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.infer.chunks import ParallelRun, open_parallel
-from peaknet_pipeline.infer.engine import Engine, Network
+from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.masks import MaskFile
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
-from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.infer.stream import Finder, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
 
 Progress = Callable[[int, int], None]
 
@@ -45,29 +46,37 @@ class EngineRecipe:
     threshold: float | None
     decode: DecodeParams
     engine: EngineParams
+    with_masks: bool = False
 
-    def make(self) -> Engine:
+    def make(self) -> Finder:
+        """Make the finder: the engine, or its way that also gives the peaks' pixels."""
+        engine = self.make_engine()
+        return engine.segment if self.with_masks else engine
+
+    def make_engine(self) -> Engine:
         """Make the engine."""
         return Engine(
             Network.from_checkpoint(self.model, threshold=self.threshold),
             bad_pixels=self.bad_pixels,
             decode=self.decode,
             params=self.engine,
-            flag_bad=self._flag_bad if self.geometry is not None else None,
+            geometry=self.geometry,
         )
-
-    def _flag_bad(self, frames: FrameArray) -> BoolArray | None:
-        return None if self.geometry is None else flag_bad(frames, self.geometry)
 
 
 def stream_locally(
-    source: RunSource, recipe: EngineRecipe, params: StreamParams, *, progress: Progress | None = None
+    source: RunSource,
+    recipe: EngineRecipe,
+    params: StreamParams,
+    *,
+    masks: MaskFile | None = None,
+    progress: Progress | None = None,
 ) -> tuple[PeakTable, StreamReport]:
     """Stream with the threads of this process."""
-    engine = recipe.make()
+    find = recipe.make()
     with source.open() as run:
-        engine(run.read(0, 1))  # compiles on first use, which is no part of the speed
-    return stream_run(source.open, engine, params=params, progress=progress)
+        find(run.read(0, 1), 0)  # compiles on first use, which is no part of the speed
+    return stream_run(source.open, find, params=params, masks=masks, progress=progress)
 
 
 def stream_on_ray(
@@ -77,6 +86,7 @@ def stream_on_ray(
     *,
     folder: Path,
     digest: str,
+    masks: MaskFile | None = None,
     progress: Progress | None = None,
 ) -> tuple[PeakTable, StreamReport]:
     """Stream with Ray actors; an interrupted stream of the same ``digest`` in ``folder`` is taken up again."""
@@ -88,6 +98,7 @@ def stream_on_ray(
         out,
         params=params,
         recipe=digest,
+        masks=masks,
         progress=progress,
     )
     peaks = read_table(out, PEAKS)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from peaknet_pipeline.plots.curves import plot_rates
+from peaknet_pipeline.plots.curves import plot_rates, plot_rates_over_runs
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.provenance import Recipe, origin_of, write_recipe
-from peaknet_pipeline.stages.reporting import write_experiment_report
+from peaknet_pipeline.stages.reporting import report_path, write_experiment_report
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.run_table import run_table, runs_path
 from peaknet_pipeline.stages.scores import is_of_this_version, metrics_path
@@ -43,8 +43,11 @@ def experiment_summary(
             frames, hits, indexed = (int(rows[name].sum()) for name in ("frames", "hits", "indexed"))
             figures |= {f"{finder}_frames": frames, f"{finder}_hits": hits, f"{finder}_indexed": indexed}
             figures[f"{finder}_indexing_yield"] = indexed / max(frames, 1)
-        plots = {"rates": plot_rates(table)} if len(table) else {}
-        report = write_experiment_report(store, scored, table, plots.get("rates"))
+        plots = {}
+        if len(table):
+            plots = {"rates": plot_rates(table), "over_runs": plot_rates_over_runs(table, title="Over runs")}
+        report = report_path(store)
+        write_experiment_report(store, runs, table, report)
         write_recipe(report, recipe, seconds=0.0)
         figures["report"] = str(report)
         return StageResult(

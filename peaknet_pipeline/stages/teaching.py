@@ -30,8 +30,9 @@ from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.labels import curated_labels_path, labels_path
+from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.models import newest_model, newest_path, write_newest
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs

@@ -18,16 +18,19 @@ from peaknet_pipeline.labels.split import (
     split_runs,
 )
 from peaknet_pipeline.params import parameter
+from peaknet_pipeline.plots.fits import plot_data_engine
+from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.curation import curation_path
+from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.keys import parse_key
-from peaknet_pipeline.stages.labels import curated_labels_path, label_problems, labels_path
+from peaknet_pipeline.stages.labels import label_problems, labels_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import CURATION, SPLIT, SplitTable
+from peaknet_pipeline.types import CURATION, DATA_ENGINE, SPLIT, SplitTable
 
 TRAINING_MANIFEST = "training_manifest.json"
 """What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""
@@ -128,8 +131,13 @@ def training_set(
         write_table(made.table, output, SPLIT, extra=origin)
         write_json(manifest_file(store), made.manifest)
         figures = _figures(made) | {"runs_without_labels": len(keys) - len(labelled)}
+        engine = summarize_training_set(store, made.table)
+        tables = {"training_set": output, "data_engine": store.table("training_set/data_engine", "all")}
+        write_table(engine, tables["data_engine"], DATA_ENGINE)
+        figures |= engine_figures(engine, made.table)
+        plots = {"data_engine": plot_data_engine(engine)}
         checks = (_split_by_run(made.table), _exclusions_apply(made))
-        return StageResult(output, figures, {"training_set": output}, checks=checks)
+        return StageResult(output, figures, tables, plots, checks=checks)
 
     inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store), exclusions_path(store)]
     inputs += [f(store, key) for key in labelled for f in (curated_labels_path, curation_path)]

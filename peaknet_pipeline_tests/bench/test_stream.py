@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from peaknet_pipeline.bench.stream import run
+from peaknet_pipeline.bench.stream_bounds import Round, Timing, summarise, usable_cores
 
 
 @pytest.fixture(scope="module")
@@ -14,10 +15,19 @@ def measured() -> dict[str, Any]:
 
 def test_every_stage_is_measured(measured: dict[str, Any]) -> None:
     assert set(measured["frames_per_second_alone"]) == {"read", "find", "write"}
+    assert set(measured["cpu_ms_per_frame"]) == {"read", "find", "write", "stream"}
     assert measured["limiting_stage"] in measured["busy_fraction"]
-    slowest = measured["frames_per_second_alone"][measured["slowest_alone"]]
-    assert measured["efficiency"] == pytest.approx(measured["frames_per_second"] / slowest, rel=0.01)
     assert measured["target_met"] == (measured["efficiency"] >= measured["target_efficiency"])
+
+
+def test_the_bounds_are_the_slowest_stage_and_the_cores() -> None:
+    alone = {"read": Timing(100.0, 8e-3), "find": Timing(50.0, 20e-3), "write": Timing(900.0, 2e-3)}
+    one = Round(alone, Timing(48.0, 0.03), Timing(40.0, 0.03), "find", dict.fromkeys(alone, 0.5))
+    assert one.bounds == pytest.approx({"slowest_stage_alone": 50.0, "shared_cores": usable_cores() / 30e-3})
+    figures = summarise([one])
+    assert figures["share_of_slowest_stage_alone"] == 0.8
+    assert figures["share_of_side_by_side"] == pytest.approx(40 / 48, abs=1e-3)
+    assert figures["efficiency"] == pytest.approx(40 / min(one.bounds.values()), abs=1e-3)
 
 
 def test_the_soak_counts_its_frames_and_watches_the_memory() -> None:

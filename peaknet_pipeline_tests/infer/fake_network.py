@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from peaknet_pipeline.infer.engine import Network
+from peaknet_pipeline.infer.network import Network
 
 
 class ThresholdModel(torch.nn.Module):

@@ -37,7 +37,7 @@ def decode_on_torch(
     pixels = torch.from_numpy(frames.astype(np.float32)).flatten(0, 1)
     good = ~torch.from_numpy(np.broadcast_to(bad, frames.shape).copy()).flatten(0, 1) & pixels.isfinite()
     flat = torch.from_numpy(logits).flatten(0, 1)
-    return decode_tensors(pixels, flat, good, logit_of(threshold), frames.shape[1], params=params)
+    return decode_tensors(pixels, flat, good, logit_of(threshold), frames.shape[1], params=params).peaks
 
 
 def reference(

@@ -8,14 +8,15 @@ import torch
 
 from peaknet_pipeline.errors import ModelError, StreamError
 from peaknet_pipeline.infer.decode import decode_frames
-from peaknet_pipeline.infer.engine import Engine, Network, choose_device, choose_dtype
+from peaknet_pipeline.infer.engine import Engine, choose_device, choose_dtype
+from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
-from peaknet_pipeline.types import BoolArray, FrameArray
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 from peaknet_pipeline_tests.infer.fake_network import threshold_network
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, gaussian_frames
 
@@ -73,20 +74,15 @@ def test_device_path_agrees_with_the_compiled_path() -> None:
     """The branch that a GPU takes, driven on the CPU."""
     frames = frames_as("int32")
     engine = Engine(threshold_network(), bad_pixels=GOOD)
-    on_device = engine._find_on_device(frames, None, 7)
+    on_device = engine._find_on_device(frames, 7).peaks
     compiled = engine(frames, 7)
     np.testing.assert_allclose(on_device.drop(columns="inv_d"), compiled.drop(columns="inv_d"), rtol=1e-5)
 
 
 def test_bad_pixels_of_single_frames_are_left_out() -> None:
     frames = frames_as("float32")
-
-    def flag(batch: FrameArray) -> BoolArray:
-        flagged = np.zeros(batch.shape, dtype=bool)
-        flagged[0] = True
-        return flagged
-
-    table = Engine(threshold_network(), bad_pixels=GOOD, flag_bad=flag)(frames)
+    frames[0] += 5000.0
+    table = Engine(threshold_network(), bad_pixels=GOOD, geometry=Geometry((), flag_more_than=4000.0))(frames)
     assert table["frame"].tolist() == [1, 3]
 
 
@@ -144,16 +140,11 @@ def test_host_path_knows_bad_pixels_of_single_frames() -> None:
         NormaliseParameters(),
         ModelCard("m", threshold=0.001),
     )
-
-    def flag(batch: FrameArray) -> BoolArray:
-        flagged = np.zeros(batch.shape, dtype=bool)
-        flagged[1] = True
-        return flagged
-
     frames = frames_as("uint16")
+    frames[1] = 65535
     engine = Engine(
         Network.from_checkpoint(loaded), bad_pixels=GOOD, params=EngineParams(precision="bfloat16"),
-        decode=DecodeParams(max_pix=10**6), flag_bad=flag,
+        decode=DecodeParams(max_pix=10**6), geometry=Geometry((), flag_equal=65535.0),
     )  # fmt: skip
     assert sorted(set(engine(frames)["frame"])) == [0, 2, 3]
 

@@ -25,6 +25,7 @@ from peaknet_pipeline.infer.live_sources import (
     follow_folder,
     receive_frames,
 )
+from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
 from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
 from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.types import FrameArray, PeakTable
@@ -94,12 +95,92 @@ def test_a_file_that_stops_growing_ends_the_source(tmp_path: Path) -> None:
     assert time.monotonic() - started >= 0.5
 
 
-def test_a_stop_event_ends_the_source(tmp_path: Path) -> None:
+def test_a_stop_event_ends_the_source_though_there_are_frames(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
         file.create_dataset("/data", data=np.zeros((5, 6, 5), "i4"), maxshape=(None, 6, 5), chunks=(1, 6, 5))
     stop = threading.Event()
+    source = follow_file(tmp_path / "run.h5", "/data", batch_frames=2, patience=Patience(5.0, 60.0, stop))
+    assert len(next(source).numbers) == 2
     stop.set()
-    assert len(list(follow_file(tmp_path / "run.h5", "/data", patience=Patience(5.0, 60.0, stop)))) == 1
+    assert list(source) == []
+
+
+def test_a_silent_source_says_so(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
+        file.create_dataset("/data", data=np.zeros((5, 6, 5), "i4"), maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    idle: list[float] = []
+    patience = Patience(0.01, 0.2, on_idle=idle.append)
+    assert sum(len(a.numbers) for a in follow_file(tmp_path / "run.h5", "/data", patience=patience)) == 5
+    assert len(idle) == 1
+    assert idle[0] >= 0.2
+
+
+def test_a_file_that_is_cut_off_while_followed_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        chunks = {"maxshape": (None, 60, 50), "chunks": (1, 60, 50)}
+        file.create_dataset("/data", data=np.ones((50, 60, 50), "i4"), **chunks)
+    source = follow_file(path, "/data", batch_frames=5, patience=QUICK)
+    next(source)
+    with path.open("r+b") as handle:
+        handle.truncate(path.stat().st_size // 2)
+    with pytest.raises(StreamError, match=r"cannot be followed any more.*cut off or replaced"):
+        list(source)
+
+
+def raw_message(address: str, messages: list[list[bytes]]) -> None:
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.connect(address)
+        for parts in messages:
+            socket.send_multipart(parts)
+
+
+def test_messages_that_cannot_be_used_are_counted_and_left_out() -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    good = [encode_message(FrameMessage(n, numbered([n])[0], 1.0)) for n in range(4)]
+    wrong = encode_message(FrameMessage(7, np.zeros((2, 2, 2), np.int32), 1.0))
+    messages = [good[0], [b"noise"], good[1], wrong, [], good[2], good[3], encode_message(EndMessage())]
+    messages[4] = [b"{}", b"x", b"y"]
+    address, statistics = loopback(), LiveStatistics(min_peaks=1)
+    sender = threading.Thread(target=raw_message, args=(address, messages))
+    sender.start()
+    source = receive_frames(
+        address, batch_frames=1, shape=(1, 2, 3), refuse=statistics.refuse, patience=Patience(0.05, 20.0)
+    )
+
+    def counted() -> Iterator[Arrival]:
+        for arrival in source:
+            yield arrival
+            deadline = time.monotonic() + 20
+            while statistics.figures().frames == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    figures = live_stream(counted(), one_peak_per_frame, statistics)
+    sender.join()
+    assert (figures.frames, figures.refused) == (4, 3)
+
+
+def test_a_first_message_that_cannot_be_used_is_an_error() -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    address, statistics = loopback(), LiveStatistics(min_peaks=1)
+    message = encode_message(FrameMessage(7, np.zeros((2, 2, 2), np.int32), 1.0))
+    sender = threading.Thread(target=raw_message, args=(address, [message]))
+    sender.start()
+    source = receive_frames(address, shape=(1, 2, 3), refuse=statistics.refuse, patience=Patience(0.05, 20.0))
+    with pytest.raises(StreamError, match=r"shape cannot be used.*\[1, 2, 3\], as the geometry says"):
+        live_stream(source, one_peak_per_frame, statistics)
+    sender.join()
+
+
+def test_only_hits_reach_the_sinks_when_asked() -> None:
+    sink = TableCollector()
+    figures = live_stream(
+        arrivals(10), two_peaks_in_even_frames, LiveStatistics(min_peaks=2), sinks=[sink], hits_only=True
+    )
+    assert (figures.frames, figures.peaks) == (10, 15)
+    assert sorted(set(sink.table()["frame"])) == [0, 2, 4, 6, 8]
 
 
 def test_files_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:

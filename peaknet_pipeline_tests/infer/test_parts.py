@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.parts import (
     BatchPlan,
@@ -25,7 +26,7 @@ FRAMES = np.arange(40, dtype=np.int32)[:, None, None, None] * np.ones((1, 2, 3, 
 def write_batches(folder: Path, numbers: list[int]) -> None:
     for number in numbers:
         first, last = PLAN.frames(number)
-        write_part(folder, number, one_peak_per_frame(FRAMES[first:last], first))
+        write_part(folder, number, Found(one_peak_per_frame(FRAMES[first:last], first)))
 
 
 def test_batches_cover_every_frame_once() -> None:

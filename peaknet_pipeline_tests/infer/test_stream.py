@@ -94,24 +94,24 @@ def test_an_empty_queue_is_not_the_end() -> None:
 
 
 def test_the_stream_is_as_fast_as_its_slowest_stage() -> None:
-    """Stages that wait, not compute, so that the machine's load doesn't count: 3, 8 and 2 ms a batch."""
+    """Stages that wait, not compute, so that the machine's load counts little: 8, 25 and 5 ms a batch."""
 
     class Reading(ArrayRun):
         def read(self, start: int, stop: int) -> FrameArray:
-            time.sleep(0.003)
+            time.sleep(0.008)
             return super().read(start, stop)
 
     class Writing(TableCollector):
         def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     def find(frames: FrameArray, first_frame: int) -> PeakTable:
-        time.sleep(0.008)
+        time.sleep(0.025)
         return peaks
 
     peaks = one_peak_per_frame(numbered_frames(1), 0)
     params = StreamParams(batch_frames=1, readers=1)
-    _, report = stream_run(lambda: Reading(numbered_frames(80)), find, params=params, sinks=[Writing()])
+    _, report = stream_run(lambda: Reading(numbered_frames(40)), find, params=params, sinks=[Writing()])
     assert report.limiting_stage == "find"
     assert report.stages[1].busy_fraction >= 0.9
 
@@ -129,16 +129,15 @@ def test_back_pressure_bounds_the_batches_under_way() -> None:
     class SlowSink(TableCollector):
         def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
             nonlocal done
-            time.sleep(0.004)
+            time.sleep(0.01)
             super().write(peaks, frames, first_frame)
             done += 1
 
     _, report = stream_run(
         lambda: Watched(numbered_frames(80)), one_peak_per_frame, params=params, sinks=[SlowSink()]
     )
-    assert max(ahead) <= 2 * 2 + 3 + 1
-    assert report.limiting_stage == "write"
-    assert report.stages[0].blocked_s > 0.1
+    assert max(ahead) <= params.in_flight == 2 * 2 + 3 + 1
+    assert report.stages[0].blocked_s > 0.4
 
 
 class BrokenError(Exception):
@@ -235,7 +234,8 @@ def test_every_reader_opens_its_own_run() -> None:
 
 
 INTERRUPTED = """
-import sys, time, threading
+import signal, sys, time, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from pathlib import Path
 import numpy as np
 from peaknet_pipeline.infer.sinks import ParquetSink

@@ -1,6 +1,10 @@
 """Packed runs and crops: survive, repeat, cover, and never read outside a panel."""
 
 import pickle
+import signal
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -48,6 +52,73 @@ def test_the_cache_survives_and_is_made_again_only_when_labels_change(tmp_path):
     changed, *_, reads = pack(tmp_path, n=3)
     assert changed.path != first.path
     assert len(reads) == 3
+
+
+@pytest.mark.parametrize("damage", ["truncated", "absent", "foreign"])
+def test_a_damaged_cache_is_made_again(tmp_path, damage):
+    run, images, *_ = pack(tmp_path)
+    file = run.path / "images.npy"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif damage == "absent":
+        file.unlink()
+    else:
+        np.save(run.path / "frames.npy", np.arange(4))
+    again, *_, reads = pack(tmp_path)
+    assert reads == [10, 13, 16, 19]
+    np.testing.assert_array_equal(again.load("images"), images)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from peaknet_pipeline.labels.cache import cache_run
+
+def read(frame):
+    if frame == 16:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros((2, 60, 80), np.uint16)
+
+root = Path(sys.argv[1])
+cache_run("run", root / "run.h5", read, bad_pixels=np.zeros((2, 60, 80), bool), cache_root=root / "cache")
+"""
+
+
+def test_a_process_killed_in_the_middle_of_packing_leaves_nothing_that_counts(tmp_path):
+    images, labels = make_frames()
+    write_labels(
+        tmp_path / "run.h5", [(10 + 3 * i, m, 2) for i, m in enumerate(labels)], SHAPE, provenance={}
+    )
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [p.name[0] for p in (tmp_path / "cache").iterdir()] == ["."]
+    run, *_, reads = pack(tmp_path)
+    assert reads == [10, 13, 16, 19]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [run.path.name]
+    np.testing.assert_array_equal(run.load("images"), images)
+
+
+def test_neither_packing_nor_cropping_holds_a_run_in_memory(tmp_path):
+    shape, n = (1, 400, 400), 40
+    frame_bytes = 400 * 400 * 2
+    label = np.zeros(shape, np.uint8)
+    label[0, 200, 200] = 1
+    write_labels(tmp_path / "l", ((i, label, 1) for i in range(n)), shape, provenance={})
+    tracemalloc.start()
+    run = cache_run(
+        "r",
+        tmp_path / "l",
+        lambda f: np.full(shape, f, np.uint16),
+        bad_pixels=np.zeros(shape, bool),
+        cache_root=tmp_path / "cache",
+    )
+    data = CropDataset([run], CropParams(size=64, per_epoch=400))
+    for i in range(len(data)):
+        data[i]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * n * frame_bytes
 
 
 def test_a_failed_packing_leaves_nothing(tmp_path):

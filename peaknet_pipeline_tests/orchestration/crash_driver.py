@@ -6,7 +6,9 @@ again. An event is a temporary that is made or a final name that is given; witho
 such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be. Prints JSON.
 """
 
+import functools
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -32,6 +34,8 @@ from peaknet_pipeline.stages.store import Store
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MADE = ("store", "models", "report")
+PRELOADED = ("matplotlib.pyplot", "torch", "lmfit", "scipy.optimize")
+"""What stages import when they need it; loaded once here instead of in every child."""
 
 
 class KillBefore:
@@ -78,8 +82,7 @@ def _child(root: Path, asset: str, partition: str | None, kill: int | float | No
     sys.addaudithook(hook)
     if isinstance(kill, float):
         threading.Timer(kill, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    job = build_defs(str(root)).resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
+    result = _job(root).execute_in_process(
         instance=open_instance(Store(root)),
         partition_key=partition,
         asset_selection=[dg.AssetKey(asset)],
@@ -88,6 +91,11 @@ def _child(root: Path, asset: str, partition: str | None, kill: int | float | No
     )
     os.write(writer, str(hook.n).encode())
     return 0 if result.success else 3
+
+
+@functools.cache
+def _job(root: Path) -> dg.JobDefinition:
+    return build_defs(str(root)).resolve_implicit_global_asset_job_def()
 
 
 def files(root: Path) -> Iterator[Path]:
@@ -178,6 +186,9 @@ def crash(root: Path, asset: str, partition: str | None, events: list[float] | N
 
 def main(root: Path, partition: str, plans: list[str]) -> None:
     """Crash each planned asset in turn."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    _job(root)
     for plan in plans:
         asset, _, listed = plan.partition(":")
         events = [float(word) for word in listed.split(",")] if listed else None

@@ -29,6 +29,11 @@ TRUE = np.array(
     ]
 )
 
+ONE_REFLECTION = pd.DataFrame(
+    {n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}
+    | {"inv_d": [0.25], "intensity": [90.0], "sigma": [6.0]}
+)
+
 
 def make_mean(profile=TRUE, shape=(40, 40)):
     ss, fs = np.indices(shape).astype(float)
@@ -85,8 +90,7 @@ def test_patches_at_panel_edges_are_cut_and_still_fitted(corner):
 
 def test_the_gain_scales_amplitude_and_plane_but_not_chi2():
     frame = np.random.default_rng(0).poisson(make_mean()).astype(float)
-    rows = {n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}
-    one, many = (fits_table(pd.DataFrame(rows), *fit_frame(frame * gain, gain=gain)) for gain in (1.0, 35.0))
+    one, many = (fits_table(ONE_REFLECTION, *fit_frame(frame * gain, gain=gain)) for gain in (1.0, 35.0))
     assert many["amplitude"][0] == pytest.approx(35 * one["amplitude"][0], rel=1e-5)
     assert many["plane_c_error"][0] == pytest.approx(35 * one["plane_c_error"][0], rel=1e-4)
     assert many["reduced_chi2"][0] == pytest.approx(one["reduced_chi2"][0], rel=1e-5)
@@ -204,10 +208,7 @@ def test_the_benchmark_is_far_ahead_of_lmfit_even_when_small():
 
 def test_a_fits_table_gives_back_the_profiles_in_panel_pixels():
     patches, result = fit_frame(make_mean())
-    table = fits_table(
-        pd.DataFrame({n: np.zeros(1, int) for n in ("frame", "lattice", "h", "k", "l", "panel")}),
-        patches,
-        result,
-    )
+    table = fits_table(ONE_REFLECTION, patches, result)
     np.testing.assert_allclose(profile_values(table)[0, 1:3], TRUE[1:3], atol=2e-3)
     assert profile_values(table)[0, AMPLITUDE] == pytest.approx(400, rel=1e-3)
+    assert (table["inv_d"][0], table["snr"][0]) == (0.25, 15.0)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.profile import PROFILE_NAMES
-from peaknet_pipeline.stages.label_quality import GateParams, judge_label_run, score_labels
+from peaknet_pipeline.stages.label_quality import (
+    GateParams,
+    judge_label_run,
+    judge_quality,
+    quality_table,
+    score_labels,
+)
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import FITS, FRAME_MATCHES, TRUTH_REFLECTIONS
 
@@ -23,6 +29,7 @@ def make_matches(selected, reason="fewer than 8 pairs"):
 def make_fits(frame, ss, accepted):
     n = len(frame)
     zero = {name: np.zeros(n) for name in ("lattice", "h", "k", "l", "panel", "n_pixels", "flags")}
+    zero |= {"inv_d": np.full(n, 0.3), "snr": np.linspace(3.0, 30.0, n)}
     profile = {name: np.ones(n) for name in PROFILE_NAMES}
     return make_table(
         FITS,
@@ -56,6 +63,34 @@ def test_only_labelled_frames_and_accepted_fits_count():
 def test_without_labels_nothing_counts():
     scores = score_labels(empty_table(FITS), make_matches([False]), make_truth([0], [10.0], [9.0]))
     assert (scores.precision.whole, scores.recall.whole) == (0, 0)
+
+
+def test_the_table_holds_every_label_and_every_true_reflection_once_per_kind():
+    rng = np.random.default_rng(2)
+    ss = np.arange(40) * 10.0
+    truth = make_truth(np.zeros(40, int), ss, rng.uniform(5.5, 60.0, 40)).assign(
+        inv_d=rng.uniform(0.1, 0.5, 40)
+    )
+    fits = make_fits(np.zeros(45, int), np.append(ss, ss[:5] + 5.0), np.arange(45) % 9 != 0)
+    scores = score_labels(fits, make_matches([True]), truth)
+    table = quality_table(fits, scores)
+    whole = table[table["kind"] == "all"].iloc[0]
+    for kind in ("snr", "shell"):
+        rows = table[table["kind"] == kind]
+        for name in ("n_true", "n_found", "n_labels", "n_true_labels"):
+            assert rows[name].sum() == whole[name]
+    assert whole["n_labels"] == fits["accepted"].sum()
+    assert whole["n_labels"] - whole["n_true_labels"] == fits["accepted"][40:].sum()
+    assert whole["recall"] == pytest.approx(fits["accepted"][:40].mean())
+
+
+def test_labels_below_what_is_asked_for_are_told_and_real_runs_are_not_judged():
+    fits = make_fits([0, 0], [10.0, 30.0], [True, True])
+    scores = score_labels(fits, make_matches([True]), make_truth([0, 0], [10.0, 80.0], [9.0, 9.0]))
+    verdict = judge_quality(scores)
+    assert not verdict.passed
+    assert re.search(r"precision 0.500 of 2 labels, recall 0.500 of 2 reflections", verdict.message)
+    assert judge_quality(None).passed
 
 
 @pytest.mark.parametrize(

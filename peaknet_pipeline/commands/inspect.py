@@ -1,0 +1,26 @@
+"""What a file is."""
+
+import json
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import JSON, PATH
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@click.option("--geometry", type=PATH, help="CrystFEL geometry to read a raw run with.")
+@click.option("--data-path", help="HDF5 path of the frames, where it is not found by itself.")
+@JSON
+def inspect(path: Path, geometry: Path | None, data_path: str | None, as_json: bool) -> None:
+    """Tell what PATH is (raw run, geometry, cell, table, stream, model) and every problem at once.
+
+    Exit status 2 if a problem keeps it from being processed.
+    """
+    from peaknet_pipeline.stages.inspecting import format_inspection, inspect_file
+
+    report = inspect_file(path, geometry=geometry, data_path=data_path)
+    click.echo(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))
+    if not report.is_usable:
+        raise SystemExit(2)

@@ -1,0 +1,38 @@
+"""The mask of one run, from its own frames and from files."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
+@click.option(
+    "--mask", "masks", type=PATH, multiple=True, help="Mask file to add (HDF5, CXI, numpy); may be repeated."
+)
+@click.option(
+    "--dark", "darks", type=PATH, multiple=True, help="Dark run to judge pixels by; may be repeated."
+)
+@SETTINGS
+@click.option("--out", type=PATH, required=True, help="Mask to write: .h5 with its layers, or bare .npy.")
+@click.option("--plot", type=PATH, help="Also draw it (PNG).")
+@figures
+def mask(
+    run: Path,
+    geometry: Path | None,
+    masks: tuple[Path, ...],
+    darks: tuple[Path, ...],
+    settings: tuple[str, ...],
+    out: Path,
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Make the mask of RUN: its own, its bad pixels, and what files and settings add."""
+    from peaknet_pipeline.stages.masking import mask_command
+
+    return mask_command(
+        run, geometry=geometry, masks=masks, darks=darks, settings=settings, out=out, plot=plot
+    )

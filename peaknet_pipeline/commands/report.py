@@ -1,0 +1,19 @@
+"""The report of an experiment."""
+
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import DATA, registered_runs
+
+
+@click.command()
+@DATA
+@click.argument("experiment")
+def report(data: Path, experiment: str) -> None:
+    """Write one self-contained HTML page about EXPERIMENT: runs, rates, detector, frames, peaks, lattices, networks."""
+    from peaknet_pipeline.stages.reporting import report_command
+    from peaknet_pipeline.stages.store import Store
+
+    store = Store(data)
+    click.echo(report_command(store, experiment, registered_runs(store)))

@@ -1,0 +1,146 @@
+"""A CXI file that grows by batches: frames that come from no file, with their peaks, as CrystFEL reads them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel_write import write_geometry
+from peaknet_pipeline.runs.cxi import (
+    CXI_VERSION,
+    ENERGY_PATH,
+    LISTS,
+    MASK_PATH,
+    RESULT,
+    clip_peaks,
+    count_and_place,
+    linked_geometry,
+    list_columns,
+)
+from peaknet_pipeline.runs.cxi_images import create_images, slab_of_geometry
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, FrameArray, Geometry, IntArray, PeakTable
+
+NAMES = ("peakXPosRaw", "peakYPosRaw", *LISTS)
+
+
+class CxiFile:
+    """Takes frames and their peaks, batch by batch; file and ``.geom`` take their names only at a good end.
+
+    Parameters
+    ----------
+    path : Path
+    geometry : Geometry
+        Names the photon energy, in eV.
+    bad_pixels : (n_panels, ss, fs) bool
+    provenance : mapping, optional
+        Kept as attributes of ``/entry_1/result_1``.
+
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        geometry: Geometry,
+        bad_pixels: BoolArray,
+        *,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.n_clipped_peaks = 0
+        self._geometry, self._bad, self._provenance = geometry, bad_pixels, dict(provenance or {})
+        self._slab = slab_of_geometry(geometry)
+        self._images: Any = None
+
+    def __enter__(self) -> Self:
+        """Open a temporary file beside the final one."""
+        self._replace = replace_atomically(self.path)
+        file = self._file = h5py.File(self._replace.__enter__(), "w")
+        file["cxi_version"] = CXI_VERSION
+        mask = self._slab.from_stack(self._bad.astype(np.uint8))
+        file.create_dataset(MASK_PATH, data=mask, compression="gzip", shuffle=True)
+        for name in NAMES:
+            file.create_dataset(
+                f"{RESULT}/{name}",
+                (0, MAX_CXI_PEAKS),
+                np.float32,
+                maxshape=(None, MAX_CXI_PEAKS),
+                chunks=(16, MAX_CXI_PEAKS),
+                compression="gzip",
+                shuffle=True,
+            )
+        for name, dtype in (
+            (f"{RESULT}/nPeaks", np.int32),
+            (f"{RESULT}/frame", np.int64),
+            (ENERGY_PATH, np.float64),
+        ):
+            file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(1024,))
+        file[RESULT].attrs.update(self._provenance)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the files their names, or remove what was written if there is an exception."""
+        try:
+            if kind is None and self._images is None:
+                create_images(self._file, self._slab, np.float32)
+            self._file.close()
+        except BaseException as error:
+            self._replace.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._replace.__exit__(kind, value, traceback)
+        if kind is None:
+            known = self._geometry.photon_energy_ev is not None
+            linked = linked_geometry(self._geometry, self._slab, has_energy=known, has_clen=False)
+            write_geometry(linked, self.path.with_suffix(".geom"))
+
+    def append(self, peaks: PeakTable, frames: FrameArray, numbers: IntArray) -> None:
+        """Write frames (k, n_panels, ss, fs), numbered (k,), with the peaks that carry their numbers.
+
+        Raises
+        ------
+        RunError
+            Pixels of another type than before.
+
+        """
+        if self._images is None:
+            self._images = create_images(self._file, self._slab, frames.dtype)
+        if self._images.dtype != frames.dtype:
+            raise RunError(
+                "frames change their type", where=self.path, expected=self._images.dtype, found=frames.dtype
+            )
+        done = self._images.shape[0]
+        for name in ("nPeaks", "frame", *NAMES):
+            self._file[f"{RESULT}/{name}"].resize(done + len(frames), axis=0)
+        self._images.resize(done + len(frames), axis=0)
+        for row, frame in enumerate(frames, start=done):
+            self._images[row] = self._slab.from_stack(frame)
+        self._file[f"{RESULT}/frame"][done:] = numbers
+        self._append_energy(done + len(frames))
+        self._append_lists(peaks, numbers, done)
+
+    def _append_energy(self, n_frames: int) -> None:
+        energy = self._file[ENERGY_PATH]
+        known = self._geometry.photon_energy_ev
+        done = energy.shape[0]
+        energy.resize(n_frames, axis=0)
+        energy[done:] = np.nan if known is None else known
+
+    def _append_lists(self, peaks: PeakTable, numbers: IntArray, done: int) -> None:
+        row_of = {int(number): row for row, number in enumerate(numbers)}
+        ours = peaks[peaks["frame"].isin(row_of)]
+        kept = clip_peaks(ours)
+        self.n_clipped_peaks += len(ours) - len(kept)
+        row = kept["frame"].map(row_of).to_numpy(np.int64)
+        order = np.argsort(row, kind="stable")
+        counts, place = count_and_place(row[order], len(numbers))
+        self._file[f"{RESULT}/nPeaks"][done:] = counts
+        for name, values in list_columns(kept, self._slab).items():
+            block = np.zeros((len(numbers), MAX_CXI_PEAKS), dtype=np.float32)
+            block[row[order], place] = values[order]
+            self._file[f"{RESULT}/{name}"][done:] = block

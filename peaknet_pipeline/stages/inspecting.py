@@ -1,0 +1,150 @@
+"""What a file is, whichever it is: a raw run, geometry, cell, table, CXI list, stream or model; see ``peaknet inspect``."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.stream_read import read_stream
+from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
+from peaknet_pipeline.learn.model import count_parameters
+from peaknet_pipeline.runs.inspect import Inspection
+from peaknet_pipeline.runs.probe import probe_run
+from peaknet_pipeline.tables import read_table, read_table_metadata, table_problems
+from peaknet_pipeline.types import SCHEMAS
+
+LEFT_OUT = ("inputs", "photon_energy_ev", "parameters", "table", "meaning")
+"""Long values in a table's metadata: the trace tells them."""
+
+
+def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | None = None) -> Inspection:
+    """Describe any file of this pipeline's world and list everything that is wrong with it; never raises for a bad file.
+
+    Parameters
+    ----------
+    path : Path
+        Raw run (file, or directory of a EuXFEL run), ``.geom``, ``.cell`` or ``.pdb``, ``.parquet``, ``.stream``, or a
+        model's folder.
+    geometry : Path, optional
+        To read a raw run with.
+    data_path : str, optional
+        HDF5 path of a raw run's frames.
+
+    """
+    look = _look_for(path)
+    report = Inspection(path)
+    if not path.exists():
+        report.problems.append(f"{path}: no such file. Check the path.")
+        return report
+    try:
+        if look is not None:
+            look(report)
+        else:
+            report = _inspect_raw(path, geometry, data_path)
+    except PeaknetError as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _look_for(path: Path) -> Callable[[Inspection], None] | None:
+    if (path / CARD_FILE).is_file():
+        return _inspect_model
+    looks = {
+        ".parquet": _inspect_table,
+        ".cell": _inspect_cell,
+        ".pdb": _inspect_cell,
+        ".stream": _inspect_stream,
+    }
+    return looks.get(path.suffix.lower())
+
+
+def _inspect_raw(path: Path, geometry: Path | None, data_path: str | None) -> Inspection:
+    """Look from a process of its own: a damaged HDF5 file can crash or stall the library itself."""
+    told: dict[str, Any] = probe_run(path, geometry, data_path=data_path)
+    return Inspection(path, told["kind"], told["facts"], told["problems"], told["doubts"])
+
+
+def _inspect_table(report: Inspection) -> None:
+    report.kind = "Parquet table"
+    try:
+        metadata, n_rows = read_table_metadata(report.path), pq.read_metadata(report.path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        report.problems.append(f"{report.path}: not a readable Parquet file ({error})")
+        return
+    report.facts["rows"] = n_rows
+    schema = SCHEMAS.get(metadata.get("table", ""))
+    if schema is None:
+        report.doubts.append("The table is not one of this package's: it names no schema.")
+        return
+    report.kind = f"table {schema.name}"
+    report.facts["meaning"] = schema.meaning
+    report.facts |= {name: value for name, value in metadata.items() if value and name not in LEFT_OUT}
+    table = read_table(report.path, schema, check=False)
+    report.problems += [f"{report.path}: {problem}" for problem in table_problems(table, schema)]
+
+
+def _inspect_cell(report: Inspection) -> None:
+    report.kind = "unit cell"
+    report.facts |= asdict(read_cell(report.path))
+
+
+def _inspect_stream(report: Inspection) -> None:
+    report.kind = "CrystFEL stream"
+    stream = read_stream(report.path)
+    report.facts |= {
+        "frames": len(stream.image_path),
+        "peaks": len(stream.peaks),
+        "crystals": len(stream.lattices),
+        "indexed frames": int(stream.lattices["frame"].nunique()),
+    }
+
+
+def _inspect_model(report: Inspection) -> None:
+    report.kind = "network"
+    model = read_checkpoint(report.path)
+    card = {name: value for name, value in asdict(model.card).items() if value not in ("", {}, None)}
+    report.facts |= {"parameters": count_parameters(model.model.config)["total"], **card}
+
+
+def format_inspection(report: Inspection) -> str:
+    """Return an inspection for a terminal: facts, then every problem, then every doubt."""
+    lines = [f"{report.path}: {report.kind}", ""]
+    lines += [f"  {name:<24}  {value}" for name, value in _plain_facts(report.facts)]
+    for title, texts in (
+        ("problems, which keep it from being processed", report.problems),
+        ("doubts, which do not", report.doubts),
+    ):
+        lines += ["", f"{len(texts)} {title}"] if texts else []
+        lines += [f"  {number}. {text}" for number, text in enumerate(texts, start=1)]
+    return "\n".join([*lines, "", "usable" if report.is_usable else "not usable as it is"])
+
+
+def _plain_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            for inner, one in value.items():
+                yield f"{name}: {inner}", _plain(one)
+        elif name == "data sets":
+            yield from ((name if not i else "", str(one)) for i, one in enumerate(value))
+        else:
+            yield name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        pair = len(value) == 2 and all(isinstance(one, float) for one in value)
+        if pair and value[0] == value[1]:
+            return _plain(value[0])
+        return (" … " if pair else ", ").join(_plain(one) for one in value)
+    return str(value)
