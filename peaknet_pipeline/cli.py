@@ -10,6 +10,7 @@ from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.find import find
+from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
@@ -28,7 +29,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, report, trace),
     "Networks": (models,),
-    "One run at a time, without Dagster": (inspect, mask, find, index, stream),
+    "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
     "Simulation and measurement": (simulate, bench),
 }
 

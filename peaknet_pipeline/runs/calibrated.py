@@ -86,3 +86,15 @@ class CalibratedRun(Run):
         frames = self._raw.read(start, stop, pool=pool).astype(np.uint16, copy=False)
         energy = self.photon_energy_ev[start:stop] if self._params.photons else None
         return calibrate_frames(frames, self._calibration, self._params, photon_energy_ev=energy)
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationFile:
+    """Which constants a run's raw frames are calibrated with, and how; small and picklable."""
+
+    path: Path
+    params: CalibrationParams
+
+    def apply(self, raw: Run) -> CalibratedRun:
+        """Return the run as keV or photons; RunError if the constants don't fit it."""
+        return CalibratedRun(raw, read_calibration(self.path), self.params)

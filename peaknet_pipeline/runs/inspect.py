@@ -11,6 +11,7 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
+from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.open import assemble_run
 from peaknet_pipeline.runs.run import Run, flag_bad
 from peaknet_pipeline.types import Geometry
@@ -75,8 +76,8 @@ def inspect_path(
     if report.path.suffix == ".geom":
         _inspect_geometry(report)
         return report
-    if report.path.is_dir():
-        _inspect_directory(report, geometry)
+    if report.path.is_dir() or report.path.suffix == SUFFIX:
+        _inspect_facility(report, geometry)
         return report
     if geometry is not None and not isinstance(geometry, Geometry):
         try:
@@ -105,10 +106,11 @@ def _inspect_geometry(report: Inspection) -> None:
     report.doubts += geometry_doubts(geometry)
 
 
-def _inspect_directory(report: Inspection, geometry: Geometry | Path | str | None) -> None:
-    report.kind = "directory"
+def _inspect_facility(report: Inspection, geometry: Geometry | Path | str | None) -> None:
+    report.kind = "directory" if report.path.is_dir() else "LCLS run name"
+    opener = open_euxfel_run if report.path.is_dir() else open_lcls_run
     try:
-        with open_euxfel_run(report.path, geometry) as run:
+        with opener(report.path, geometry) as run:
             _describe(report, run)
     except (RunError, GeometryError) as error:
         report.problems.append(str(error))

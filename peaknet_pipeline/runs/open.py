@@ -14,6 +14,7 @@ from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
+from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
 from peaknet_pipeline.runs.nexus import read_nexus_geometry
@@ -39,12 +40,13 @@ def open_run(
     data_path: str | None = None,
     root: Path | str | None = None,
 ) -> Run:
-    """Open a raw run in HDF5: CXI, plain HDF5 or NeXus.
+    """Open a raw run: CXI, plain HDF5, NeXus, EuXFEL or LCLS.
 
     Parameters
     ----------
     path : Path
-        The run's file; a master file where data files are linked; a directory for a EuXFEL run.
+        The run's file; a master file where data files are linked; a directory for a EuXFEL run; a ``.psana`` file that
+        names an LCLS run.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
     data_path : str, optional
@@ -64,6 +66,8 @@ def open_run(
     path = Path(path)
     if path.is_dir():
         return open_euxfel_run(path, geometry)
+    if path.suffix == SUFFIX:
+        return open_lcls_run(path, geometry)
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
     files = LinkedFiles(path, Path(root) if root is not None else None)

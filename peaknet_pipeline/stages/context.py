@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.runs.calibrate import CalibrationParams
+from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.experiment import Experiment, find_run_file, read_experiment
@@ -27,9 +29,16 @@ class RunContext:
     @property
     def settings_files(self) -> list[Path]:
         """Files whose change makes every output of the run stale."""
-        return [
-            p for p in (self.experiment.geometry, self.experiment.folder / "experiment.yaml") if p.is_file()
-        ]
+        experiment = self.experiment
+        files = (experiment.geometry, experiment.folder / "experiment.yaml", experiment.calibration_file)
+        return [path for path in files if path is not None and path.is_file()]
+
+    @property
+    def calibration(self) -> CalibrationFile | None:
+        """How raw frames are calibrated; None where they are calibrated already."""
+        path = self.experiment.calibration_file
+        params = self.experiment.parameters("calibration", CalibrationParams)
+        return None if path is None else CalibrationFile(path, params)
 
 
 def read_context(store: Store, key: str) -> RunContext:
@@ -42,11 +51,11 @@ def read_context(store: Store, key: str) -> RunContext:
 
 @contextmanager
 def open_raw(context: RunContext) -> Iterator[Run]:
-    """Open the raw run; nothing outside the raw root is read through links."""
+    """Open the raw run, calibrated where the experiment says so; nothing outside the raw root is read through links."""
     with open_run(
         context.path, context.geometry, data_path=context.experiment.data_path, root=context.store.raw_root
     ) as run:
-        yield run
+        yield run if context.calibration is None else context.calibration.apply(run)
 
 
 def frame_reader(run: Run) -> Callable[[int], FrameArray]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
+from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.stages.keys import RunKey, run_number
 from peaknet_pipeline.stages.store import Store
@@ -23,8 +23,8 @@ SECTIONS = (
     "curation",
     "prediction",
     "metrics",
-    "split",
     "bad_pixels",
+    "calibration",
     "mask",
     "droplet",
 )
@@ -51,6 +51,8 @@ class Experiment:
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classical_finder: str = "peakfinder8"
+    calibration_file: Path | None = None
+    """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
 
     def parameters(
         self,
@@ -85,6 +87,12 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     sections = {name: values.pop(name) for name in SECTIONS if name in values}
     geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
     cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
+    constants = values.pop("calibration_file", None)
+    if constants is None and "calibration" in sections:
+        raise ParameterError(
+            "calibration without constants", where=folder, expected="calibration_file: constants.h5"
+        )
+    calibration = None if constants is None else _inside(store, folder, constants, RunError)
     data_path = values.pop("data_path", None)
     engine = _one_of(ENGINES, "engine", values, folder)
     finder = _one_of(CLASSICAL_FINDERS, "classical_finder", values, folder)
@@ -92,9 +100,11 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         raise ParameterError(
             f"unknown settings {sorted(values)}",
             where=folder / "experiment.yaml",
-            expected=f"geometry, cell, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
+            expected=f"geometry, cell, calibration_file, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
         )
-    return Experiment(key.experiment, folder, geometry, cell, data_path, engine, sections, finder)
+    return Experiment(
+        key.experiment, folder, geometry, cell, data_path, engine, sections, finder, calibration
+    )
 
 
 def find_run_file(store: Store, key: RunKey) -> Path:
@@ -154,10 +164,7 @@ def _choose(
     store: Store, folder: Path, named: object, pattern: str, error: type[GeometryError] | type[CellError]
 ) -> Path:
     if named is not None:
-        path = store.confine(Path(str(named)), folder)
-        if not path.is_file():
-            raise error("no such file", where=path, remedy="Mend experiment.yaml.")
-        return path
+        return _inside(store, folder, named, error)
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
         raise error(
@@ -167,3 +174,11 @@ def _choose(
             found=[p.name for p in files] or "none",
         )
     return files[0]
+
+
+def _inside(store: Store, folder: Path, named: object, error: type[PeaknetError]) -> Path:
+    """Return a file that ``experiment.yaml`` names, which may not lie outside its folder."""
+    path = store.confine(Path(str(named)), folder)
+    if not path.is_file():
+        raise error("no such file", where=path, remedy="Mend experiment.yaml.")
+    return path

@@ -49,6 +49,9 @@ def find_incoming_runs(store: Store, *, known: Collection[str], settle_s: float 
 
 
 def _is_complete(path: Path, settle_s: float) -> bool:
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file()]
+        return bool(files) and all(_is_complete(file, settle_s) for file in files)
     state = path.stat()
     return state.st_size > 0 and time.time() - state.st_mtime >= settle_s and not _is_open_for_writing(path)
 

@@ -292,5 +292,9 @@ def load_model(folder: Path | None) -> LoadedModel:
 
 def _source(context: RunContext) -> RunSource:
     return RunSource(
-        context.path, context.geometry, context.experiment.data_path, Path(context.store.raw_root)
+        context.path,
+        context.geometry,
+        context.experiment.data_path,
+        Path(context.store.raw_root),
+        context.calibration,
     )

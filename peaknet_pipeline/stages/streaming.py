@@ -15,6 +15,7 @@ from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.stream import Finder, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
+from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
@@ -30,10 +31,12 @@ class RunSource:
     geometry: Geometry | None
     data_path: str | None = None
     root: Path | None = None
+    calibration: CalibrationFile | None = None
 
     def open(self) -> ParallelRun:
         """Open the run for reading around HDF5's lock."""
-        return open_parallel(open_run(self.path, self.geometry, data_path=self.data_path, root=self.root))
+        run = open_run(self.path, self.geometry, data_path=self.data_path, root=self.root)
+        return open_parallel(run if self.calibration is None else self.calibration.apply(run))
 
 
 @dataclass(frozen=True)

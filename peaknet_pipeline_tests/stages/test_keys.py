@@ -138,3 +138,19 @@ def test_folders_with_impossible_names_are_refused_not_dropped(store):
     found = find_incoming_runs(store, known=set())
     assert len(found.refused) == 1
     assert "not a run key" in found.refused[0][1]
+
+
+def test_a_folder_named_like_a_euxfel_run_is_a_run_that_is_complete_with_its_files(tmp_path):
+    folder = tmp_path / "raw" / "p900" / "r0042"
+    folder.mkdir(parents=True)
+    (tmp_path / "raw" / "p900" / "r0013.psana").write_text("exp: x\n")
+    (tmp_path / "raw" / "p900" / "plots").mkdir()
+    assert run_number(folder) == 42
+    assert run_number(folder.with_name("plots")) is None
+    assert find_incoming_runs(Store(tmp_path), known=(), settle_s=0.0).unsettled == ["p900-r0042"]
+    (folder / "CORR-R0042-AGIPD00-S00000.h5").write_bytes(b"data")
+    assert set(find_incoming_runs(Store(tmp_path), known=(), settle_s=0.0).complete) == {
+        "p900-r0042",
+        "p900-r0013",
+    }
+    assert find_run_file(Store(tmp_path), parse_key("p900-r0042")) == folder
