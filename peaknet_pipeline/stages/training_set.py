@@ -24,9 +24,9 @@ from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import label_problems, labels_path
-from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.making import CODE, make_stage
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe, write_recipe
+from peaknet_pipeline.stages.provenance import Recipe, is_current, origin_of, read_recipe, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
@@ -139,14 +139,25 @@ def training_set(
         checks = (_split_by_run(made.table), _exclusions_apply(made))
         return StageResult(output, figures, tables, plots, checks=checks)
 
-    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store), exclusions_path(store)]
-    inputs += [f(store, key) for key in labelled for f in (curated_labels_path, curation_path)]
-    return make_stage(
-        "training_set",
-        parameters=params.to_dict(),
-        inputs=[path for path in inputs if path.is_file()],
-        build=build,
-    )
+    inputs = _inputs(store, labelled)
+    return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def _inputs(store: Store, keys: Sequence[str]) -> list[Path]:
+    """Return the files there are that decide what a training set of these runs holds."""
+    files = [*settings_inputs(store), exclusions_path(store)]
+    files += [f(store, key) for key in keys for f in (labels_path, curated_labels_path, curation_path)]
+    return [path for path in files if path.is_file()]
+
+
+def is_training_set_current(store: Store, keys: Sequence[str]) -> bool:
+    """Tell whether nothing was labelled, curated, excluded or set otherwise since the training set was made."""
+    output = training_set_path(store, "all")
+    record = read_recipe(output)
+    if record is None or not is_current(output, code=CODE["training_set"]):
+        return False
+    labelled = [key for key in keys if labels_path(store, key).is_file()]
+    return {str(path.absolute()) for path in _inputs(store, labelled)} == set(record["inputs"])
 
 
 def _labelled_run(store: Store, key: str, params: TrainingSetParams) -> LabelledRun:

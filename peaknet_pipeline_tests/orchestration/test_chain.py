@@ -96,7 +96,7 @@ def test_rows_and_cxi_files_name_run_code_parameters_model_and_labels_and_trace_
     manifest = read_recipe(made.store.table("training_set", "all"))["figures"]["manifest"]
     row = read_all_scores(made.store).set_index(["run", "finder"]).loc[(KEYS[0], "peaknet")]
     assert row["label_manifest"] == manifest
-    assert row["model"] == f"student-{manifest[:8]}"
+    assert row["model"] == "student-v0001"
     assert row["mean_peaks"] == pytest.approx(row["peaks"] / FRAMES)
     for path in (
         made.store.file("peaknet_peaks", KEYS[0], ".cxi"),
