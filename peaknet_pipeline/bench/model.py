@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from peaknet_pipeline.learn.checkpoint import load_shipped, shipped_models
+from peaknet_pipeline.bench.model_device import measure_on_device
+from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped, shipped_models
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
 from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
 from peaknet_pipeline.learn.model import PeakNet, build_model, count_parameters
-from peaknet_pipeline.learn.normalise import normalise
+from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.types import BoolArray, Float32Array
@@ -113,20 +114,11 @@ def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Wo
 def run_on_gpu(
     model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray, repeats: int
 ) -> dict[str, Any]:
-    """Measure frames per second on a GPU, frames resident there as 16-bit integers, normalised there."""
-    device = torch.device("cuda")
-    pixels, mask = torch.from_numpy(images.view(np.int16)).to(device), torch.from_numpy(good).to(device)
-    figures: dict[str, Any] = {"gpu": torch.cuda.get_device_name(device)}
-    for name, network in (("edge", model), ("atto", build_model(named_scale("atto")))):
-        ready = network.eval().to(device, torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        compiled = torch.compile(ready)
-
-        def once(step: Callable[..., torch.Tensor] = compiled) -> None:
-            with torch.inference_mode():
-                step(normalise(pixels, mask).bfloat16(), mask[:, None])
-            torch.cuda.synchronize()
-
-        figures[f"gpu_{name}_frames_per_second"] = round(1e3 / _alternate({name: once}, repeats)[name], 1)
+    """Measure, on a GPU, the edge network and the published layout's atto: 16-bit frames in, peak lists out."""
+    figures: dict[str, Any] = {}
+    for name, network in (("edge", model), ("atto", build_model(named_scale("atto")).eval())):
+        loaded = LoadedModel(network, NormaliseParameters(), ModelCard(name))
+        figures[f"gpu_{name}"] = measure_on_device(loaded, images, good, repeats=repeats)
     return figures
 
 

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,14 +24,24 @@ def run(name: str, settings: Iterable[str]) -> dict[str, Any]:
     known = [n for n in NAMES if find_spec(f"peaknet_pipeline.bench.{n}")]
     if name not in known:
         raise ParameterError("no such benchmark", expected=f"one of {', '.join(known)}", found=name)
-    function = importlib.import_module(f"peaknet_pipeline.bench.{name}").run
+    return call(name, importlib.import_module(f"peaknet_pipeline.bench.{name}").run, settings)
+
+
+def call(name: str, function: Callable[..., dict[str, Any]], settings: Iterable[str]) -> dict[str, Any]:
+    """Call a benchmark's function with ``NAME=VALUE`` settings.
+
+    Raises
+    ------
+    ParameterError
+        No such setting.
+
+    """
     values = dict(_setting(text) for text in settings)
     unknown = set(values) - set(inspect.signature(function).parameters)
     if unknown:
         accepted = ", ".join(inspect.signature(function).parameters) or "none"
         raise ParameterError(f"unknown settings {sorted(unknown)}", where=f"bench {name}", expected=accepted)
-    figures: dict[str, Any] = function(**values)
-    return figures
+    return function(**values)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.chunks import read_chunks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import FrameArray
 
@@ -92,10 +93,11 @@ class ParallelRun:
         try:
             skipped, raw = dataset.id.read_direct_chunk(place)
             if skipped or decode is None:
-                out[...] = dataset[place[0]]
+                whole = (slice(place[0], place[0] + 1), *(slice(0, n) for n in dataset.shape[1:]))
+                out[...] = read_chunks(dataset, whole, None)[0]
             else:
                 decode(raw, out)
-        except (OSError, RuntimeError, KeyError, ValueError, zlib.error) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, zlib.error, RunError) as error:
             raise RunError(
                 f"frame {frame} cannot be read ({error})",
                 where=self._run.info.path,

@@ -12,7 +12,7 @@ from peaknet_pipeline.infer.device import DevicePanels, Panels, PanelStep
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.network import HostLogits, Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams
-from peaknet_pipeline.infer.transfer import Lane, Uploader, as_tensor
+from peaknet_pipeline.infer.transfer import Uploader, as_tensor
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams
 from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.tables import empty_table
@@ -90,7 +90,8 @@ class Engine:
             frames = self._calibrated(frames)
             return self._logits_on_host(frames, self._frame_mask(frames))
         with self._upload.lane() as lane, torch.inference_mode():
-            raw = self._arrive(lane, frames)
+            raw = lane.upload(frames)
+            raw = raw if self._calibrate is None else self._calibrate(raw)
             panels = self._run(raw)
             panels = self._run(raw, exact=True) if bool(panels.unsure.any()) else panels
             return np.asarray(panels.logits.reshape(frames.shape).cpu().numpy())
@@ -120,8 +121,13 @@ class Engine:
         return Found(peaks, peak_pixels(frames, logits, bad, self._cut) if with_pixels else None)
 
     def _find_on_device(self, frames: FrameArray, first_frame: int, *, with_pixels: bool = False) -> Found:
-        with self._upload.lane() as lane, torch.inference_mode():
-            raw = self._arrive(lane, frames)
+        with self._upload.lane() as lane:
+            return self.find_resident(lane.upload(frames), first_frame, with_pixels=with_pixels)
+
+    def find_resident(self, frames: Tensor, first_frame: int = 0, *, with_pixels: bool = False) -> Found:
+        """Find the peaks of raw frames (n, n_panels, ss, fs) that are on the device already."""
+        with torch.inference_mode():
+            raw = frames if self._calibrate is None else self._calibrate(frames)
             panels = self._run(raw)
             found = self._decode(panels, len(raw), first_frame, with_pixels=with_pixels)
             # Asked once the peaks have come back, when there is nothing left to wait for. It is rarely so.
@@ -141,11 +147,6 @@ class Engine:
             first_frame=first_frame,
             with_pixels=with_pixels,
         )
-
-    def _arrive(self, lane: Lane, frames: FrameArray) -> Tensor:
-        """Return the frames on the device, calibrated if they are raw."""
-        raw = lane.upload(frames)
-        return raw if self._calibrate is None else self._calibrate(raw)
 
     def _run(self, frames: Tensor, *, exact: bool = False) -> Panels:
         """Run the network on frames (n, n_panels, ss, fs) that are on the device."""

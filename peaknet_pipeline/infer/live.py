@@ -100,8 +100,8 @@ class LiveStatistics:
         with self._lock:
             latencies = np.array(self._latencies) if self._latencies else np.zeros(1)
             recent = [(when, n) for when, n in self._recent if when >= now - RATE_WINDOW_S]
-            span = max(now - recent[0][0], 1e-3) if recent else 1.0
-            rate = sum(n for _, n in recent) / span if recent else 0.0
+            # A batch is counted when it is done: the first one's work lies before the span.
+            rate = sum(n for _, n in recent[1:]) / max(now - recent[0][0], 1e-3) if recent else 0.0
             p50, p99 = (float(q) for q in np.percentile(latencies, (50, 99)))
             counts = (self._frames, self._hits, self._indexed, self._peaks)
             return LiveFigures(*counts, rate, p50, p99, self._refused)

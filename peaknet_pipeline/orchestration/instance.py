@@ -1,5 +1,6 @@
 """The embedded Dagster instance: SQLite under the data root, settings that suit one machine."""
 
+import fcntl
 import os
 import sys
 from importlib.resources import files
@@ -8,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.orchestration.deployment import deployment_text
 from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
 from peaknet_pipeline.stages.store import Store
@@ -39,15 +41,27 @@ def prepare_home(store: Store) -> Path:
     return home
 
 
-def serve_ui(store: Store, *, host: str, port: int) -> None:
-    """Become the Dagster web server and daemon over the store's instance; does not return."""
-    environment = {
+def server_environment(store: Store) -> dict[str, str]:
+    """Return the environment of a Dagster process over the store's instance."""
+    return {
         **os.environ,
         "DAGSTER_HOME": str(prepare_home(store)),
         DATA_VARIABLE: str(store.root.absolute()),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
+
+
+def serve_ui(store: Store, *, host: str, port: int) -> None:
+    """Become the Dagster web server and daemon over the store's instance; does not return.
+
+    Raises
+    ------
+    ParameterError
+        Another one serves the same instance: the two would be handed runs of each other's code.
+
+    """
+    claim_instance(store, f"http://{host}:{port}")
     command = [
         sys.executable,
         "-m",
@@ -60,4 +74,30 @@ def serve_ui(store: Store, *, host: str, port: int) -> None:
         "-p",
         str(port),
     ]
-    os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed argument list, no shell
+    os.execve(sys.executable, command, server_environment(store))  # noqa: S606 - a fixed argument list, no shell
+
+
+def claim_instance(store: Store, address: str) -> None:
+    """Keep other servers off the store's instance for as long as this process lives, through ``exec`` as well.
+
+    Raises
+    ------
+    ParameterError
+        Another server has it.
+
+    """
+    path = prepare_home(store) / "server.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ParameterError(
+            "another server has this instance",
+            where=store.dagster_home,
+            found=path.read_text(encoding="utf-8").strip(),
+            remedy="Use that one, stop it, or give another data root with --data.",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{address} (process {os.getpid()})\n".encode())
+    os.set_inheritable(descriptor, True)

@@ -1,7 +1,8 @@
 """Read chunked data sets with several threads: bytes from the file, decoded outside of HDF5 and the GIL.
 
-HDF5 itself reads one chunk at a time, whatever the number of threads. What this module doesn't know (other
-filters, virtual or contiguous data sets, unwritten chunks) is left to HDF5.
+HDF5 itself reads one chunk at a time, whatever the number of threads, and its gzip filter inflates a chunk to
+whatever it becomes; here nothing beyond the declared size is allocated. What this module doesn't know (other filters,
+virtual or contiguous data sets, unwritten chunks) is left to HDF5.
 """
 
 import itertools
@@ -24,7 +25,7 @@ Selection = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class ChunkCodec:
-    """How chunks are stored: ``none``, ``bitshuffle-lz4``, ``deflate`` or ``shuffle-deflate``."""
+    """How chunks are stored: ``none``, ``bitshuffle-lz4``, ``shuffle``, ``deflate`` or ``shuffle-deflate``."""
 
     name: str
     itemsize: int
@@ -41,18 +42,17 @@ class ChunkCodec:
         """
         if self.name == "bitshuffle-lz4":
             return decode_bitshuffle_lz4(stored, self.itemsize, self.n_bytes, out=out)
-        data = np.frombuffer(
-            stored if self.name == "none" else _inflate(stored, self.n_bytes), dtype=np.uint8
-        )
+        inflated = _inflate(stored, self.n_bytes) if self.name.endswith("deflate") else stored
+        data = np.frombuffer(inflated, dtype=np.uint8)
         if data.size != self.n_bytes:
             raise RunError("a chunk is damaged", expected=f"{self.n_bytes} bytes", found=f"{data.size} bytes")
-        if self.name == "shuffle-deflate":
+        if self.name.startswith("shuffle"):
             return np.ascontiguousarray(data.reshape(self.itemsize, -1).T).ravel()
         return data
 
 
-def read_chunks(dataset: Any, selection: Selection, pool: Executor) -> FrameArray:
-    """Read a box of a data set with the threads of ``pool``; equal to ``dataset[selection]``.
+def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> FrameArray:
+    """Read a box of a data set with the threads of ``pool``, or this one; equal to ``dataset[selection]``.
 
     Raises
     ------
@@ -60,14 +60,20 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor) -> FrameArra
         A chunk is damaged.
 
     """
-    codec = chunk_codec(dataset)
-    pieces = _pieces(dataset, selection) if codec is not None else []
-    if codec is None or not all(piece.is_plain for piece in pieces):
+    if chunk_codec(dataset) is None:
         return np.asarray(dataset[selection])
     out = np.empty(tuple(s.stop - s.start for s in selection), dtype=dataset.dtype)
+    jobs = []
     descriptor = os.open(dataset.file.filename, os.O_RDONLY)
     try:
-        jobs = [pool.submit(_read_piece, descriptor, piece, codec, dataset.chunks, out) for piece in pieces]
+        for piece in _pieces(dataset, selection):
+            codec = chunk_codec(dataset, piece.skipped) if piece.is_stored else None
+            if codec is None:
+                out[piece.target] = dataset[piece.box]
+            elif pool is None:
+                _read_piece(descriptor, piece, codec, dataset.chunks, out)
+            else:
+                jobs.append(pool.submit(_read_piece, descriptor, piece, codec, dataset.chunks, out))
         wait(jobs)
     finally:
         os.close(descriptor)
@@ -76,14 +82,18 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor) -> FrameArra
     return out
 
 
-def chunk_codec(dataset: Any) -> ChunkCodec | None:
-    """Return how a data set's chunks are stored, None where that is left to HDF5."""
+def chunk_codec(dataset: Any, skipped: int = 0) -> ChunkCodec | None:
+    """Return how a data set's chunks are stored, None where that is left to HDF5.
+
+    ``skipped`` has a bit for each filter, first to last, that a chunk was stored without.
+    """
     if dataset.chunks is None or dataset.is_virtual or dataset.file.userblock_size or dataset.size == 0:
         return None
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+    filters = [entry for i, entry in enumerate(filters) if not skipped >> i & 1]
     numbers = tuple(entry[0] for entry in filters)
-    names = {(): "none", (h5py.h5z.FILTER_DEFLATE,): "deflate"}
+    names = {(): "none", (h5py.h5z.FILTER_DEFLATE,): "deflate", (h5py.h5z.FILTER_SHUFFLE,): "shuffle"}
     names[(h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)] = "shuffle-deflate"
     name = names.get(numbers)
     if numbers == (BITSHUFFLE_FILTER,) and len(filters[0][2]) > 4 and filters[0][2][4] == LZ4_CODE:
@@ -98,7 +108,9 @@ class _Piece:
 
     offset: int
     stored: int
-    is_plain: bool
+    is_stored: bool
+    skipped: int
+    box: Selection
     source: Selection
     target: Selection
 
@@ -113,7 +125,9 @@ def _pieces(dataset: Any, selection: Selection) -> list[_Piece]:
             _Piece(
                 offset=info.byte_offset or 0,
                 stored=info.size,
-                is_plain=bool(info.byte_offset and info.size and info.filter_mask == 0),
+                is_stored=bool(info.byte_offset and info.size),
+                skipped=info.filter_mask,
+                box=tuple(slice(max(s.start, o), min(s.stop, o + c)) for o, c, s in bounds),
                 source=tuple(slice(max(s.start - o, 0), min(s.stop - o, c)) for o, c, s in bounds),
                 target=tuple(slice(max(o - s.start, 0), min(o + c, s.stop) - s.start) for o, c, s in bounds),
             )

@@ -45,6 +45,14 @@ class LinkedFiles(contextlib.ExitStack):
         self.path = path
         self.has_own_root = root is not None
         self.root = (root if root is not None else path.resolve().parent).resolve()
+        if not path.resolve().is_relative_to(self.root):
+            raise RunError(
+                "the file is a link out of the allowed folder",
+                where=path,
+                expected=f"a file below {self.root}",
+                found=path.resolve(),
+                remedy="Link the experiment's whole folder instead of single files, or copy the file.",
+            )
         self._open: dict[Path, Any] = {}
         self.file = self._open_file(path)
 
@@ -69,7 +77,6 @@ class LinkedFiles(contextlib.ExitStack):
             raise RunError(
                 "not a data set", where=self.path, expected=f"a data set at {name}", found="a group"
             )
-        self._guard(name, lambda: self._check_storage(found))
         return found
 
     def value(self, name: str, max_size: int = 64) -> Any:
@@ -91,7 +98,7 @@ class LinkedFiles(contextlib.ExitStack):
 
     def find(self, name: str) -> Any:
         """Return the object at an absolute path, or None; links are followed inside the root."""
-        return self._guard(name, lambda: self._walk(self.file, name, 0))
+        return self._guard(name, lambda: self._checked(self._walk(self.file, name, 0)))
 
     def members(self, group: Any) -> Iterator[tuple[str, Any]]:
         """Yield name and object of a group's members; what is broken or forbidden is left out."""
@@ -101,7 +108,7 @@ class LinkedFiles(contextlib.ExitStack):
             return
         for name in names:
             with contextlib.suppress(RunError, *DAMAGE):
-                found = self._walk(group, name, 0)
+                found = self._checked(self._walk(group, name, 0))
                 if found is not None:
                     yield name, found
 
@@ -181,7 +188,13 @@ class LinkedFiles(contextlib.ExitStack):
             )
         return target
 
-    def _check_storage(self, dataset: Any) -> None:
+    def _checked(self, found: Any) -> Any:
+        if isinstance(found, h5py.Dataset):
+            self._check_storage(found, 0)
+        return found
+
+    def _check_storage(self, dataset: Any, depth: int) -> None:
+        """Refuse chunks of absurd size, and values that would come from outside of the root, at whatever remove."""
         chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
         if chunk_bytes > MAX_CHUNK_BYTES:
             found = f"{chunk_bytes} bytes"
@@ -191,11 +204,33 @@ class LinkedFiles(contextlib.ExitStack):
                 expected=f"≤ {MAX_CHUNK_BYTES} bytes",
                 found=found,
             )
-        names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
-        names += [entry[0] for entry in dataset.external or ()]
-        for name in names:
-            if name != ".":
-                self._inside(Path(dataset.file.filename), name)
+        for name, *_ in dataset.external or ():
+            self._check_external(dataset, name)
+        sources = dataset.virtual_sources() if dataset.is_virtual else []
+        for file_name, path in sorted({(source.file_name, source.dset_name) for source in sources}):
+            self._check_source(dataset, file_name, path, depth)
+
+    def _check_external(self, dataset: Any, name: str) -> None:
+        self._inside(Path(dataset.file.filename), name)
+        if not Path(name).is_absolute():  # HDF5 looks for it in the working directory, wherever that is
+            raise RunError(
+                f"{dataset.name} has external storage with a relative name",
+                where=Path(dataset.file.filename),
+                expected="an absolute path below the allowed folder",
+                found=name,
+            )
+
+    def _check_source(self, dataset: Any, file_name: str, path: str, depth: int) -> None:
+        """Follow a virtual data set to its source, which may be virtual itself, or lie behind a link."""
+        here = Path(dataset.file.filename)
+        if depth >= MAX_LINKS:
+            raise RunError("virtual data sets go in a circle", where=here, found=dataset.name)
+        if "%" in file_name + path:
+            raise RunError("a virtual source is a pattern", where=here, found=f"{file_name}:{path}")
+        file = dataset.file if file_name == "." else self._open_file(self._inside(here, file_name))
+        source = self._walk(file, path if path.startswith("/") else f"/{path}", 0)
+        if isinstance(source, h5py.Dataset):
+            self._check_storage(source, depth + 1)
 
     def _open_file(self, path: Path) -> Any:
         resolved = path.resolve()

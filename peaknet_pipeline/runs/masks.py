@@ -17,7 +17,7 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
+from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, open_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
@@ -163,12 +163,13 @@ def _read_npy(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ..
 
 
 def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
-    with open_hdf5(path) as file:
-        names = [name for name in (MASK_DATA, *CONVENTIONAL_MASKS, "/mask", "/data/data") if name in file]
+    with LinkedFiles(path) as files:
+        places = (MASK_DATA, *CONVENTIONAL_MASKS, "/mask", "/data/data")
+        names = [name for name in places if files.find(name) is not None]
         if not names:
             raise RunError("no mask in the file", where=path, expected=MASK_DATA)
+        data = files.dataset(names[0])
         try:
-            data = file[names[0]]
             if math.prod(data.shape) > MAX_STACK_PIXELS:
                 raise RunError("the mask has an absurd shape", where=path, found=data.shape)
             sources = json.loads(data.attrs.get("sources", "[]"))

@@ -49,7 +49,7 @@ class FrameSource:
 
     def _read_one(self, dataset: Any, start: int, stop: int, pool: Executor | None) -> FrameArray:
         selection = self.slab_map.selection(start, stop)
-        slab = dataset[selection] if pool is None else read_chunks(dataset, selection, pool)
+        slab = read_chunks(dataset, selection, pool)
         if not slab.dtype.isnative:
             slab = slab.astype(slab.dtype.newbyteorder("="))
         return self.slab_map.to_stack(slab)

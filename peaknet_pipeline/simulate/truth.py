@@ -83,7 +83,7 @@ def read_truth(path: Path) -> Truth:
     """
     try:
         with h5py.File(path, "r") as file:
-            return Truth(*(_read_columns(file[f"truth/{name}"], schema) for name, schema in TABLES.items()))
+            return Truth(*(_read_columns(file, f"truth/{name}", schema) for name, schema in TABLES.items()))
     except (OSError, KeyError, AttributeError, TypeError, ValueError, TableError) as error:
         raise RunError(
             "holds no simulated truth",
@@ -93,8 +93,10 @@ def read_truth(path: Path) -> Truth:
         ) from error
 
 
-def _read_columns(group: Any, schema: Schema) -> pd.DataFrame:
-    columns: Mapping[str, npt.NDArray[np.generic]] = {c.name: group[c.name][()] for c in schema.columns}
+def _read_columns(file: Any, place: str, schema: Schema) -> pd.DataFrame:
+    columns: Mapping[str, npt.NDArray[np.generic]] = {
+        c.name: _own(file, f"{place}/{c.name}")[()] for c in schema.columns
+    }
     text = {c.name for c in schema.columns if c.dtype == "string"}
     return make_table(
         schema, {n: v.astype("U16").astype(object) if n in text else v for n, v in columns.items()}
@@ -107,3 +109,15 @@ def _join(parts: list[Columns], schema: Schema) -> pd.DataFrame:
         return empty_table(schema)
     names = [name for name in schema.column_names() if name in filled[0]]
     return make_table(schema, {name: np.concatenate([part[name] for part in filled]) for name in names})
+
+
+def _own(file: Any, path: str) -> Any:
+    """Return a data set that lies in this very file: no link or virtual source may lead elsewhere."""
+    node = file
+    for part in path.split("/"):
+        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"{path} is a link, or absent")
+        node = node[part]
+    if node.is_virtual or node.external:
+        raise ValueError(f"{path} lies in another file")
+    return node

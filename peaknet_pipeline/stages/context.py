@@ -52,10 +52,15 @@ def read_context(store: Store, key: str) -> RunContext:
 @contextmanager
 def open_raw(context: RunContext) -> Iterator[Run]:
     """Open the raw run, calibrated where the experiment says so; nothing outside the raw root is read through links."""
-    with open_run(
-        context.path, context.geometry, data_path=context.experiment.data_path, root=context.store.raw_root
-    ) as run:
+    root = raw_root_of(context)
+    with open_run(context.path, context.geometry, data_path=context.experiment.data_path, root=root) as run:
         yield run if context.calibration is None else context.calibration.apply(run)
+
+
+def raw_root_of(context: RunContext) -> Path:
+    """Return the folder that a run's files may not leave: the raw root, or the experiment's folder linked into it."""
+    root, folder = context.store.raw_root, context.experiment.folder
+    return root if folder.resolve().is_relative_to(root.resolve()) else folder
 
 
 def frame_reader(run: Run) -> Callable[[int], FrameArray]:

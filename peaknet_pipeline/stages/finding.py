@@ -11,24 +11,19 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import GeometryError, ParameterError
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
-from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
-from peaknet_pipeline.runs.masks import read_mask
-from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
+from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.experiment import Experiment
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, command_origin, origin_of
-from peaknet_pipeline.stages.reduction import write_found
+from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
@@ -230,98 +225,3 @@ def finite_intensities(peaks: PeakTable) -> Check:
     """Check that every intensity is a number above zero."""
     bad = int((~(np.isfinite(peaks["intensity"]) & (peaks["intensity"] > 0))).sum())
     return Check("finite_intensities", bad == 0, f"{bad} of {len(peaks)} peaks without a positive intensity")
-
-
-def find_command(
-    path: Path,
-    *,
-    geometry: Path | None,
-    finder: str,
-    model: Path | None,
-    settings: Sequence[str],
-    masks: Sequence[Path],
-    exclude_ice: bool = False,
-    out: Path,
-    cxi: Path | None,
-    segmentation: Path | None = None,
-    output: OutputParams | None = None,
-) -> dict[str, Any]:
-    """Find peaks in one file and write them; see ``peaknet find``."""
-    if finder in FINDERS and (model is not None or segmentation is not None):
-        raise ParameterError("--model and --segmentation go with --finder peaknet only")
-    output = output or OutputParams()
-    known = read_geometry(geometry) if geometry is not None else None
-    with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
-        bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
-        inputs = [path, geometry, *masks]
-        if finder in FINDERS:
-            found = _find_classically(run, finder, settings, bad, inputs, progress)
-        else:
-            found = _infer(run, model, settings, bad, inputs, output, segmentation, progress)
-        peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
-        written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=found.metadata)
-        n_frames = run.n_frames
-    counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
-    told: dict[str, Any] = {
-        "frames": n_frames,
-        "peaks": len(written.peaks),
-        f"frames_with_{output.min_peaks}_peaks": int((counts >= output.min_peaks).sum()),
-        "finder": finder,
-        "bad_pixels": int(bad.sum()),
-        "out": str(out),
-    }
-    files = {"cxi": cxi, "segmentation": segmentation}
-    told |= found.figures | written.figures
-    return told | {name: str(file) for name, file in files.items() if file is not None}
-
-
-@dataclass(frozen=True)
-class Search:
-    """Peaks of one file, what their table says about their origin, and figures."""
-
-    peaks: PeakTable
-    metadata: dict[str, str]
-    figures: dict[str, Any]
-
-
-def _find_classically(
-    run: Run,
-    finder: str,
-    settings: Sequence[str],
-    bad: BoolArray,
-    inputs: Sequence[Path | None],
-    progress: Progress,
-) -> Search:
-    params = FINDERS[finder].from_settings(settings)
-    peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-    metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-    metadata |= command_origin("find", params.to_dict(), inputs)
-    return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
-
-
-def _infer(
-    run: Run,
-    model: Path | None,
-    settings: Sequence[str],
-    bad: BoolArray,
-    inputs: Sequence[Path | None],
-    output: OutputParams,
-    segmentation: Path | None,
-    progress: Progress,
-) -> Search:
-    from peaknet_pipeline.stages import inference
-
-    loaded = inference.load_model(model)
-    chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
-    params = inference.InferenceParams.from_settings([*settings, *chosen])
-    metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-    inputs = [*inputs, inference.card_of(model)]
-    metadata |= command_origin("find", params.to_dict(), inputs, **inference.network_name(loaded))
-    peaks, report = inference.infer_in_run(
-        run, loaded, params, bad_pixels=bad, metadata=metadata, segmentation=segmentation, progress=progress
-    )
-    figures = {
-        "frames_per_second": round(report.frames_per_second, 2),
-        "limiting_stage": report.limiting_stage,
-    }
-    return Search(peaks, metadata, figures)

@@ -1,7 +1,6 @@
 """Inference with the network over a run, as a stream, for the asset and the command line."""
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from peaknet_pipeline.learn.checkpoint import (
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, open_raw, raw_root_of, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
     geometry_of,
@@ -188,25 +187,22 @@ def infer_in_run(
     *,
     bad_pixels: BoolArray,
     metadata: Mapping[str, str],
+    folder: Path,
     segmentation: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[PeakTable, StreamReport]:
-    """Find the peaks of an open run with a network; ``segmentation`` is where its masks go."""
+    """Find the peaks of an open run with a network.
+
+    ``metadata`` tells the origin, with the ``recipe``'s hash; ``folder`` is where the unfinished work of a stream on Ray
+    is kept, to go on from; ``segmentation`` is where the network's masks go.
+    """
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
     source = RunSource(run.info.path, geometry, run.info.data_path)
-    with tempfile.TemporaryDirectory() as folder:
-        job = InferenceJob(
-            source,
-            run,
-            model,
-            params,
-            bad_pixels,
-            folder=Path(folder),
-            digest=params.digest(),
-            segmentation=segmentation,
-            metadata=metadata,
-        )
-        return job.stream(progress)
+    job = InferenceJob(
+        source, run, model, params, bad_pixels,
+        folder=folder, digest=metadata["recipe"], segmentation=segmentation, metadata=metadata,
+    )  # fmt: skip
+    return job.stream(progress)
 
 
 def network_name(model: LoadedModel) -> dict[str, str]:
@@ -295,6 +291,6 @@ def _source(context: RunContext) -> RunSource:
         context.path,
         context.geometry,
         context.experiment.data_path,
-        Path(context.store.raw_root),
+        raw_root_of(context),
         context.calibration,
     )

@@ -116,8 +116,8 @@ def format_inspection(report: Inspection) -> str:
     lines = [f"{report.path}: {report.kind}", ""]
     lines += [f"  {name:<24}  {value}" for name, value in _plain_facts(report.facts)]
     for title, texts in (
-        ("problems, which keep it from being processed", report.problems),
-        ("doubts, which do not", report.doubts),
+        ("problems that keep it from being processed", report.problems),
+        ("doubts worth a look", report.doubts),
     ):
         lines += ["", f"{len(texts)} {title}"] if texts else []
         lines += [f"  {number}. {text}" for number, text in enumerate(texts, start=1)]

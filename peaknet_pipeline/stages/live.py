@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
@@ -44,6 +46,12 @@ class LiveParams(Parameters):
     n_frames: int | None = parameter(None, meaning="frames after which following a file ends", ge=1)
     n_sources: int = parameter(1, meaning="senders whose end ends a ZeroMQ stream", ge=1)
     settle_s: float = parameter(2.0, meaning="age at which a new file counts as complete", unit="s", ge=0)
+    photon_energy_ev: float | None = parameter(
+        None,
+        meaning="photon energy; the geometry's, or that of the followed file, without it",
+        unit="eV",
+        gt=0,
+    )
     threshold: float | None = parameter(
         None, meaning="decision threshold; the model card's without it", ge=0, le=1
     )
@@ -90,6 +98,7 @@ def stream_command(
     """
     params = LiveParams.from_settings(settings)
     detector = read_geometry(geometry)
+    detector = dataclasses.replace(detector, photon_energy_ev=_photon_energy(params, detector, Path(source)))
     bad = _bad_pixels(detector, mask)
     statistics = LiveStatistics(min_peaks=min_peaks)
     find = _finder(finder, model, detector, bad, params.threshold)
@@ -202,6 +211,19 @@ def _finder(
     return Engine(Network.from_checkpoint(load_model(model), threshold=threshold), bad_pixels=bad)
 
 
+def _photon_energy(params: LiveParams, geometry: Geometry, source: Path) -> float | None:
+    """Return the photon energy, eV: as told, of the geometry, or the first one in the followed file."""
+    known = params.photon_energy_ev or geometry.photon_energy_ev
+    if known is not None or geometry.photon_energy_path is None or not source.is_file():
+        return known
+    try:
+        with h5py.File(source, "r", libver="latest", swmr=True) as file:
+            values = np.ravel(file[geometry.photon_energy_path][()])
+    except (OSError, KeyError):
+        return None
+    return energy_ev(float(values[0]), geometry.photon_energy_unit) if values.size else None
+
+
 def _indexer(geometry: Geometry, cell: Path) -> Indexer:
     from peaknet_pipeline.indexing.cell import read_cell
     from peaknet_pipeline.indexing.lattice import index_peaks
@@ -209,7 +231,10 @@ def _indexer(geometry: Geometry, cell: Path) -> Indexer:
     target, energy = read_cell(cell), geometry.photon_energy_ev
     if energy is None:
         raise GeometryError(
-            "no photon energy, which indexing needs", where=geometry.source, expected="photon_energy = … eV"
+            "no photon energy, which indexing needs",
+            where=geometry.source,
+            expected="photon_energy = … eV",
+            remedy="Give it with --set photon_energy_ev=…",
         )
 
     def index(peaks: PeakTable) -> int:

@@ -1,5 +1,6 @@
 """The experiment report: one self-contained page from the tables and plots that the stages left."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.report import (
     ReportFigure,
+    ReportTable,
     Section,
     Tile,
     comparison_table,
@@ -79,6 +81,7 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
     pool = Pool(store, tuple(key for key in drawn if parse_key(key).experiment == last)[-MOST_RUNS:])
     sections = [
         Section("At a glance", (DEFINITIONS,), tiles=tuple(_tiles(runs, scores))),
+        _diagnoses(store, list(runs["run"])),
         Section("Runs", (), (runs_report(runs),), tuple(_rates(scores)), wide=True),
         Section("Classical and neural finder", (), (comparison_table(scores),)),
         *(_drawn(pool) if pool.keys else ()),
@@ -91,6 +94,20 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
     when = " to ".join(sorted({dates[0], dates[-1]})) + ", " if dates else ""
     subtitle = f"{when}{len(runs)} runs. PeakNet Pipeline {code_version()}"
     write_report(path, title=title, subtitle=subtitle, sections=sections)
+
+
+def _diagnoses(store: Store, keys: Sequence[str]) -> Section:
+    """Tell what the diagnosis of each run found, where one was made; runs with nothing wrong are only counted."""
+    paths = [store.file("diagnosis", key, ".json") for key in keys]
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    names = ("cause", "told", "remedy")
+    rows = tuple((str(t["run"]), *(str(f[n]) for n in names)) for t in told for f in t["findings"])
+    if not told:
+        return Section("Diagnosis")
+    clean = sum(not record["findings"] for record in told)
+    text = f"{len(told)} of {len(keys)} runs were diagnosed; nothing is wrong with {clean} of them."
+    tables = (ReportTable(("run", "cause", "the numbers that say so", "what to do"), rows, n_text=4),)
+    return Section("Diagnosis", (text,), tables if rows else ())
 
 
 def _tiles(runs: RunTable, scores: Scores) -> Iterator[Tile]:

@@ -1,6 +1,7 @@
 """One inference, on threads of this process or on Ray actors: the same table either way."""
 
 import functools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,5 +106,5 @@ def stream_on_ray(
         progress=progress,
     )
     peaks = read_table(out, PEAKS)
-    out.unlink()
+    shutil.rmtree(folder)
     return peaks, report

@@ -83,7 +83,7 @@ def _trace(path: Path, expected: str | None, seen: set[Path]) -> Step:
         return Step(path, {}, ("missing",))
     origin, inputs, content = _read_origin(path)
     problems = [*_own_problems(path, content)]
-    if expected is not None and input_digest(path) != expected:
+    if not problems and expected is not None and input_digest(path) != expected:
         problems.append("changed since the output above was made from it")
     if path in seen:
         return Step(path, origin, tuple(problems), shown_before=True)
@@ -154,10 +154,17 @@ def format_trace(step: Step) -> str:
 
 
 def _branches(step: Step, indent: str, base: Path) -> Iterator[str]:
-    for number, child in enumerate(step.inputs):
-        last = number == len(step.inputs) - 1
-        yield f"{indent}{'└─' if last else '├─'} {_line(child, base)}"
-        yield from _branches(child, indent + ("   " if last else "│  "), base)
+    """Yield a line per input; sources that are as they were share one line."""
+    plain = [s for s in step.inputs if not s.origin and not s.problems]
+    told = [s for s in step.inputs if s not in plain]
+    entries = [", ".join(str(s.path.relative_to(base)) for s in plain)] if plain else []
+    entries += [_line(s, base) for s in told]
+    below: list[Step | None] = [None] * bool(plain) + list(told)
+    for number, (entry, child) in enumerate(zip(entries, below, strict=True)):
+        last = number == len(entries) - 1
+        yield f"{indent}{'└─' if last else '├─'} {entry}"
+        if child is not None:
+            yield from _branches(child, indent + ("   " if last else "│  "), base)
 
 
 def _line(step: Step, base: Path) -> str:

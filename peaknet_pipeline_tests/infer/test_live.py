@@ -283,6 +283,19 @@ def test_figures_are_counts_over_frames() -> None:
     assert [f.frames for f in seen] == [2, 4, 6, 8, 10]
 
 
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    now = 1000.0
+    statistics = LiveStatistics(min_peaks=2, clock=lambda: now)
+    peaks = one_peak_per_frame(numbered([0, 1]), 0)
+    for now in (1000.0, 1000.5, 1001.0, 1001.5):
+        statistics.add(Arrival(np.arange(2), numbered([0, 1]), np.full(2, now)), peaks)
+    assert statistics.figures().frames_per_second == pytest.approx(4.0)
+    now = 1008.0
+    assert statistics.figures().frames_per_second == pytest.approx(6 / 8)
+    now = 1100.0
+    assert statistics.figures().frames_per_second == 0.0
+
+
 def test_no_frames_give_zeros() -> None:
     statistics = LiveStatistics(min_peaks=2)
     figures = live_stream(iter(()), one_peak_per_frame, statistics)

@@ -1,6 +1,6 @@
 """Kill materializations with SIGKILL and look at what they leave.
 
-Run as a script: ``crash_driver.py ROOT PARTITION ASSET[:EVENT,EVENT…] …`` over a data root in which everything is made.
+Run as a script: ``crash_driver.py ROOT PARTITION ASSET[:EVENT,EVENT…] …``, upstream assets first.
 Each asset is materialized once undisturbed, then once per event with a kill just before that event, then undisturbed
 again. An event is a temporary that is made or a final name that is given; without a list, every one of them. A fraction
 such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be. Prints JSON.
@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ from safetensors import safe_open
 from peaknet_pipeline.orchestration.build import build_defs
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
+from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
+from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.provenance import is_current
 from peaknet_pipeline.stages.store import Store
@@ -82,8 +85,13 @@ def _child(root: Path, asset: str, partition: str | None, kill: int | float | No
     sys.addaudithook(hook)
     if isinstance(kill, float):
         threading.Timer(kill, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    instance = open_instance(Store(root))
+    end_dead_runs(instance)
+    if instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        return 4
     result = _job(root).execute_in_process(
-        instance=open_instance(Store(root)),
+        instance=instance,
+        tags={HOST_TAG: socket.gethostname()},
         partition_key=partition,
         asset_selection=[dg.AssetKey(asset)],
         run_config=QUIET,
@@ -189,6 +197,7 @@ def main(root: Path, partition: str, plans: list[str]) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     _job(root)
+    register_runs(open_instance(Store(root)), [partition])
     for plan in plans:
         asset, _, listed = plan.partition(":")
         events = [float(word) for word in listed.split(",")] if listed else None

@@ -45,7 +45,7 @@ def test_every_problem_of_a_run_is_told_and_numbered(tmp_path, capsys):
         main(["inspect", str(tmp_path / "run.cxi"), "--geometry", str(tmp_path / "run.geom")])
     assert stop.value.code == 2
     out = capsys.readouterr().out
-    assert "2 problems, which keep it from being processed" in out
+    assert "2 problems that keep it from being processed" in out
     assert "/nowhere" in out
     assert "/energies" in out
 

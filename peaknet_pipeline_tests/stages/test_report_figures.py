@@ -9,7 +9,7 @@ from peaknet_pipeline.geometry.maps import resolution_map
 from peaknet_pipeline.stages.report_figures import _examples, panel_residuals, resolution_rings
 from peaknet_pipeline.stages.reporting import report_command
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import make_table
+from peaknet_pipeline.tables import make_table, write_json
 from peaknet_pipeline.types import PEAKS, REFLECTIONS
 from peaknet_pipeline_tests.runs.files import slab_geometry
 
@@ -60,8 +60,12 @@ def test_runs_that_were_never_scored_have_a_report_too(tmp_path):
     store = Store(tmp_path)
     (store.raw_root / "lyso").mkdir(parents=True)
     (store.raw_root / "lyso" / "r0001.h5").write_bytes(b"frames")
+    found = [{"cause": "ice rings", "told": "31 % of the peaks at 3.67 Å", "remedy": "Leave them out."}]
+    write_json(store.file("diagnosis", "lyso-r0001", ".json"), {"run": "lyso-r0001", "findings": found})
     page = report_command(store, "lyso").read_text(encoding="utf-8")
     assert "lyso-r0001" in page
+    assert "31 % of the peaks at 3.67 Å" in page
+    assert "1 of 1 runs were diagnosed; nothing is wrong with 0 of them" in page
     assert "registered" in page
     assert "0 of 1" in page
     with pytest.raises(PeaknetError, match="expected one of lyso"):

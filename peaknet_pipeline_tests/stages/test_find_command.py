@@ -1,0 +1,112 @@
+"""``peaknet find`` writes what is asked for: everything or hits only, images linked or copied, segmentation masks."""
+
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+
+from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.simulate.demo import demo_experiment
+from peaknet_pipeline.simulate.files import write_experiment_files
+from peaknet_pipeline.simulate.run import simulate_run
+from peaknet_pipeline.stages.find_command import find_command
+from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.tables import read_table, read_table_metadata
+from peaknet_pipeline.types import PEAKS
+
+N_FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("find")
+    experiment = demo_experiment(2)
+    geometry, _ = write_experiment_files(experiment, folder)
+    return simulate_run(experiment, folder / "r0001.h5", n_frames=N_FRAMES, seed=4), geometry
+
+
+def find(simulated: tuple[Path, Path], out: Path, **options: object) -> dict[str, object]:
+    path, geometry = simulated
+    settings: dict[str, object] = {
+        "finder": "peaknet",
+        "model": None,
+        "settings": (),
+        "masks": (),
+        "cxi": None,
+    }
+    return find_command(path, geometry=geometry, out=out, **(settings | options))  # type: ignore[arg-type]
+
+
+def test_hits_their_images_and_masks_are_a_part_of_everything(
+    tmp_path: Path, simulated: tuple[Path, Path]
+) -> None:
+    everything = find(simulated, tmp_path / "all.parquet", segmentation=tmp_path / "all.h5")
+    reduced = find(
+        simulated,
+        tmp_path / "hits.parquet",
+        settings=("batch_frames=3",),
+        cxi=tmp_path / "hits.cxi",
+        segmentation=tmp_path / "hits.h5",
+        output=OutputParams(hits_only=True, min_peaks=15, images="copy", segmentation=True),
+    )
+    peaks, hits = (read_table(tmp_path / f"{name}.parquet", PEAKS) for name in ("all", "hits"))
+    counts = np.bincount(peaks["frame"], minlength=N_FRAMES)
+    numbers = np.flatnonzero(counts >= 15)
+    assert 0 < len(numbers) < N_FRAMES
+    assert hits.equals(peaks[peaks["frame"].isin(numbers)].reset_index(drop=True))
+    assert reduced["hits"] == everything["frames_with_15_peaks"] == len(numbers)
+    assert reduced["kept_fraction"] == pytest.approx(len(numbers) / N_FRAMES, abs=1e-4)
+    assert 0 < float(str(reduced["bytes_kept"])) < 1
+    assert read_table_metadata(tmp_path / "hits.parquet")["hits_only"] == "true"
+    with (
+        open_run(simulated[0], simulated[1]) as raw,
+        open_run(tmp_path / "hits.cxi", tmp_path / "hits.geom") as copy,
+    ):
+        for row, number in enumerate(numbers.tolist()):
+            np.testing.assert_array_equal(copy.read(row, row + 1)[0], raw.read(number, number + 1)[0])
+    with h5py.File(tmp_path / "all.h5") as every, h5py.File(tmp_path / "hits.h5") as some:
+        assert every["frame"][...].tolist() == list(range(N_FRAMES))
+        assert some["frame"][...].tolist() == numbers.tolist()
+        np.testing.assert_array_equal(some["peak_mask"][...], every["peak_mask"][...][numbers])
+        assert some["peak_mask"][...].sum() >= hits["n_pixels"].sum() > 0
+        assert some.attrs["recipe"]
+        assert some.attrs["model"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_masks_are_the_networks_alone(tmp_path: Path, simulated: tuple[Path, Path]) -> None:
+    with pytest.raises(ParameterError, match="--segmentation go with --finder peaknet"):
+        find(simulated, tmp_path / "p.parquet", finder="peakfinder8", segmentation=tmp_path / "m.h5")
+
+
+def test_classical_peaks_of_hits_only(tmp_path: Path, simulated: tuple[Path, Path]) -> None:
+    output = OutputParams(hits_only=True, min_peaks=5)
+    figures = find(
+        simulated, tmp_path / "p.parquet", finder="peakfinder8", settings=("threshold=30",), output=output
+    )
+    counts = read_table(tmp_path / "p.parquet", PEAKS)["frame"].value_counts()
+    assert counts.min() >= 5
+    assert figures["hits"] == figures["frames_with_5_peaks"] == len(counts)
+
+
+def test_the_stream_is_chosen_by_its_parameters() -> None:
+    frame = np.zeros((1, 8, 176, 256), np.uint16)
+    local = InferenceParams.from_mapping({"device": "cpu", "readers": 3}).fit(frame, 1000)
+    assert local.batch_frames > 1
+    assert local.local().readers == 3
+    assert local.local().batch_frames == local.batch_frames
+    assert local.fit(frame, 5).batch_frames == local.batch_frames
+    assert InferenceParams.from_mapping({"batch_frames": 7}).fit(frame, 1000).batch_frames == 7
+    ray = InferenceParams.from_mapping(
+        {"stream": "ray", "readers": 2, "consumers": 4, "writers": 2, "gpus_per_consumer": 1}
+    ).fit(frame, 1000)
+    chosen = ray.ray()
+    assert (chosen.producers, chosen.consumers, chosen.writers, chosen.gpus_per_consumer) == (2, 4, 2, 1)
+    assert chosen.batch_frames == ray.batch_frames > 1
+    assert chosen.in_flight >= 8
+    with pytest.raises(ParameterError, match="stream"):
+        InferenceParams.from_mapping({"stream": "kafka"})
