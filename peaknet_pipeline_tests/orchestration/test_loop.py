@@ -145,18 +145,6 @@ def test_truncated_weights_of_the_champion_are_named_by_the_run_that_needs_them(
     assert "student-v0001/model.safetensors" in failure_text(result)
 
 
-def test_a_wrong_cell_leaves_nothing_to_train_on_and_the_error_says_so(world):
-    store = world.store
-    cell = store.raw_root / "small" / "small.cell"
-    lines = cell.read_text().splitlines()
-    cell.write_text("\n".join("c = 61.3 A" if line.startswith("c =") else line for line in lines) + "\n")
-    for stage in (lattices.classical_index, labels.peak_labels):
-        stage(store, KEYS[0])
-    with pytest.raises(LabelError, match=r"too few labelled frames.*small-r0001 0.*wrong cell"):
-        training_set(store, KEYS[:2])
-    assert not training_set_path(store, "all").exists()
-
-
 def test_labels_that_failed_a_gate_are_refused_and_the_training_set_says_so(world):
     store = world.store
     fail_check(labels.labels_path(store, KEYS[0]), "hits_have_lattices", "1 of 40 hits labelled")
