@@ -9,6 +9,7 @@ import click
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
+from peaknet_pipeline.commands.diagnose import diagnose
 from peaknet_pipeline.commands.find import find
 from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
@@ -27,7 +28,7 @@ from peaknet_pipeline.errors import PeaknetError
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, report, trace),
+    "Runs of an experiment": (register, runs, diagnose, report, trace),
     "Networks": (models,),
     "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
     "Simulation and measurement": (simulate, bench),

@@ -208,6 +208,7 @@ SplitTable: TypeAlias = pd.DataFrame
 Scores: TypeAlias = pd.DataFrame
 RunTable: TypeAlias = pd.DataFrame
 CurationTable: TypeAlias = pd.DataFrame
+DiagnosisTable: TypeAlias = pd.DataFrame
 
 _FRAME = Column("frame", "int32", "", "frame number in the run, from 0")
 _PANEL = Column("panel", "int16", "", "panel number in the stack, in the geometry's order")
@@ -571,6 +572,18 @@ MODEL_COMPARISON = Schema(
     ),
 )
 
+DIAGNOSIS = Schema(
+    "diagnosis",
+    "Why a run's hits don't index, the most likely cause first; empty when nothing is wrong",
+    (
+        Column("rank", "int32", "", "place, from 1"),
+        Column("cause", "string", "", "what is wrong"),
+        Column("share", "float32", "", "share of frames, hits or peaks that it concerns"),
+        Column("told", "string", "", "the numbers that say so"),
+        Column("remedy", "string", "", "what to do"),
+    ),
+)
+
 SCAN = Schema(
     "finder_scan",
     "Every peakfinder8 setting of a grid on a sample of a run's frames",
@@ -639,6 +652,7 @@ SCHEMAS = {
         MODEL_COMPARISON,
         RUNS,
         SCAN,
+        DIAGNOSIS,
         CURATION,
         TRUTH_FRAMES,
         TRUTH_LATTICES,

@@ -225,7 +225,7 @@ def _check_runs(runs: Sequence[LabelledRun], params: SplitParams, refused: Mappi
             found=f"refused {told}" if told else None,
             remedy="Label at least one run first."
             if not told
-            else "Mend what the checks name, and label again.",
+            else "Mend what the checks name, and label again; peaknet diagnose KEY says why a run doesn't index.",
         )
     if len(set(keys)) < len(keys):
         raise LabelError("a run appears twice", where="training set", found=keys)

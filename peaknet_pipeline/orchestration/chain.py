@@ -11,6 +11,7 @@ from peaknet_pipeline.stages import (
     champion,
     curated_labels,
     curation,
+    diagnosis,
     finding,
     inference,
     ingest,
@@ -24,6 +25,7 @@ from peaknet_pipeline.stages import (
     teaching,
     training_set,
 )
+from peaknet_pipeline.stages.causes import DiagnosisParams
 from peaknet_pipeline.stages.making import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -84,6 +86,17 @@ CHAIN = (
         parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
+    ),
+    StageSpec(
+        run=diagnosis.diagnosis,
+        output=diagnosis.diagnosis_path,
+        deps=("run_statistics", "classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["diagnosis"],
+        kinds=frozenset({"parquet", "python"}),
+        parameters=DiagnosisParams,
+        tables=("diagnosis",),
+        checks=("nothing_wrong",),
     ),
     StageSpec(
         run=labels.peak_labels,

@@ -24,6 +24,7 @@ SECTIONS = (
     "prediction",
     "metrics",
     "bad_pixels",
+    "diagnosis",
     "calibration",
     "mask",
     "droplet",

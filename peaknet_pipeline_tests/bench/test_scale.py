@@ -35,12 +35,16 @@ def test_a_slow_detector_is_kept_up_with() -> None:
 
 def test_a_record_is_scaled_to_the_frame(tmp_path: Path) -> None:
     record = tmp_path / "stream.json"
-    alone = {"read": 100.0, "find": 50.0, "write": 1000.0}
-    record.write_text(json.dumps({"pixels": 1e6, "frames_per_second_alone": alone}))
-    costs = run(figures=str(record), megapixels=4.0, find_ms=1.5)["costs"]
+    alone = {"read": 20.0, "find": 50.0, "write": 100.0}
+    cpu_ms = {"read": 10.0, "find": 15.0, "write": 1.0}
+    record.write_text(
+        json.dumps({"pixels": 1e6, "frames_per_second_alone": alone, "cpu_ms_per_frame": cpu_ms})
+    )
+    costs = run(figures=str(record), megapixels=4.0)["costs"]
     assert costs["read_s"] == pytest.approx(0.04)
-    assert costs["find_s"] == pytest.approx(0.0015)
-    assert costs["write_s"] == pytest.approx(0.004)
+    assert costs["find_s"] == pytest.approx(0.08)
+    assert costs["write_s"] == pytest.approx(0.001)
+    assert run(figures=str(record), megapixels=4.0, find_ms=1.5)["costs"]["find_s"] == pytest.approx(0.0015)
 
 
 def test_missing_costs_and_foreign_records_are_refused(tmp_path: Path) -> None:

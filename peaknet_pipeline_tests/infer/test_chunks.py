@@ -11,6 +11,8 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.infer.chunks import open_parallel
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.runs.calibrate import CalibrationParams, make_calibration
+from peaknet_pipeline.runs.calibrated import CalibratedRun
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.infer.fakes import one_peak_per_frame
@@ -144,3 +146,15 @@ def test_many_readers_of_one_file(tmp_path: Path) -> None:
     params = StreamParams(batch_frames=3, readers=4)
     table, _ = stream_run(lambda: open_parallel(open_run(path)), one_peak_per_frame, params=params)
     np.testing.assert_array_equal(table["intensity"], np.arange(60))
+
+
+def test_a_run_that_is_calibrated_while_it_is_read_stays_so(tmp_path: Path) -> None:
+    frames = frames_of("uint16", (4, 12, 16))
+    constants = np.full((3, 1, 12, 16), 2.0)
+    with open_run(write(tmp_path / "run.h5", frames)) as raw:
+        calibrated = CalibratedRun(
+            raw, make_calibration(np.zeros_like(constants), constants), CalibrationParams(common_mode="none")
+        )
+        reader = open_parallel(calibrated)
+        assert not reader.is_direct
+        np.testing.assert_allclose(reader.read(1, 3)[:, 0], frames[1:3] / 2.0)

@@ -1,0 +1,28 @@
+"""Why a run doesn't index, in words."""
+
+import json
+from pathlib import Path
+
+import click
+
+from peaknet_pipeline.commands.options import DATA, JSON
+
+
+@click.command()
+@click.argument("key")
+@DATA
+@JSON
+def diagnose(key: str, data: Path, as_json: bool) -> None:
+    """Say why the hits of run KEY don't index, the most likely cause first, each with the number that says so.
+
+    Needs the run's classical peaks and lattices; exit status 0 also when something is wrong.
+    """
+    from peaknet_pipeline.stages.diagnosis import diagnosis, diagnosis_text_path
+    from peaknet_pipeline.stages.store import Store
+
+    store = Store(data.resolve())
+    text = str(diagnosis(store, key).figures["diagnosis"])
+    if as_json:
+        click.echo(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
+        return
+    click.echo(text)
