@@ -262,6 +262,16 @@ INDEX = Schema(
             "Å⁻¹",
             "rms distance of the explained peaks from their reciprocal-lattice points",
         ),
+        *(
+            Column(
+                f"shift_{xyz}_mm",
+                "float32",
+                "mm",
+                f"detector shift in laboratory {xyz} refined for this lattice; NaN where it was kept",
+                nullable=True,
+            )
+            for xyz in "xy"
+        ),
     ),
 )
 
@@ -292,6 +302,23 @@ REFLECTIONS = Schema(
             "standard error of the intensity; NaN before integration",
             nullable=True,
         ),
+        Column("peak", "float32", "adu", "highest pixel of the disc, background included", nullable=True),
+        Column("background", "float32", "adu", "mean of the background ring per pixel", nullable=True),
+    ),
+)
+
+PANEL_RESIDUALS = Schema(
+    "panel_residuals",
+    "How far spots lie from their predicted rays before and after a geometry's refinement, per panel",
+    (
+        _PANEL,
+        Column("name", "string", "", "the panel's name in the geometry"),
+        Column("n_spots", "int32", "", "explained spots on the panel"),
+        Column("before_px", "float32", "px", "rms distance before; NaN without spots", nullable=True),
+        Column("after_px", "float32", "px", "rms distance after; NaN without spots", nullable=True),
+        Column("shift_x_px", "float32", "px", "laboratory x shift beyond the detector's common one"),
+        Column("shift_y_px", "float32", "px", "laboratory y shift beyond the detector's common one"),
+        Column("rotation_deg", "float32", "deg", "turn about the beam"),
     ),
 )
 
@@ -642,6 +669,7 @@ SCHEMAS = {
         PEAKS,
         INDEX,
         REFLECTIONS,
+        PANEL_RESIDUALS,
         MATCHES,
         FRAME_MATCHES,
         FITS,

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from peaknet_pipeline.indexing.blind import BlindParams
+from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.metrics import MetricParams
@@ -9,15 +11,18 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
     champion,
+    context,
     curated_labels,
     curation,
     diagnosis,
     finding,
+    found_cell,
     inference,
     ingest,
     labels,
     lattices,
     models,
+    refined_geometry,
     scanning,
     scores,
     scoring,
@@ -77,15 +82,36 @@ CHAIN = (
         checks=("something_indexes",),
     ),
     StageSpec(
+        run=found_cell.found_cell,
+        output=context.found_cell_path,
+        deps=("classical_peaks",),
+        per_run=True,
+        code_version=CODE["found_cell"],
+        kinds=frozenset({"python"}),
+        parameters=BlindParams,
+        checks=("frames_agree",),
+    ),
+    StageSpec(
         run=lattices.classical_index,
         output=lattices.classical_index_path,
-        deps=("classical_peaks",),
+        deps=("classical_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["classical_index"],
         kinds=frozenset({"parquet", "pytorch"}),
         parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
+    ),
+    StageSpec(
+        run=refined_geometry.refined_geometry,
+        output=refined_geometry.refined_geometry_path,
+        deps=("classical_peaks", "classical_index"),
+        per_run=True,
+        code_version=CODE["refined_geometry"],
+        kinds=frozenset({"python", "parquet"}),
+        parameters=GeometryRefineParams,
+        tables=("panel_residuals",),
+        checks=("residual_not_higher",),
     ),
     StageSpec(
         run=diagnosis.diagnosis,
@@ -176,7 +202,7 @@ CHAIN = (
     StageSpec(
         run=lattices.peaknet_index,
         output=lattices.peaknet_index_path,
-        deps=("peaknet_peaks",),
+        deps=("peaknet_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["peaknet_index"],
         kinds=frozenset({"parquet", "pytorch"}),

@@ -4,7 +4,15 @@ from typing import Any
 
 import dagster as dg
 
-INGEST = ("raw_run", "run_statistics", "classical_peaks", "classical_index", "diagnosis", "peak_labels")
+INGEST = (
+    "raw_run",
+    "run_statistics",
+    "classical_peaks",
+    "found_cell",
+    "classical_index",
+    "diagnosis",
+    "peak_labels",
+)
 TRAIN = ("training_set", "peaknet_teacher", "peaknet_student", "champion")
 INFER = ("peaknet_peaks", "peaknet_index", "run_metrics", "curation", "curated_labels")
 SUMMARY = ("experiment_summary",)

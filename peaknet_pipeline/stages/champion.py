@@ -19,7 +19,7 @@ from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, join_peaks
 from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
@@ -79,7 +79,7 @@ def champion(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] 
     inputs = [newest_path(store, "student"), manifest_file(store)] if has_student else []
     for key in runs:
         context = read_context(store, key)
-        inputs += [statistics_path(store, key), context.path, context.experiment.cell]
+        inputs += [statistics_path(store, key), context.path, cell_file(context)]
         inputs += context.settings_files
     inputs += settings_inputs(store)
     parameters = {"champion": params.to_dict(), "inference": inference.to_dict()}
@@ -134,7 +134,7 @@ def measure_yield(
         peaks = _find(run, recipe.make_engine(), chosen, inference.batch_frames, progress)
         geometry, energy = geometry_of(run), _energies(run)[chosen]
         peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), read_left_out_rings(store, key))
-    cell = read_cell(context.experiment.cell)
+    cell = read_cell(cell_file(context))
     lattices, control = index_with_control(peaks, geometry, energy, cell, index)
     rates = count_rates(peaks, lattices, n_frames=len(chosen), min_peaks=min_peaks)
     return {

@@ -194,7 +194,7 @@ def _origin(store: Store, runs: RunTable, pool: Pool) -> Section:
         experiment = pool.context.experiment
         facts |= {
             "geometry": experiment.geometry.name,
-            "cell": experiment.cell.name,
+            "cell": experiment.cell.name if experiment.cell else "found from the runs",
             "indexer": experiment.engine,
         }
         settings = {name: dict(values) for name, values in experiment.settings.items()}

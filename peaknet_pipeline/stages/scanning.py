@@ -23,7 +23,7 @@ from peaknet_pipeline.peaks.scan import (
 )
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, valid_range
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
@@ -61,10 +61,10 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     params = context.experiment.parameters("scan", ScanStageParams, overrides)
     base = context.experiment.parameters("finder", Peakfinder8Params)
     index = context.experiment.parameters("index", IndexParams)
-    output = scan_path(store, key)
+    output, cell_path = scan_path(store, key), cell_file(context)
 
     def build(recipe: Recipe) -> StageResult:
-        cell = read_cell(context.experiment.cell)
+        cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"scan {key}", unit="setting") as progress:
             geometry, chosen = geometry_of(run), spread_frames(run.n_frames, params.frames)
             rings = read_left_out_rings(store, key)
@@ -96,7 +96,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
         return _result(output, table, scan, key)
 
-    inputs = [statistics_path(store, key), context.path, context.experiment.cell, *context.settings_files]
+    inputs = [statistics_path(store, key), context.path, cell_path, *context.settings_files]
     parameters = {"scan": params.to_dict(), "finder": base.to_dict(), "index": index.to_dict()}
     return make_stage("finder_scan", parameters=parameters, inputs=inputs, build=build)
 
