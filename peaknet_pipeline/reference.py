@@ -42,7 +42,7 @@ PLACES = {
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
-    "DropletParams": "`droplet` in experiment.yaml",
+    "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
 
@@ -64,7 +64,7 @@ def reference_text() -> str:
 def parameter_classes() -> list[type[Parameters]]:
     """Return every parameter set of the package, by name; those that a user sets in a file or command come first."""
     for module in pkgutil.walk_packages(peaknet_pipeline.__path__, "peaknet_pipeline."):
-        if not module.name.endswith(("__main__", "definitions", "reference")):
+        if not module.name.endswith(("__main__", "definitions", "reference", "_triton")):
             importlib.import_module(module.name)
     found = {
         c
