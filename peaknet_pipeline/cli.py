@@ -16,6 +16,7 @@ from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
+from peaknet_pipeline.commands.models import models
 from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
@@ -30,6 +31,7 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, diagnose, report, trace),
+    "Networks": (models,),
     "One run at a time, without Dagster": (
         inspect,
         geometry,

@@ -444,6 +444,8 @@ SPLIT = Schema(
         _FRAME,
         Column("subset", "string", "", "train, validate or test; a run is never divided"),
         Column("n_peaks", "int32", "", "labelled reflections in the frame"),
+        Column("labels", "string", "", "whose peaks and lattice made the labels: classical or peaknet"),
+        Column("curation", "string", "", "why curation picked the frame; empty where it did not"),
     ),
 )
 
@@ -572,6 +574,31 @@ CURATION = Schema(
     ),
 )
 
+MODEL_COMPARISON = Schema(
+    "model_comparison",
+    "Challenger and champion on the same frames of the validation runs, one row per model and run",
+    (
+        Column("model", "string", "", "model version"),
+        Column("role", "string", "", "challenger or champion, before the decision"),
+        Column("run", "string", "", "partition key of the validation run"),
+        Column("frames", "int32", "", "frames processed"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks"),
+        Column("indexed", "int32", "", "frames with at least one accepted lattice"),
+        Column("indexing_yield", "float32", "", "indexed / frames"),
+        Column(
+            "false_index_rate",
+            "float32",
+            "",
+            "azimuth-scrambled hits that index / scrambled hits",
+            nullable=True,
+        ),
+        Column(
+            "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
+        ),
+        Column("peaks", "int64", "", "peaks found in the frames"),
+    ),
+)
+
 DIAGNOSIS = Schema(
     "diagnosis",
     "Why a run's hits don't index, the most likely cause first; empty when nothing is wrong",
@@ -650,6 +677,7 @@ SCHEMAS = {
         DATA_ENGINE,
         SPLIT,
         SCORES,
+        MODEL_COMPARISON,
         RUNS,
         SCAN,
         DIAGNOSIS,

@@ -5,12 +5,15 @@ import dagster as dg
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.labels.split import SplitParams
+from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
+    champion,
     context,
+    curated_labels,
+    curation,
     diagnosis,
     finding,
     found_cell,
@@ -18,12 +21,14 @@ from peaknet_pipeline.stages import (
     ingest,
     labels,
     lattices,
+    models,
     refined_geometry,
     scanning,
     scores,
     scoring,
     summary,
     teaching,
+    training_set,
 )
 from peaknet_pipeline.stages.causes import DiagnosisParams
 from peaknet_pipeline.stages.making import CODE
@@ -132,20 +137,20 @@ CHAIN = (
         blocking=("agrees_with_lmfit", "hits_have_lattices"),
     ),
     StageSpec(
-        run=teaching.training_set,
-        output=teaching.training_set_path,
+        run=training_set.training_set,
+        output=training_set.training_set_path,
         deps=("peak_labels",),
         per_run=False,
         code_version=CODE["training_set"],
         kinds=frozenset({"parquet"}),
-        parameters=SplitParams,
+        parameters=training_set.TrainingSetParams,
         tables=("training_set", "data_engine"),
-        checks=("split_by_run",),
+        checks=("split_by_run", "exclusions_apply"),
         blocking=("split_by_run",),
     ),
     StageSpec(
         run=teaching.peaknet_teacher,
-        output=teaching.teacher_path,
+        output=lambda store, scope: models.newest_path(store, "teacher"),
         deps=("training_set",),
         per_run=False,
         code_version=CODE["peaknet_teacher"],
@@ -157,7 +162,7 @@ CHAIN = (
     ),
     StageSpec(
         run=teaching.peaknet_student,
-        output=teaching.student_path,
+        output=lambda store, scope: models.newest_path(store, "student"),
         deps=("training_set", "peaknet_teacher"),
         per_run=False,
         code_version=CODE["peaknet_student"],
@@ -168,13 +173,26 @@ CHAIN = (
         pool="gpu",
     ),
     StageSpec(
+        run=champion.champion,
+        output=champion.comparison_path,
+        deps=("training_set", "peaknet_student", "run_statistics"),
+        per_run=False,
+        code_version=CODE["champion"],
+        kinds=frozenset({"parquet", "pytorch"}),
+        parameters=champion.ChampionParams,
+        tables=("model_comparison",),
+        checks=("no_worse_than_champion",),
+        blocking=("no_worse_than_champion",),
+        pool="gpu",
+    ),
+    StageSpec(
         run=inference.peaknet_peaks,
         output=inference.peaknet_path,
-        deps=("raw_run", "run_statistics", "peaknet_student"),
+        deps=("raw_run", "run_statistics", "champion"),
         per_run=True,
         code_version=CODE["peaknet_peaks"],
         kinds=frozenset({"parquet", "hdf5", "pytorch"}),
-        parameters=inference.InferenceParams,
+        parameters=inference.RunInferenceParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -191,6 +209,30 @@ CHAIN = (
         parameters=IndexParams,
         tables=("lattices", "reflections"),
         checks=("false_index_rate",),
+        automation=ON_MISSING,
+    ),
+    StageSpec(
+        run=curation.curation,
+        output=curation.curation_path,
+        deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
+        per_run=True,
+        code_version=CODE["curation"],
+        kinds=frozenset({"parquet"}),
+        parameters=CurationParams,
+        tables=("curation",),
+        automation=ON_MISSING,
+    ),
+    StageSpec(
+        run=curated_labels.curated_labels,
+        output=curated_labels.curated_labels_path,
+        deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
+        per_run=True,
+        code_version=CODE["curated_labels"],
+        kinds=frozenset({"hdf5", "parquet"}),
+        parameters=MatchParams,
+        tables=("fits", "matches", "frame_matches"),
+        checks=("agrees_with_lmfit", "lattices_hold"),
+        blocking=("agrees_with_lmfit", "lattices_hold"),
         automation=ON_MISSING,
     ),
     StageSpec(

@@ -20,6 +20,7 @@ SECTIONS = (
     "match",
     "fit",
     "labels",
+    "curation",
     "prediction",
     "metrics",
     "bad_pixels",
