@@ -42,7 +42,6 @@ PLACES = {
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
-    "DiagnosisParams": "`diagnosis` in experiment.yaml",
     "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
