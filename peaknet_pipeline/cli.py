@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from peaknet_pipeline.commands.bench import bench
+from peaknet_pipeline.commands.cell import cell
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.diagnose import diagnose
@@ -15,6 +16,8 @@ from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
+from peaknet_pipeline.commands.models import models
+from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
 from peaknet_pipeline.commands.runs import runs
@@ -28,7 +31,17 @@ from peaknet_pipeline.errors import PeaknetError
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
     "Runs of an experiment": (register, runs, diagnose, report, trace),
-    "One run at a time, without Dagster": (inspect, geometry, mask, find, index, stream),
+    "Networks": (models,),
+    "One run at a time, without Dagster": (
+        inspect,
+        geometry,
+        mask,
+        find,
+        cell,
+        index,
+        refine_geometry,
+        stream,
+    ),
     "Simulation and measurement": (simulate, bench),
 }
 

@@ -22,6 +22,8 @@ PLACES = {
     "Peakfinder8Params": "`finder` in experiment.yaml; `peaknet find --set`",
     "ScanStageParams": "`scan` in experiment.yaml",
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
+    "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
+    "GeometryRefineParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
     "IndexamajigParams": "`peaknet index --engine indexamajig --set`",
     "PredictParams": "`prediction` in experiment.yaml",
     "MatchParams": "`match` in experiment.yaml",
@@ -29,14 +31,18 @@ PLACES = {
     "RasterParams": "`labels` in experiment.yaml",
     "MetricParams": "`metrics` in experiment.yaml",
     "BadPixelParams": "`bad_pixels` in experiment.yaml",
+    "DiagnosisParams": "`diagnosis` in experiment.yaml",
     "CalibrationParams": "`calibration` in experiment.yaml, beside `calibration_file`",
-    "SplitParams": "`training_set` in pipeline.yaml",
+    "TrainingSetParams": "`training_set` in pipeline.yaml",
+    "CurationParams": "`curation` in experiment.yaml",
+    "ChampionParams": "`champion` in pipeline.yaml",
     "TeacherParams": "`teacher` in pipeline.yaml",
     "StudentParams": "`student` in pipeline.yaml",
-    "InferenceParams": "`inference` in pipeline.yaml; `peaknet find --finder peaknet --set`",
+    "RunInferenceParams": "`inference` in pipeline.yaml",
+    "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
-    "DropletParams": "`droplet` in experiment.yaml",
+    "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
 
@@ -58,7 +64,7 @@ def reference_text() -> str:
 def parameter_classes() -> list[type[Parameters]]:
     """Return every parameter set of the package, by name; those that a user sets in a file or command come first."""
     for module in pkgutil.walk_packages(peaknet_pipeline.__path__, "peaknet_pipeline."):
-        if not module.name.endswith(("__main__", "definitions", "reference")):
+        if not module.name.endswith(("__main__", "definitions", "reference", "_triton")):
             importlib.import_module(module.name)
     found = {
         c

@@ -262,6 +262,16 @@ INDEX = Schema(
             "Å⁻¹",
             "rms distance of the explained peaks from their reciprocal-lattice points",
         ),
+        *(
+            Column(
+                f"shift_{xyz}_mm",
+                "float32",
+                "mm",
+                f"detector shift in laboratory {xyz} refined for this lattice; NaN where it was kept",
+                nullable=True,
+            )
+            for xyz in "xy"
+        ),
     ),
 )
 
@@ -292,6 +302,23 @@ REFLECTIONS = Schema(
             "standard error of the intensity; NaN before integration",
             nullable=True,
         ),
+        Column("peak", "float32", "adu", "highest pixel of the disc, background included", nullable=True),
+        Column("background", "float32", "adu", "mean of the background ring per pixel", nullable=True),
+    ),
+)
+
+PANEL_RESIDUALS = Schema(
+    "panel_residuals",
+    "How far spots lie from their predicted rays before and after a geometry's refinement, per panel",
+    (
+        _PANEL,
+        Column("name", "string", "", "the panel's name in the geometry"),
+        Column("n_spots", "int32", "", "explained spots on the panel"),
+        Column("before_px", "float32", "px", "rms distance before; NaN without spots", nullable=True),
+        Column("after_px", "float32", "px", "rms distance after; NaN without spots", nullable=True),
+        Column("shift_x_px", "float32", "px", "laboratory x shift beyond the detector's common one"),
+        Column("shift_y_px", "float32", "px", "laboratory y shift beyond the detector's common one"),
+        Column("rotation_deg", "float32", "deg", "turn about the beam"),
     ),
 )
 
@@ -417,6 +444,8 @@ SPLIT = Schema(
         _FRAME,
         Column("subset", "string", "", "train, validate or test; a run is never divided"),
         Column("n_peaks", "int32", "", "labelled reflections in the frame"),
+        Column("labels", "string", "", "whose peaks and lattice made the labels: classical or peaknet"),
+        Column("curation", "string", "", "why curation picked the frame; empty where it did not"),
     ),
 )
 
@@ -545,6 +574,31 @@ CURATION = Schema(
     ),
 )
 
+MODEL_COMPARISON = Schema(
+    "model_comparison",
+    "Challenger and champion on the same frames of the validation runs, one row per model and run",
+    (
+        Column("model", "string", "", "model version"),
+        Column("role", "string", "", "challenger or champion, before the decision"),
+        Column("run", "string", "", "partition key of the validation run"),
+        Column("frames", "int32", "", "frames processed"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks"),
+        Column("indexed", "int32", "", "frames with at least one accepted lattice"),
+        Column("indexing_yield", "float32", "", "indexed / frames"),
+        Column(
+            "false_index_rate",
+            "float32",
+            "",
+            "azimuth-scrambled hits that index / scrambled hits",
+            nullable=True,
+        ),
+        Column(
+            "scrambled", "int32", "", "azimuth-scrambled frames tried: the denominator of false_index_rate"
+        ),
+        Column("peaks", "int64", "", "peaks found in the frames"),
+    ),
+)
+
 DIAGNOSIS = Schema(
     "diagnosis",
     "Why a run's hits don't index, the most likely cause first; empty when nothing is wrong",
@@ -615,6 +669,7 @@ SCHEMAS = {
         PEAKS,
         INDEX,
         REFLECTIONS,
+        PANEL_RESIDUALS,
         MATCHES,
         FRAME_MATCHES,
         FITS,
@@ -622,6 +677,7 @@ SCHEMAS = {
         DATA_ENGINE,
         SPLIT,
         SCORES,
+        MODEL_COMPARISON,
         RUNS,
         SCAN,
         DIAGNOSIS,

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.spatial import cKDTree
 
+from peaknet_pipeline.bench.finder_gpu import GPU_TYPES, measure_gpu
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.peaks.peakfinder8_torch import TorchPeakfinder8
 from peaknet_pipeline.peaks.rings import RingPlan
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
@@ -62,8 +61,9 @@ def run(
             for dtype in dtypes.split(","):
                 scene = _measure(om, counts.astype(dtype), radius, bad, repeats, figures["memory_gb_per_s"])
                 figures["scenes"][f"{size} {kind} {dtype}"] = scene
-            gpu = _measure_gpu(counts, radius, bad, repeats)
-            figures["scenes"][f"{size} {kind} gpu"] = gpu
+                if dtype in GPU_TYPES:
+                    gpu = measure_gpu(counts.astype(dtype), radius, bad, PARAMS, repeats)
+                    figures["scenes"][f"{size} {kind} {dtype} gpu"] = gpu
     return figures
 
 
@@ -102,28 +102,10 @@ def _measure(
         "peaks": len(results["exact"]),
         "bytes_moved": moved,
         "times_the_bandwidth_limit": round(times["exact"] / (moved / bandwidth / 1e9), 2),
+        "bytes_moved_sampled": frame.nbytes,
+        "times_the_bandwidth_limit_sampled": round(times["sampled"] / (frame.nbytes / bandwidth / 1e9), 2),
     }
     return scene | (_compare(times, clock, results, frame.shape[1], n_cores) if om is not None else {})
-
-
-def _measure_gpu(frame: Float32Array, radius: Float32Array, bad: BoolArray, repeats: int) -> dict[str, Any]:
-    """Time the torch finder on a batch that already lies on the GPU; says so where there is none."""
-    if not torch.cuda.is_available():
-        return {"note": "no GPU: not measured"}
-    finder = TorchPeakfinder8(radius, bad, PARAMS, device="cuda")
-    batch = torch.from_numpy(np.stack([frame] * 16)).cuda()
-    times = []
-    for _ in range(repeats + 3):
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        found = finder.find(batch)
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return {
-        "device": torch.cuda.get_device_name(),
-        "ms_per_frame": round(1e3 * float(np.median(times[3:])) / len(batch), 4),
-        "peaks": len(found.rows) // len(batch),
-    }
 
 
 def _compare(
@@ -141,6 +123,9 @@ def _compare(
         # As if the reference, which runs one frame at a time, scaled perfectly over the processors.
         "speedup_exact_all_cores": round(
             clock["reference_normal"] / n_cores / clock["exact_batch_all_cores"], 2
+        ),
+        "speedup_sampled_all_cores": round(
+            clock["reference_fast"] / n_cores / clock["sampled_batch_all_cores"], 2
         ),
         "agreement_exact": _agreement(slab["exact"], normal),
         "agreement_sampled": _agreement(slab["sampled"], slab["exact"]),

@@ -14,7 +14,10 @@ from scipy import stats
 from peaknet_pipeline.indexing.refine_compiled import refine_lattices
 from peaknet_pipeline.indexing.symmetry import reduce_basis
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import Float64Array
+from peaknet_pipeline.types import Float64Array, IntArray
+
+MIN_SKEWNESS = 0.15
+"""Least volume of a triple of vectors as a share of the product of their lengths: flatter ones span no lattice."""
 
 _TRICLINIC = np.zeros((6, 3, 3))
 """Unit strains of all six kinds."""
@@ -60,18 +63,18 @@ class BlindLattice:
 def find_lattice(q: Float64Array, *, beam: Float64Array | None, params: BlindParams) -> BlindLattice | None:
     """Return the most significant lattice of a frame's spots, (n, 3) Å⁻¹, or None when no triple is significant."""
     vectors = find_vectors(q, params)
-    best: BlindLattice | None = None
-    for triple in itertools.combinations(range(len(vectors)), 3):
-        rows = vectors[list(triple)]
-        volume = abs(float(np.linalg.det(rows)))
-        if volume < 0.15 * np.prod(np.linalg.norm(rows, axis=1)):
-            continue
-        judged = _judge(q, rows, params.tolerance)
-        if best is None or judged.significance > best.significance:
-            best = judged
-    if best is None or best.significance < params.min_significance - 3.0:
+    if len(vectors) < 3:
         return None
-    polished = _polish(q, beam, best.rows, params)
+    triples = vectors[np.array(list(itertools.combinations(range(len(vectors)), 3)))]
+    volume = np.abs(np.linalg.det(triples))
+    triples = triples[volume >= MIN_SKEWNESS * np.prod(np.linalg.norm(triples, axis=2), axis=1)]
+    if not len(triples):
+        return None
+    significance, _ = _judge(q, triples, params.tolerance)
+    best = int(np.argmax(significance))
+    if significance[best] < params.min_significance - 3.0:
+        return None
+    polished = _polish(q, beam, triples[best], params)
     return polished if polished.significance >= params.min_significance else None
 
 
@@ -150,17 +153,17 @@ def _distinct(vectors: list[Float64Array], q: Float64Array, params: BlindParams)
     return np.array(kept).reshape(-1, 3)
 
 
-def _judge(q: Float64Array, rows: Float64Array, tolerance: float) -> BlindLattice:
-    reciprocal = np.linalg.inv(rows)
-    index = q @ rows.T
-    distance = np.linalg.norm((index - np.rint(index)) @ reciprocal.T, axis=1)
-    volume = abs(float(np.linalg.det(rows)))
-    chance = min(4.0 / 3.0 * np.pi * tolerance**3 * volume, 0.99)
-    n = int((distance < tolerance).sum())
-    rarity = -float(stats.binom.logsf(n - 1, len(q), chance)) / np.log(10.0)
+def _judge(q: Float64Array, rows: Float64Array, tolerance: float) -> tuple[Float64Array, IntArray]:
+    """Return the significance and the number of explained spots, (n,), of lattices given by real bases, (n, 3, 3) rows."""
+    index = np.einsum("mj,nij->nmi", q, rows)
+    miss = (index - np.rint(index)) @ np.swapaxes(np.linalg.inv(rows), 1, 2)
+    inside = (np.linalg.norm(miss, axis=2) < tolerance).sum(axis=1)
+    chance = np.minimum(4.0 / 3.0 * np.pi * tolerance**3 * np.abs(np.linalg.det(rows)), 0.99)
+    rarity = -stats.binom.logsf(inside - 1, len(q), chance) / np.log(10.0)
     reach = float(np.sqrt((q**2).sum(axis=1).mean()))
     # Nine numbers of a free basis, each known to tolerance/reach of itself.
-    return BlindLattice(rows, rarity - 9.0 * np.log10(max(reach / tolerance, 1.0)) * 0.5, n)
+    significance = rarity - 9.0 * np.log10(max(reach / tolerance, 1.0)) * 0.5
+    return np.asarray(significance, dtype=np.float64), inside
 
 
 def _polish(
@@ -186,4 +189,6 @@ def _polish(
         0.003,
         12,
     )
-    return _judge(q, reduce_basis(np.linalg.inv(axes[0])), params.tolerance)
+    reduced = reduce_basis(np.linalg.inv(axes[0]))
+    significance, n_explained = _judge(q, reduced[None], params.tolerance)
+    return BlindLattice(reduced, float(significance[0]), int(n_explained[0]))

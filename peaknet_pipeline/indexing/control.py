@@ -7,11 +7,17 @@ index is the rate at which the gate is fooled; no indexing rate means anything w
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
+from peaknet_pipeline.geometry.maps import peak_positions_m
+from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch
 from peaknet_pipeline.types import Float64Array, Geometry, PeakTable, UnitCell
+
+MAX_DRAWS = 200
+"""Azimuths drawn for a peak before it is left where it is."""
 
 WANTED_RATE = 0.005
 """Largest false-index rate that a calibrated gate may have."""
@@ -92,6 +98,31 @@ def scramble_azimuths(batch: SpotBatch, generator: np.random.Generator) -> SpotB
     radius = np.hypot(batch.q[..., 0], batch.q[..., 1])
     q = np.stack([radius * np.cos(angle), radius * np.sin(angle), batch.q[..., 2]], axis=-1)
     return replace(batch, q=q)
+
+
+def scramble_peaks(peaks: PeakTable, geometry: Geometry, *, seed: int = 0) -> PeakTable:
+    """Return the peaks, each turned about the beam by a random azimuth to where it meets a panel again.
+
+    For engines that read peak lists instead of vectors. Azimuths are drawn anew until the ray hits a panel, so that a
+    detector's corners and gaps keep their share; the rare peak that hits none in ``MAX_DRAWS`` stays where it is.
+    """
+    generator = np.random.default_rng(seed)
+    panel = peaks["panel"].to_numpy(dtype=np.int64).copy()
+    fs, ss = (peaks[name].to_numpy(dtype=np.float64).copy() for name in ("fs", "ss"))
+    ray = peak_positions_m(geometry, panel, fs, ss)
+    left = np.arange(len(peaks))
+    for _ in range(MAX_DRAWS):
+        angle = generator.uniform(0.0, 2.0 * np.pi, left.size)
+        radius = np.hypot(ray[left, 0], ray[left, 1])
+        turned = np.stack([radius * np.cos(angle), radius * np.sin(angle), ray[left, 2]], axis=1)
+        hit, new_fs, new_ss = project_rays(geometry, turned)
+        seen = hit >= 0
+        panel[left[seen]], fs[left[seen]], ss[left[seen]] = hit[seen], new_fs[seen], new_ss[seen]
+        left = left[~seen]
+        if not left.size:
+            break
+    moved = {"panel": panel, "fs": fs, "ss": ss}
+    return peaks.assign(**{n: pd.Series(v, peaks.index).astype(peaks[n].dtype) for n, v in moved.items()})
 
 
 def calibrate_gate(

@@ -48,7 +48,7 @@ def integrate_reflections(
     adu_per_photon: float | None = None,
     params: IntegrateParams | None = None,
 ) -> ReflectionTable:
-    """Return the reflections with ``intensity`` and ``sigma``, adu, filled in.
+    """Return the reflections with ``intensity``, ``sigma``, ``peak`` and ``background``, adu, filled in.
 
     Parameters
     ----------
@@ -86,12 +86,11 @@ def integrate_reflections(
     columns = [
         reflections[n].to_numpy(dtype=t) for n, t in (("panel", np.int64), ("ss", float), ("fs", float))
     ]
-    intensity = np.full(local.size, np.nan, dtype=np.float32)
-    sigma = np.full(local.size, np.nan, dtype=np.float32)
+    measured = np.full((4, local.size), np.nan, dtype=np.float32)
     for frame in np.unique(local):
         rows = np.flatnonzero(local == frame)
         panel, ss, fs = (c[rows] for c in columns)
-        intensity[rows], sigma[rows] = _integrate(
+        measured[:, rows] = _integrate(
             np.ascontiguousarray(frames[frame]),
             bad_pixels,
             panel,
@@ -101,7 +100,8 @@ def integrate_reflections(
             (params.min_good_fraction, float(params.min_ring_pixels), params.clip),
             adu_per_photon or 0.0,
         )
-    return reflections.assign(intensity=intensity, sigma=sigma)
+    names = ("intensity", "sigma", "peak", "background")
+    return reflections.assign(**dict(zip(names, measured, strict=True)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -114,13 +114,12 @@ def _integrate(
     radii: tuple[float, float, float],
     limits: tuple[float, float, float],
     gain: float,
-) -> tuple[Float32Array, Float32Array]:
+) -> Float32Array:
     taken = _discs(frame.shape, panel, ss, fs, radii[0])
-    intensity = np.full(panel.size, np.nan, dtype=np.float32)
-    sigma = np.full(panel.size, np.nan, dtype=np.float32)
+    measured = np.full((4, panel.size), np.nan, dtype=np.float32)
     ring = np.empty(int(4 * (radii[2] + 1) ** 2) + 8)
     for i in range(panel.size):
-        n, n_all, total, m = _collect(
+        n, n_all, total, m, highest = _collect(
             frame[panel[i]], bad[panel[i]], taken[panel[i]], ss[i], fs[i], radii, ring
         )
         if n < limits[0] * n_all or m < limits[1]:
@@ -130,8 +129,9 @@ def _integrate(
             continue
         value = (total - n * mean) * n_all / n
         noise = n_all**2 / n * variance * (1.0 + n / kept) + gain * max(value, 0.0)
-        intensity[i], sigma[i] = value, np.sqrt(noise)
-    return intensity, sigma
+        measured[0, i], measured[1, i] = value, np.sqrt(noise)
+        measured[2, i], measured[3, i] = highest, mean
+    return measured
 
 
 @numba.njit(cache=True, nogil=True)
@@ -157,9 +157,9 @@ def _collect(
     fs: float,
     radii: tuple[float, float, float],
     ring: Float64Array,
-) -> tuple[int, int, float, int]:
-    """Sum the disc and gather the ring: good disc pixels, all disc pixels, their sum, ring pixels."""
-    n, n_all, m, total = 0, 0, 0, 0.0
+) -> tuple[int, int, float, int, float]:
+    """Sum the disc and gather the ring: good disc pixels, all disc pixels, their sum, ring pixels, the disc's highest."""
+    n, n_all, m, total, highest = 0, 0, 0, 0.0, -np.inf
     reach = int(np.ceil(radii[2]))
     cy, cx = int(np.floor(ss + 0.5)), int(np.floor(fs + 0.5))
     for y in range(cy - reach, cy + reach + 1):
@@ -175,10 +175,11 @@ def _collect(
             if disc:
                 n += 1
                 total += value
+                highest = max(highest, value)
             elif radii[1] ** 2 <= squared <= radii[2] ** 2 and not taken[y, x]:
                 ring[m] = value
                 m += 1
-    return n, n_all, total, m
+    return n, n_all, total, m, highest
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ import torch
 from peaknet_pipeline.indexing.gate import Verdict, judge
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
-from peaknet_pipeline.indexing.refining import refine_on_device, refine_on_processor
+from peaknet_pipeline.indexing.refining import polish, refine_on_device, refine_on_processor
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.indexing.search import find_orientations
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
@@ -33,7 +33,8 @@ class LatticeSet:
     """Accepted lattices, one entry each.
 
     ``batch`` position of the frame, ``lattice`` number in the frame, ``axes`` (n, 3, 3) Å⁻¹ conventional **a***, **b***,
-    **c*** as columns, ``n_peaks``, ``n_explained``, ``residual`` Å⁻¹, ``significance`` log10, ``explained`` (n, m) spots.
+    **c*** as columns, ``n_peaks``, ``n_explained``, ``residual`` Å⁻¹, ``significance`` log10 before the last refinement,
+    ``explained`` (n, m) spots, ``shift`` (n, 2) the detector's refined shift over the camera length, rad.
     """
 
     batch: IntArray
@@ -44,6 +45,7 @@ class LatticeSet:
     residual: Float64Array
     significance: Float64Array
     explained: BoolArray
+    shift: Float64Array
 
 
 def index_peaks(
@@ -79,7 +81,9 @@ def index_peaks(
     """
     params = params or IndexParams()
     batch = offered_spots(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params)
-    return lattice_table(index_vectors(batch, cell=cell, params=params), batch)
+    found = index_vectors(batch, cell=cell, params=params)
+    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
+    return lattice_table(found, batch, clen_m=clen_m if params.beam_sigma > 0 else None)
 
 
 def offered_spots(
@@ -93,12 +97,14 @@ def offered_spots(
     return batch_spots(frames, q, photon_energy_ev=photon_energy_ev)
 
 
-def lattice_table(found: LatticeSet, batch: SpotBatch) -> IndexTable:
-    """Return accepted lattices as an INDEX table, ordered by frame and lattice."""
+def lattice_table(found: LatticeSet, batch: SpotBatch, *, clen_m: float | None = None) -> IndexTable:
+    """Return accepted lattices as an INDEX table, ordered by frame and lattice; with a camera length also their shifts."""
     columns: dict[str, object] = {"frame": batch.frame[found.batch], "lattice": found.lattice}
     flat = np.swapaxes(found.axes, 1, 2).reshape(-1, 9)
     columns |= {name: flat[:, i] for i, name in enumerate(AXIS_COLUMNS)}
     columns |= {"n_peaks": found.n_peaks, "n_explained": found.n_explained, "residual": found.residual}
+    if clen_m is not None:
+        columns |= {f"shift_{xyz}_mm": 1e3 * clen_m * found.shift[:, i] for i, xyz in enumerate("xy")}
     return make_table(INDEX, columns)
 
 
@@ -156,29 +162,40 @@ def _one_pass(
         return _join([], batch.q.shape[1])
     refine = refine_on_processor if device.type == "cpu" else refine_on_device
     lattices, owner = refine(part, used, frame, rotation, target, params, device)
-    free = used[owner]
-    distance = _distances(part.q[owner], lattices)
-    verdict = judge(
-        distance,
-        free,
-        _reach(part.q[owner], free),
+    verdict = _judge(part.q[owner], used[owner], lattices, target, params, first=number == 0)
+    best = _winners(owner, verdict)
+    owner = owner[best]
+    polished, shift, spots = polish(part.take(owner), used[owner], lattices[best], target, params, device)
+    last = _judge(spots, used[owner], polished, target, params, first=number == 0)
+    better = last.accepted
+    chosen = np.where(better[:, None, None], polished, lattices[best])
+    distance = _distances(np.where(better[:, None, None], spots, part.q[owner]), chosen)
+    explained = np.where(better[:, None], last.explained, verdict.explained[best])
+    return LatticeSet(
+        batch=active[owner],
+        lattice=np.full(best.size, number, dtype=np.int64),
+        axes=chosen @ target.to_conventional,
+        n_peaks=part.used.sum(axis=1)[owner],
+        n_explained=np.where(better, last.n_explained, verdict.n_explained[best]),
+        residual=np.where(better, last.residual, verdict.residual[best]),
+        significance=verdict.significance[best],
+        explained=explained | (distance <= params.final_tolerance),
+        shift=np.where(better[:, None], shift, 0.0),
+    )
+
+
+def _judge(
+    q: Float64Array, used: BoolArray, axes: Float64Array, target: Target, params: IndexParams, *, first: bool
+) -> Verdict:
+    return judge(
+        _distances(q, axes),
+        used,
+        _reach(q, used),
         volume=target.volume,
         spacing=target.spacing,
         n_rotations=target.n_rotations,
         params=params,
-        first=number == 0,
-    )
-    best = _winners(owner, verdict)
-    axes = lattices[best] @ target.to_conventional
-    return LatticeSet(
-        batch=active[owner[best]],
-        lattice=np.full(best.size, number, dtype=np.int64),
-        axes=axes,
-        n_peaks=part.used.sum(axis=1)[owner[best]],
-        n_explained=verdict.n_explained[best],
-        residual=verdict.residual[best],
-        significance=verdict.significance[best],
-        explained=verdict.explained[best] | (distance[best] <= params.final_tolerance),
+        first=first,
     )
 
 
@@ -223,7 +240,9 @@ def _join(parts: list[LatticeSet], n_spots: int) -> LatticeSet:
     if not parts:
         whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
         nothing = np.zeros((0, n_spots), dtype=np.bool_)
-        return LatticeSet(whole, whole, np.zeros((0, 3, 3)), whole, whole, real, real, nothing)
+        return LatticeSet(
+            whole, whole, np.zeros((0, 3, 3)), whole, whole, real, real, nothing, np.zeros((0, 2))
+        )
     fields = {
         name: np.concatenate([getattr(p, name) for p in parts]) for name in LatticeSet.__dataclass_fields__
     }

@@ -39,6 +39,13 @@ class IndexParams(Parameters):
     cell_sigma: float = parameter(
         0.01, meaning="relative spread of the cell around the given one; 0 keeps it fixed", ge=0.0, le=0.1
     )
+    beam_sigma: float = parameter(
+        0.0,
+        meaning="spread of the beam centre from frame to frame, shift / camera length; 0 keeps the geometry's",
+        unit="rad",
+        ge=0.0,
+        le=0.02,
+    )
     angular_tolerance: float = parameter(
         0.012, meaning="orientation error that the coarse search forgives", unit="rad", gt=0.0, le=0.1
     )

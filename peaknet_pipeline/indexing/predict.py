@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.indexing.cell import cell_from_axes, reciprocal_matrix
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
+from peaknet_pipeline.indexing.polish import shifted_spots
 from peaknet_pipeline.indexing.qvectors import energy_of_frames, spot_vectors
 from peaknet_pipeline.indexing.symmetry import systematically_absent
 from peaknet_pipeline.indexing.target import lattice_points
@@ -83,7 +85,8 @@ def predict_reflections(
 
     A reflection is predicted where its lattice point lies within the profile radius of the Ewald sphere and its ray,
     s_out = q + s_in/λ, meets a panel. Profile radius and resolution limit are estimated per lattice from the peaks that it
-    explains, drawn towards the run's median where these are few. Reflections that the centring forbids are left out.
+    explains, drawn towards the run's median where these are few. Reflections that the centring forbids are left out. Where a
+    lattice has a detector shift of its own, the positions are those on the geometry as given.
 
     Parameters
     ----------
@@ -103,14 +106,14 @@ def predict_reflections(
         return empty_table(REFLECTIONS)
     frames = lattices["frame"].to_numpy(dtype=np.int64)
     waves = energy_of_frames(photon_energy_ev, frames) / HC_EV_ANGSTROM
-    axes = table_axes(lattices)
+    axes, shifts = table_axes(lattices), table_shifts(lattices, geometry)
     extents = lattice_extents(
         lattices, peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params
     )
     indices = _miller_indices(cell, max(extent.max_inv_d for extent in extents))
     parts = []
     for i, lattice in enumerate(lattices["lattice"]):
-        part = _predict_one(axes[i], waves[i], indices, extents[i], geometry)
+        part = _predict_one(axes[i], waves[i], shifts[i], indices, extents[i], geometry)
         n = len(part["h"])
         parts.append(part | {"frame": np.full(n, frames[i]), "lattice": np.full(n, lattice)})
     tables = [make_table(REFLECTIONS, part) for part in parts if len(part["h"])]
@@ -121,6 +124,20 @@ def table_axes(lattices: IndexTable) -> Float64Array:
     """Return reciprocal bases, (n, 3, 3), Å⁻¹, columns **a***, **b***, **c***, of an INDEX table."""
     flat = lattices[AXIS_COLUMNS].to_numpy(dtype=np.float64).reshape(-1, 3, 3)
     return np.asarray(np.swapaxes(flat, 1, 2), dtype=np.float64)
+
+
+def table_shifts(lattices: IndexTable, geometry: Geometry) -> Float64Array:
+    """Return each lattice's detector shift over the mean camera length, (n, 2), rad; 0 where it was kept."""
+    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
+    shift_mm = lattices[["shift_x_mm", "shift_y_mm"]].to_numpy(dtype=np.float64)
+    return np.asarray(np.nan_to_num(shift_mm) / (1e3 * clen_m), dtype=np.float64)
+
+
+def move_spots(q: Float64Array, wave: float, shift: Float64Array) -> Float64Array:
+    """Return the spots, (n, 3) Å⁻¹, that the same pixels are on a detector shifted by ``shift`` (2,), rad."""
+    beam = torch.tensor([[0.0, 0.0, wave]], dtype=torch.float64)
+    moved = shifted_spots(torch.from_numpy(q)[None], beam, torch.from_numpy(shift)[None])[0].numpy()
+    return np.asarray(moved, dtype=np.float64)
 
 
 def excitation_errors(q: Float64Array, wave: float) -> Float64Array:
@@ -145,8 +162,10 @@ def lattice_extents(
         frames = lattices["frame"].to_numpy(dtype=np.int64)
         waves = energy_of_frames(photon_energy_ev, frames) / HC_EV_ANGSTROM
         raw = [
-            _explained(q[rows.get(frame, [])], axes, wave, params.tolerance)
-            for frame, axes, wave in zip(frames, table_axes(lattices), waves, strict=True)
+            _explained(move_spots(q[rows.get(frame, [])], wave, shift), axes, wave, params.tolerance)
+            for frame, axes, wave, shift in zip(
+                frames, table_axes(lattices), waves, table_shifts(lattices, geometry), strict=True
+            )
         ]
     pooled = np.concatenate([error for error, _ in raw])
     reach = np.array([inv_d.max() for _, inv_d in raw if inv_d.size])
@@ -186,13 +205,20 @@ def _miller_indices(cell: UnitCell, max_inv_d: float) -> Float64Array:
 
 
 def _predict_one(
-    axes: Float64Array, wave: float, indices: Float64Array, extent: LatticeExtent, geometry: Geometry
+    axes: Float64Array,
+    wave: float,
+    shift: Float64Array,
+    indices: Float64Array,
+    extent: LatticeExtent,
+    geometry: Geometry,
 ) -> dict[str, npt.NDArray[Any]]:
     points = indices @ axes.T
     error = excitation_errors(points, wave)
     inv_d = np.linalg.norm(points, axis=1)
     keep = np.flatnonzero((np.abs(error) <= extent.profile_radius) & (inv_d <= extent.max_inv_d))
-    panel, fs, ss = project_rays(geometry, points[keep] + np.array([0.0, 0.0, wave]))
+    keep = keep[points[keep, 2] > -wave]
+    out = points[keep] + np.array([0.0, 0.0, wave])
+    panel, fs, ss = project_rays(geometry, out / out[:, 2:] - np.append(shift, 0.0))
     hit = panel >= 0
     keep = keep[hit]
     h, k, m = indices[keep].T

@@ -102,14 +102,14 @@ def _rotation_step(
     normal = normal + ridge[:, None, None] * eye
     right = torch.linalg.cross(weighted, difference, dim=2).sum(dim=1)
     turn = torch.linalg.solve(normal, right[..., None])[..., 0]
-    return _rotation_of(turn.clamp(-0.05, 0.05)) @ rotation
+    return rotation_of(turn.clamp(-0.05, 0.05)) @ rotation
 
 
 def _biweight(squared: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     return (1.0 - squared).clamp_min(0.0).square() * used
 
 
-def _rotation_of(vector: torch.Tensor) -> torch.Tensor:
+def rotation_of(vector: torch.Tensor) -> torch.Tensor:
     """Return exp([v]×), (n, 3, 3), by Rodrigues' formula."""
     squared = vector.square().sum(dim=1)[:, None, None]
     angle = squared.sqrt().clamp_min(1e-4)
@@ -168,7 +168,7 @@ def refine_lattice(
         metric = metric / scale.square()[..., None, None]
         columns = _derivatives(point, rotation, basis, strains[:n_strains], axes)
         change = _solve(columns, difference, metric, strain[:, :n_strains], cell_sigma)
-        rotation = _rotation_of(change[:, :3].clamp(-0.02, 0.02)) @ rotation
+        rotation = rotation_of(change[:, :3].clamp(-0.02, 0.02)) @ rotation
         strain = torch.cat([strain[:, :n_strains] + change[:, 3:], strain[:, n_strains:]], dim=1)
     return Lattices(rotation, strain, _strained(rotation, strain, basis, strains))
 

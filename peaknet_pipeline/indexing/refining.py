@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.indexing.polish import polish_lattices
 from peaknet_pipeline.indexing.qvectors import SpotBatch
 from peaknet_pipeline.indexing.refine import Spots, log_odds, refine_lattice, refine_rotation
 from peaknet_pipeline.indexing.refine_compiled import refine_lattices, refine_rotations
@@ -109,6 +110,42 @@ def refine_on_processor(
         keep.size,
     )
     return axes, frame[keep]
+
+
+def polish(
+    part: SpotBatch,
+    used: BoolArray,
+    axes: Float64Array,
+    target: Target,
+    params: IndexParams,
+    device: torch.device,
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Refine accepted lattices, one per frame of the batch, for the last time.
+
+    Returns
+    -------
+    axes : (n, 3, 3) Å⁻¹, primitive
+    shift : (n, 2) rad
+    q : (n, m, 3) Å⁻¹
+        The spots after the shift.
+
+    """
+
+    def put(array: Float64Array) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float64, device=device)
+
+    done = polish_lattices(
+        put(part.q),
+        torch.as_tensor(used, device=device),
+        None if part.beam is None else put(part.beam),
+        put(axes),
+        put(target.primitive),
+        put(target.strains),
+        tolerance=params.spot_tolerance,
+        cell_sigma=params.cell_sigma,
+        beam_sigma=params.beam_sigma,
+    )
+    return done.axes.cpu().numpy(), done.shift.cpu().numpy(), done.q.cpu().numpy()
 
 
 def _in_threads(loop: Callable[[slice], tuple[Any, ...]], n: int) -> tuple[Float64Array, ...]:

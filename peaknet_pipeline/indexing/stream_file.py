@@ -109,9 +109,10 @@ def _chunk(
     yield f"num_peaks = {len(peaks)}\nnum_saturated_peaks = 0\n"
     yield f"peak_resolution = {limit:f} nm^-1 or {10.0 / limit if limit else 0.0:f} A\n"
     yield from _peak_lines(peaks, inv_d, geometry)
-    for lattice, axes in zip(lattices["lattice"], table_axes(lattices), strict=True):
+    shifts = lattices[["shift_x_mm", "shift_y_mm"]].fillna(0.0).to_numpy()
+    for lattice, axes, shift in zip(lattices["lattice"], table_axes(lattices), shifts, strict=True):
         rows = reflections[(reflections["lattice"] == lattice) & reflections["intensity"].notna()]
-        yield from _crystal(axes, rows, cell, geometry)
+        yield from _crystal(axes, shift, rows, cell, geometry)
     yield "----- End chunk -----\n"
 
 
@@ -136,7 +137,9 @@ def _file_positions(table: pd.DataFrame, geometry: Geometry) -> tuple[Float64Arr
     return fs, ss, [p.name for p in panels]
 
 
-def _crystal(axes: Float64Array, rows: ReflectionTable, cell: UnitCell, geometry: Geometry) -> Iterator[str]:
+def _crystal(
+    axes: Float64Array, shift_mm: Float64Array, rows: ReflectionTable, cell: UnitCell, geometry: Geometry
+) -> Iterator[str]:
     own = cell_from_axes(axes, like=cell)
     yield "--- Begin crystal\n"
     lengths = " ".join(f"{0.1 * v:.5f}" for v in (own.a, own.b, own.c))
@@ -146,15 +149,16 @@ def _crystal(axes: Float64Array, rows: ReflectionTable, cell: UnitCell, geometry
     unique = cell.unique_axis if cell.unique_axis in ("a", "b", "c") else "*"
     yield f"lattice_type = {cell.lattice_type}\ncentering = {cell.centering}\nunique_axis = {unique}\n"
     radius = 10.0 * float(rows["excitation_error"].abs().max()) if len(rows) else 0.0
-    yield f"profile_radius = {radius:.5f} nm^-1\npredict_refine/det_shift x = 0.000 y = 0.000 mm\n"
+    yield f"profile_radius = {radius:.5f} nm^-1\n"
+    yield f"predict_refine/det_shift x = {shift_mm[0]:.3f} y = {shift_mm[1]:.3f} mm\n"
     limit = 10.0 * float(rows["inv_d"].max()) if len(rows) else 0.0
     yield f"diffraction_resolution_limit = {limit:.2f} nm^-1 or {10.0 / limit if limit else 0.0:.2f} A\n"
     yield f"num_reflections = {len(rows)}\nnum_saturated_reflections = 0\nnum_implausible_reflections = 0\n"
     yield f"Reflections measured after indexing\n{REFLECTION_HEADER}\n"
     fs, ss, names = _file_positions(rows, geometry)
-    numbers = [rows[n].to_numpy() for n in ("h", "k", "l", "intensity", "sigma")]
-    for h, k, m, value, sigma, x, y, name in zip(*numbers, fs, ss, names, strict=True):
-        yield (
-            f"{h:4d} {k:4d} {m:4d} {value:10.2f} {sigma:10.2f} {0.0:10.2f} {0.0:10.2f} {x:6.1f} {y:6.1f} {name}\n"
-        )
+    numbers = [rows[n].to_numpy() for n in ("h", "k", "l")]
+    numbers += [rows[n].fillna(0.0).to_numpy() for n in ("intensity", "sigma", "peak", "background")]
+    for *index, value, sigma, peak, mean, x, y, name in zip(*numbers, fs, ss, names, strict=True):
+        hkl = " ".join(f"{i:4d}" for i in index)
+        yield f"{hkl} {value:10.2f} {sigma:10.2f} {peak:10.2f} {mean:10.2f} {x:6.1f} {y:6.1f} {name}\n"
     yield "End of reflections\n--- End crystal\n"

@@ -10,6 +10,7 @@ import numpy as np
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.crystfel import parse_geometry
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
+from peaknet_pipeline.indexing.predict import move_spots
 from peaknet_pipeline.indexing.stream_file import HALF_PIXEL
 from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import (
@@ -52,6 +53,7 @@ class _Chunk:
     indexed_by: str = "none"
     peaks: list[tuple[float, ...]] = field(default_factory=list)
     crystals: list[Float64Array] = field(default_factory=list)
+    shifts: list[tuple[float, float]] = field(default_factory=list)
     reflections: list[tuple[float, ...]] = field(default_factory=list)
 
 
@@ -163,19 +165,24 @@ class _Reader:
 
     def _crystal(self, chunk: _Chunk) -> None:
         axes: dict[str, list[float]] = {}
+        shift = (float("nan"), float("nan"))
         for line in self._until("--- End crystal"):
             key, _, value = line.partition(" = ")
             if key in ("astar", "bstar", "cstar"):
                 axes[key] = [0.1 * float(v) for v in value.split()[:3]]
+            elif line.startswith("predict_refine/det_shift"):
+                words = line.split()
+                shift = (float(words[3]), float(words[6]))
             elif line.startswith("Reflections measured after indexing"):
                 for row in self._rows("End of reflections"):
                     chunk.reflections.append((len(chunk.crystals), *self._reflection(row)))
         chunk.crystals.append(np.array([axes["astar"], axes["bstar"], axes["cstar"]]).T)
+        chunk.shifts.append(shift)
 
     def _reflection(self, row: list[str]) -> tuple[float, ...]:
         panel, min_fs, min_ss = self.panels[row[9]]
         fs, ss = float(row[7]) - min_fs - HALF_PIXEL, float(row[8]) - min_ss - HALF_PIXEL
-        return (*(float(v) for v in row[:5]), panel, fs, ss)
+        return (*(float(v) for v in row[:7]), panel, fs, ss)
 
 
 def _stream(chunks: list[_Chunk], geometry: Geometry) -> Stream:
@@ -207,14 +214,27 @@ def _index_table(chunks: list[_Chunk], geometry: Geometry) -> IndexTable:
     from peaknet_pipeline.indexing.qvectors import scattering_vectors
 
     rows = []
+    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
     for chunk in chunks:
         peaks = np.array(chunk.peaks, dtype=np.float64).reshape(-1, 5)
         positions = peak_positions_m(geometry, peaks[:, 0].astype(np.int64), peaks[:, 1], peaks[:, 2])
         q = scattering_vectors(positions, np.full(len(peaks), chunk.energy_ev))
         for number, axes in enumerate(chunk.crystals):
-            rows.append([chunk.frame, number, *axes.T.ravel(), len(q), *_agreement(q, axes)])
-    table = np.array(rows, dtype=np.float64).reshape(-1, 14)
-    names = ["frame", "lattice", *AXIS_COLUMNS, "n_peaks", "n_explained", "residual"]
+            shift = np.array(chunk.shifts[number])
+            moved = move_spots(q, chunk.energy_ev / HC_EV_ANGSTROM, np.nan_to_num(shift) / (1e3 * clen_m))
+            agreement = _agreement(moved, axes)
+            rows.append([chunk.frame, number, *axes.T.ravel(), len(q), *agreement, *shift])
+    table = np.array(rows, dtype=np.float64).reshape(-1, 16)
+    names = [
+        "frame",
+        "lattice",
+        *AXIS_COLUMNS,
+        "n_peaks",
+        "n_explained",
+        "residual",
+        "shift_x_mm",
+        "shift_y_mm",
+    ]
     return make_table(INDEX, dict(zip(names, table.T, strict=True)))
 
 
@@ -236,7 +256,20 @@ def _reflection_table(chunks: list[_Chunk]) -> ReflectionTable:
             rows.append((chunk.frame, lattice, *values))
             inv_d.append(float(np.linalg.norm(point)))
             error.append(float(np.linalg.norm(point + np.array([0.0, 0.0, wave]))) - wave)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 10)
-    names = ["frame", "lattice", "h", "k", "l", "intensity", "sigma", "panel", "fs", "ss"]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 12)
+    names = [
+        "frame",
+        "lattice",
+        "h",
+        "k",
+        "l",
+        "intensity",
+        "sigma",
+        "peak",
+        "background",
+        "panel",
+        "fs",
+        "ss",
+    ]
     columns: dict[str, object] = dict(zip(names, table.T, strict=True))
     return make_table(REFLECTIONS, columns | {"inv_d": np.array(inv_d), "excitation_error": np.array(error)})

@@ -4,6 +4,7 @@ A frame is a candidate when the classical and the neural finder disagree about i
 to a lattice, when it is a hit that does not index at all, or when the network is unsure of its own peaks.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,14 @@ from peaknet_pipeline.types import (
     IntArray,
     PeakTable,
 )
+
+DISAGREE = "finders disagree"
+ONLY_NEURAL = "only the neural peaks index"
+ONLY_CLASSICAL = "only the classical peaks index"
+NO_LATTICE = "hit without a lattice"
+UNSURE = "network unsure"
+REASONS = (DISAGREE, ONLY_NEURAL, ONLY_CLASSICAL, NO_LATTICE, UNSURE)
+"""Every reason for which a frame can be a candidate."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,13 @@ class _Seen:
         return np.asarray(np.maximum(self.n_classical, self.n_neural) >= min_peaks)
 
 
+def pick_candidates(candidates: CurationTable, reasons: Collection[str]) -> dict[int, str]:
+    """Return frame → reasons, best first, of the candidates that have one of the wanted reasons."""
+    wanted = set(reasons)
+    picked = candidates.sort_values("rank", kind="stable")[["frame", "reason"]].itertuples(index=False)
+    return {int(frame): str(reason) for frame, reason in picked if wanted & set(str(reason).split("; "))}
+
+
 def _rank(seen: _Seen, params: CurationParams) -> CurationTable:
     causes = _causes(seen, params)
     priority = np.sum([np.where(applies, weight, 0.0) for _, applies, weight in causes], axis=0)
@@ -132,19 +148,11 @@ def _causes(seen: _Seen, params: CurationParams) -> list[tuple[str, BoolArray, n
     sure = np.nan_to_num(seen.confidence, nan=1.0) >= params.max_confidence
     disagreement = params.weight_disagreement * (1 - seen.agreement)
     return [
-        ("finders disagree", hit & (seen.agreement < params.max_agreement), disagreement),
-        (
-            "only the neural peaks index",
-            seen.neural_indexed & ~seen.classical_indexed,
-            params.weight_one_sided,
-        ),
-        (
-            "only the classical peaks index",
-            seen.classical_indexed & ~seen.neural_indexed,
-            params.weight_one_sided,
-        ),
-        ("hit without a lattice", hit & ~indexed, params.weight_unindexed),
-        ("network unsure", hit & ~sure, params.weight_unsure),
+        (DISAGREE, hit & (seen.agreement < params.max_agreement), disagreement),
+        (ONLY_NEURAL, seen.neural_indexed & ~seen.classical_indexed, params.weight_one_sided),
+        (ONLY_CLASSICAL, seen.classical_indexed & ~seen.neural_indexed, params.weight_one_sided),
+        (NO_LATTICE, hit & ~indexed, params.weight_unindexed),
+        (UNSURE, hit & ~sure, params.weight_unsure),
     ]
 
 

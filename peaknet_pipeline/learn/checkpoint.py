@@ -42,10 +42,12 @@ class ModelCard:
     """Training parameters."""
     teacher: str = ""
     """Name of the network it was distilled from."""
+    made: str = ""
+    """When it was trained, UTC, as 2026-01-31T12:00:00Z; empty for the network that comes with the package."""
     weights: str = ""
     """Start of the SHA-256 of the weights file."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """Further figures, e.g. indexing yields on validation runs, filled in after training."""
+    """Further facts about the training."""
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,30 @@
-"""The models folder: versions side by side, one champion, a rule for challengers, a way back."""
+"""The models folder: versions side by side, one champion, a rule for challengers, a way back.
 
+A version is a folder ``<stem>-v0001`` that never changes once it is written. Its yield, measured later and again, lies in
+``evaluation.json`` beside the weights, so that measuring a model doesn't make what it found stale.
+"""
+
+import filecmp
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.checkpoint import CONFIG_FILE
+from peaknet_pipeline.learn.checkpoint import (
+    CONFIG_FILE,
+    SHIPPED_FOLDER,
+    WEIGHTS_FILE,
+    read_card,
+    read_checkpoint,
+    shipped_models,
+    write_checkpoint,
+)
+from peaknet_pipeline.learn.evaluation import Evaluation, read_evaluation
 from peaknet_pipeline.tables import write_json
 
 POINTER_FILE = "champion.json"
-
-
-@dataclass(frozen=True)
-class YieldCount:
-    """Frames indexed of frames processed, over the validation runs."""
-
-    indexed: int
-    frames: int
-
-    @property
-    def value(self) -> float:
-        """Indexing yield: frames indexed / frames processed; 0 without frames."""
-        return self.indexed / self.frames if self.frames else 0.0
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether a challenger may become the champion, and why."""
-
-    accepted: bool
-    reason: str
-
-
-def judge_challenger(challenger: YieldCount, champion: YieldCount | None) -> Decision:
-    """Accept a challenger whose indexing yield on the validation runs is no worse than the champion's.
-
-    Both must have been measured on equally many frames; without a champion, any measured challenger is
-    accepted.
-    """
-    if challenger.frames == 0:
-        return Decision(False, "the challenger was measured on no frames")
-    told = f"challenger {challenger.indexed}/{challenger.frames} = {challenger.value:.3f}"
-    if champion is None:
-        return Decision(True, f"{told}; no champion yet")
-    told += f", champion {champion.indexed}/{champion.frames} = {champion.value:.3f}"
-    if challenger.frames != champion.frames:
-        return Decision(False, f"{told}: measured on different frames")
-    accepted = challenger.indexed >= champion.indexed
-    return Decision(accepted, f"{told}: {'no worse' if accepted else 'worse'}")
 
 
 def list_models(models: Path) -> list[str]:
@@ -59,14 +35,85 @@ def list_models(models: Path) -> list[str]:
     return sorted(names, key=_by_version)
 
 
-def next_version(models: Path, stem: str) -> Path:
-    """Return the folder for the next version of a model: ``<stem>-v0001`` and so on."""
-    taken = [
-        int(n.removeprefix(f"{stem}-v"))
-        for n in list_models(models)
-        if re.fullmatch(rf"{re.escape(stem)}-v\d+", n)
-    ]
-    return models / f"{stem}-v{max(taken, default=0) + 1:04d}"
+def register(models: Path, stem: str, write: Callable[[Path], object]) -> Path:
+    """Give the next version's folder, ``<stem>-v0001`` and so on, to ``write``; return it.
+
+    The number is claimed by making the folder, so that two trainings at once get two versions. When ``write`` fails, the
+    folder is given back.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    folder = _claim(models, stem)
+    try:
+        write(folder)
+    except BaseException:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    return folder
+
+
+def register_shipped(models: Path, name: str | None = None) -> Path:
+    """Register the network that comes with the package unless its very weights are registered; return its folder.
+
+    Raises
+    ------
+    ModelError
+        The package holds no network of that name.
+
+    """
+    names = shipped_models()
+    stem = name or (names[0] if names else "")
+    if stem not in names:
+        raise ModelError("no such shipped network", where=SHIPPED_FOLDER, expected=f"one of {names}")
+    source = SHIPPED_FOLDER / stem
+    for known in (models / name for name in list_models(models)):
+        if known in _versions(models, stem) and _same_weights(known, source):
+            return known
+    loaded = read_checkpoint(source)
+
+    def write(folder: Path) -> None:
+        card = replace(loaded.card, name=folder.name)
+        write_checkpoint(folder, loaded.model, card=card, normalisation=loaded.normalisation)
+
+    return register(models, stem, write)
+
+
+def _same_weights(a: Path, b: Path) -> bool:
+    return filecmp.cmp(a / WEIGHTS_FILE, b / WEIGHTS_FILE, shallow=False)
+
+
+def _claim(models: Path, stem: str) -> Path:
+    number = max((int(path.name.rpartition("-v")[2]) for path in _versions(models, stem)), default=0) + 1
+    while True:
+        folder = models / f"{stem}-v{number:04d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _versions(models: Path, stem: str) -> list[Path]:
+    pattern = re.compile(rf"{re.escape(stem)}-v\d+")
+    return [path for path in sorted(models.glob(f"{stem}-v*")) if pattern.fullmatch(path.name)]
+
+
+def model_folder(models: Path, name: str) -> Path:
+    """Return a registered model's folder.
+
+    Raises
+    ------
+    ModelError
+        No such model.
+
+    """
+    known = list_models(models)
+    if name not in known:
+        raise ModelError(
+            "no such model", where=models / name, expected=f"one of {', '.join(known) or 'none yet'}"
+        )
+    return models / name
 
 
 def champion(models: Path) -> Path | None:
@@ -78,11 +125,11 @@ def champion(models: Path) -> Path | None:
         The pointer is damaged or names a model that is gone.
 
     """
-    history = _read_history(models)
+    history = champions(models)
     if not history:
         return None
     folder = models / history[-1]
-    if not (folder / CONFIG_FILE).is_file():
+    if history[-1] not in list_models(models):
         raise ModelError(
             "the champion's folder is gone", where=folder, remedy="Roll back, or promote another model."
         )
@@ -95,15 +142,15 @@ def promote(models: Path, name: str) -> Path:
     Raises
     ------
     ModelError
-        No such model.
+        No such model, or one that cannot be loaded.
 
     """
-    if name not in list_models(models):
-        raise ModelError("no such model", where=models / name, expected=f"one of {list_models(models)}")
-    history = _read_history(models)
+    folder = model_folder(models, name)
+    read_checkpoint(folder)
+    history = champions(models)
     if not history or history[-1] != name:
         write_json(models / POINTER_FILE, {"history": [*history, name]})
-    return models / name
+    return folder
 
 
 def roll_back(models: Path) -> Path:
@@ -115,13 +162,56 @@ def roll_back(models: Path) -> Path:
         There was no other champion before.
 
     """
-    history = _read_history(models)
+    history = champions(models)
     if len(history) < 2:
         raise ModelError(
             "no earlier champion to go back to", where=models / POINTER_FILE, found=f"history {history}"
         )
+    folder = model_folder(models, history[-2])
+    read_checkpoint(folder)
     write_json(models / POINTER_FILE, {"history": history[:-1]})
-    return models / history[-2]
+    return folder
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the models' list."""
+
+    name: str
+    made: str
+    threshold: float
+    f1: float | None
+    evaluation: Evaluation | None
+    parent: str
+    code_version: str
+    is_champion: bool
+
+
+def describe_models(models: Path) -> list[ModelEntry]:
+    """Describe every registered model, oldest version of each stem first.
+
+    Raises
+    ------
+    ModelError
+        A card, an evaluation or the champion's pointer is damaged.
+
+    """
+    history = champions(models)
+    return [_describe(models / name, present=history[-1] if history else "") for name in list_models(models)]
+
+
+def _describe(folder: Path, *, present: str) -> ModelEntry:
+    card = read_card(folder)
+    return ModelEntry(
+        name=folder.name,
+        made=card.made,
+        threshold=card.threshold,
+        f1=card.scores.get("f1"),
+        evaluation=read_evaluation(folder),
+        parent=card.teacher,
+        code_version=card.code_version,
+        is_champion=folder.name == present,
+    )
 
 
 def _by_version(name: str) -> tuple[str, int, str]:
@@ -129,7 +219,15 @@ def _by_version(name: str) -> tuple[str, int, str]:
     return (found[1], int(found[2]), name) if found else (name, -1, name)
 
 
-def _read_history(models: Path) -> list[str]:
+def champions(models: Path) -> list[str]:
+    """Return the names of all champions, the first one first and the present one last.
+
+    Raises
+    ------
+    ModelError
+        The pointer is damaged.
+
+    """
     path = models / POINTER_FILE
     if not path.exists():
         return []

@@ -6,6 +6,7 @@ from peaknet_pipeline.orchestration.assets import build_asset
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.jobs import build_jobs
 from peaknet_pipeline.orchestration.resources import StoreResource, default_root
+from peaknet_pipeline.orchestration.schedules import build_improve_schedule
 from peaknet_pipeline.orchestration.sensors import build_new_runs_sensor
 
 
@@ -13,11 +14,12 @@ def build_defs(root: str | None = None) -> dg.Definitions:
     """Return the definitions over one data root; without it, ``PEAKNET_DATA`` or ``data`` in the working directory."""
     per_run = {spec.name: spec.per_run for spec in CHAIN}
     jobs = build_jobs()
-    ingest = next(job for job in jobs if job.name == "ingest_run")
+    named = {job.name: job for job in jobs}
     return dg.Definitions(
         assets=[build_asset(spec, per_run=per_run) for spec in CHAIN],
         jobs=jobs,
-        sensors=[build_new_runs_sensor(ingest)],
+        sensors=[build_new_runs_sensor(named["ingest_run"])],
+        schedules=[build_improve_schedule(named["improve_model"])],
         resources={"store": StoreResource(root=root or default_root())},
         executor=dg.in_process_executor,
     )

@@ -4,9 +4,17 @@ from typing import Any
 
 import dagster as dg
 
-INGEST = ("raw_run", "run_statistics", "classical_peaks", "classical_index", "diagnosis", "peak_labels")
-TRAIN = ("training_set", "peaknet_teacher", "peaknet_student")
-INFER = ("peaknet_peaks", "peaknet_index", "run_metrics")
+INGEST = (
+    "raw_run",
+    "run_statistics",
+    "classical_peaks",
+    "found_cell",
+    "classical_index",
+    "diagnosis",
+    "peak_labels",
+)
+TRAIN = ("training_set", "peaknet_teacher", "peaknet_student", "champion")
+INFER = ("peaknet_peaks", "peaknet_index", "run_metrics", "curation", "curated_labels")
 SUMMARY = ("experiment_summary",)
 
 
@@ -15,9 +23,13 @@ def build_jobs() -> list[Any]:
     return [
         dg.define_asset_job("ingest_run", selection=list(INGEST), description="A raw run to labels."),
         dg.define_asset_job(
-            "train_models", selection=list(TRAIN), description="All labels to teacher and student."
+            "improve_model",
+            selection=list(TRAIN),
+            description="One turn of the loop: labels and curated frames to teacher, student, comparison, champion.",
         ),
-        dg.define_asset_job("infer_run", selection=list(INFER), description="A raw run to rates."),
+        dg.define_asset_job(
+            "infer_run", selection=list(INFER), description="A raw run to rates and to what it can teach."
+        ),
         dg.define_asset_job(
             "summarize", selection=list(SUMMARY), description="All runs to one table and report."
         ),

@@ -22,12 +22,45 @@ class ScanParams(Parameters):
     """The grid: every combination of these values is tried."""
 
     threshold: tuple[float, ...] = parameter(
-        (20.0, 50.0, 100.0, 200.0, 400.0, 800.0), meaning="thresholds", unit="adu"
+        (),
+        meaning="thresholds; without any the run's own background and threshold_sigma make them",
+        unit="adu",
     )
     min_snr: tuple[float, ...] = parameter((3.5, 4.0, 5.0, 6.0, 8.0), meaning="lowest SNRs", unit="σ")
     min_pix: tuple[int, ...] = parameter((1, 2, 3), meaning="fewest pixels", unit="px")
     max_pix: tuple[int, ...] = parameter((200,), meaning="most pixels", unit="px")
     local_bg_radius: tuple[int, ...] = parameter((3, 4), meaning="local background radii", unit="px")
+
+
+def background_thresholds(
+    frames: FrameArray, bad_pixels: BoolArray, factors: Sequence[float]
+) -> tuple[float, ...]:
+    """Return thresholds that suit frames of any detector: their background plus multiples of its noise.
+
+    Parameters
+    ----------
+    frames : (n, n_panels, ss, fs), adu
+        A sample of a run.
+    bad_pixels : (n_panels, ss, fs)
+    factors : sequence of float, σ
+        0 leaves the choice of pixels to the SNR where the background is typical or above.
+
+    Returns
+    -------
+    Ascending thresholds above zero, three figures each: median of the good pixels + factor · σ. σ is that of differences
+    between neighbours in a row, their largest hundredth left out, so that neither rings nor spots count.
+
+    """
+    usable = ~bad_pixels & np.isfinite(frames)
+    pairs = usable[..., :-1] & usable[..., 1:]
+    if not pairs.any():
+        raise ParameterError("no good pixels to judge the background by", where="background_thresholds")
+    values = frames.astype(np.float64)
+    squares = np.square(np.diff(values, axis=-1)[pairs])
+    sigma = float(np.sqrt(squares[squares <= np.quantile(squares, 0.99)].mean() / 2)) or 1.0
+    level = float(np.median(values[usable]))
+    least = 0.01 * sigma
+    return tuple(sorted({float(f"{max(level + f * sigma, least):.3g}") for f in factors}))
 
 
 def parameter_grid(scan: ScanParams, base: Peakfinder8Params | None = None) -> list[Peakfinder8Params]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from peaknet_pipeline.errors import CellError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.calibrated import CalibrationFile
@@ -47,6 +48,32 @@ def read_context(store: Store, key: str) -> RunContext:
     experiment = read_experiment(store, run_key)
     path = find_run_file(store, run_key)
     return RunContext(store, run_key, experiment, path, read_geometry(experiment.geometry))
+
+
+def found_cell_path(store: Store, key: str) -> Path:
+    """Return where the cell that a run is indexed with lies when its experiment brings none."""
+    return store.file("found_cell", key, ".cell")
+
+
+def cell_file(context: RunContext) -> Path:
+    """Return the file of the cell that a run is indexed with: the experiment's, or the one found for the run.
+
+    Raises
+    ------
+    CellError
+        The experiment has no ``.cell`` file and none was found yet.
+
+    """
+    if context.experiment.cell is not None:
+        return context.experiment.cell
+    path = found_cell_path(context.store, str(context.key))
+    if not path.is_file():
+        raise CellError(
+            "no .cell file, and no cell found yet",
+            where=context.experiment.folder,
+            remedy="Put the cell there, or materialize found_cell for this run first.",
+        )
+    return path
 
 
 @contextmanager

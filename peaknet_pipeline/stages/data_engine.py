@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.peaks.fit_statistics import shell_edges, summarize_fits
+from peaknet_pipeline.stages.curated_labels import curated_fits_path
 from peaknet_pipeline.stages.labels import fits_path
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table
@@ -49,5 +51,9 @@ def engine_figures(table: DataEngineTable, split: SplitTable) -> Mapping[str, An
 
 
 def _read_fits(store: Store, key: str, part: SplitTable) -> FitTable:
-    fits = pd.read_parquet(fits_path(store, key), columns=READ)
-    return fits[np.isin(fits["frame"].to_numpy(), part["frame"].to_numpy())]
+    parts = []
+    for labels, frames in part.groupby("labels")["frame"]:
+        path = fits_path(store, key) if labels == CLASSICAL else curated_fits_path(store, key)
+        fits = pd.read_parquet(path, columns=READ)
+        parts.append(fits[np.isin(fits["frame"].to_numpy(), frames.to_numpy())])
+    return pd.concat(parts, ignore_index=True)

@@ -21,7 +21,7 @@ from peaknet_pipeline.stages.causes import (
     find_too_few,
 )
 from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import classical_parameters, geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.lattices import index_path
@@ -75,7 +75,7 @@ def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = N
         index_path(store, key, "classical"),
         statistics_path(store, key),
         context.path,
-        context.experiment.cell,
+        cell_file(context),
         *context.settings_files,
     ]
     return make_stage("diagnosis", parameters=params.to_dict(), inputs=inputs, build=build)
@@ -92,7 +92,7 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
         lattices=read_table(index_path(store, key, "classical"), INDEX),
         geometry=geometry_of(run),
         photon_energy_ev=run.photon_energy_ev,
-        cell=read_cell(context.experiment.cell),
+        cell=read_cell(cell_file(context)),
         finder=finder if isinstance(finder, Peakfinder8Params) else None,
         index=context.experiment.parameters("index", IndexParams),
         sample=np.concatenate([run.read(int(i), int(i) + 1) for i in chosen]),

@@ -10,7 +10,7 @@ import yaml
 
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.stages.keys import RunKey, run_number
+from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
 from peaknet_pipeline.stages.store import Store
 
 SECTIONS = (
@@ -20,6 +20,7 @@ SECTIONS = (
     "match",
     "fit",
     "labels",
+    "curation",
     "prediction",
     "metrics",
     "bad_pixels",
@@ -27,11 +28,16 @@ SECTIONS = (
     "calibration",
     "mask",
     "droplet",
+    "cell_search",
+    "refine_geometry",
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
 
 ENGINES = ("lattice", "indexamajig")
 """Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
+
+REFINED = "refined"
+"""What ``experiment.yaml`` gives as its geometry to use one that was refined from a run."""
 
 CLASSICAL_FINDERS = ("peakfinder8", "droplet")
 """Classical finders that ``experiment.yaml`` may name."""
@@ -41,12 +47,12 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment's folder, files and settings."""
+    """One experiment's folder, files and settings; without a cell of its own, one is found for each run."""
 
     name: str
     folder: Path
     geometry: Path
-    cell: Path
+    cell: Path | None
     data_path: str | None = None
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -70,6 +76,8 @@ class Experiment:
 def read_experiment(store: Store, key: RunKey) -> Experiment:
     """Read an experiment's settings; without ``experiment.yaml``, its only ``.geom`` and ``.cell`` are taken.
 
+    ``geometry: refined`` takes the geometry refined from the experiment's first run that has one.
+
     Raises
     ------
     RunError
@@ -77,7 +85,7 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     ParameterError
         ``experiment.yaml`` is malformed or names unknown settings.
     GeometryError, CellError
-        No or more than one geometry or cell to choose from.
+        No geometry, or more than one geometry or cell to choose from.
 
     """
     folder = store.experiment_folder(key)
@@ -85,8 +93,10 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         raise RunError("no such experiment", where=folder, remedy="Put its raw runs there.")
     values = _read_settings(folder / "experiment.yaml")
     sections = {name: values.pop(name) for name in SECTIONS if name in values}
-    geometry = _choose(store, folder, values.pop("geometry", None), "*.geom", GeometryError)
-    cell = _choose(store, folder, values.pop("cell", None), "*.cell", CellError)
+    geometry = _geometry(store, key, folder, values.pop("geometry", None))
+    named_cell = values.pop("cell", None)
+    no_cell = named_cell is None and not any(folder.glob("*.cell"))
+    cell = None if no_cell else _choose(store, folder, named_cell, "*.cell", CellError)
     constants = values.pop("calibration_file", None)
     if constants is None and "calibration" in sections:
         raise ParameterError(
@@ -158,6 +168,20 @@ def _one_of(choices: tuple[str, ...], name: str, values: dict[str, Any], folder:
     if chosen not in choices:
         raise ParameterError(f"unknown {name}", where=folder, expected=f"one of {choices}", found=chosen)
     return str(chosen)
+
+
+def _geometry(store: Store, key: RunKey, folder: Path, named: object) -> Path:
+    if named != REFINED:
+        return _choose(store, folder, named, "*.geom", GeometryError)
+    files = sorted((store.root / "store" / "refined_geometry").glob(f"{key.experiment}-r*.geom"))
+    files = [path for path in files if parse_key(path.stem).experiment == key.experiment]
+    if not files:
+        raise GeometryError(
+            "no refined geometry",
+            where=folder / "experiment.yaml",
+            remedy="Index a run with the geometry as given, materialize refined_geometry for it, then set this.",
+        )
+    return files[0]
 
 
 def _choose(

@@ -18,7 +18,6 @@ from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.stages.lattices import (
-    NO_CONTROL,
     ControlRecord,
     index_with_control,
     index_with_crystfel,
@@ -116,7 +115,7 @@ def _index(
         return index_with_control(table, geometry, energy, target, IndexParams.from_settings(settings))
     params = IndexamajigParams.from_settings(settings)
     with _open_source(metadata, geometry) as run:
-        return index_with_crystfel(run, table, cell, out.with_suffix(".cxi"), params), NO_CONTROL
+        return index_with_crystfel(run, table, cell, out.with_suffix(".cxi"), params)
 
 
 def _write_stream(

@@ -36,6 +36,7 @@ from peaknet_pipeline.stages.finding import (
 )
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.models import inference_model, model_inputs
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import Progress, progress_bar
 from peaknet_pipeline.stages.provenance import Recipe, origin_of
@@ -43,8 +44,7 @@ from peaknet_pipeline.stages.reduction import short_metadata, write_found
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
-from peaknet_pipeline.stages.teaching import student_path
-from peaknet_pipeline.types import BoolArray, FrameArray, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,13 @@ class InferenceParams(Parameters):
         )
 
 
+@dataclass(frozen=True)
+class RunInferenceParams(InferenceParams):
+    """How the network runs over a run of the chain, and which one."""
+
+    model: str = parameter("", meaning="registered model version; the champion without it")
+
+
 def peaknet_path(store: Store, key: str) -> Path:
     """Return where a run's neural peaks lie."""
     return peaks_path(store, key, "peaknet")
@@ -144,13 +151,14 @@ def segmentation_path(store: Store, key: str) -> Path:
 
 
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
-    """Bragg peaks of a run by the student network, read, found and written as a stream; also as a CXI file for CrystFEL."""
+    """Bragg peaks of a run by the champion network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
-    params = pipeline_parameters(store, "inference", InferenceParams, overrides)
+    params = pipeline_parameters(store, "inference", RunInferenceParams, overrides)
+    folder = inference_model(store, params.model)
     output = peaknet_path(store, key)
 
     def build(recipe: Recipe) -> StageResult:
-        model = read_checkpoint(student_path(store, "all").parent)
+        model = read_checkpoint(folder)
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"PeakNet {key}") as progress:
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
@@ -174,10 +182,11 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         result = peak_result(
             output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
-        figures = {**result.figures, **written.figures, **_stream_figures(report), "model": _version(model)}
+        figures = {**result.figures, **written.figures, **_stream_figures(report), "model": folder.name}
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
-    inputs = [student_path(store, "all"), statistics_path(store, key), context.path]
+    inputs = model_inputs(store, folder, named=bool(params.model))
+    inputs += [statistics_path(store, key), context.path]
     inputs += [*context.settings_files, *settings_inputs(store)]
     return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
 
@@ -209,12 +218,25 @@ def infer_in_run(
 
 def network_name(model: LoadedModel) -> dict[str, str]:
     """Return a network's version and its training manifest, as outputs name them."""
-    return {"model": _version(model), "manifest": model.card.training_manifest}
+    return {"model": model.card.name, "manifest": model.card.training_manifest}
 
 
 def card_of(folder: Path | None) -> Path:
     """Return the card of a model's folder; without one, of the weights that come with the package."""
     return (folder if folder is not None else SHIPPED_FOLDER / shipped_models()[0]) / CARD_FILE
+
+
+def engine_recipe(
+    model: LoadedModel,
+    params: InferenceParams,
+    *,
+    geometry: Geometry,
+    bad_pixels: BoolArray,
+    masks: bool = False,
+) -> EngineRecipe:
+    """Say how the engine of a model is made for one detector and mask."""
+    decode, engine = params.parts()
+    return EngineRecipe(model, bad_pixels, geometry, params.threshold, decode, engine, masks)
 
 
 @dataclass(frozen=True)
@@ -235,15 +257,9 @@ class InferenceJob:
         """Read, find and collect; masks are written on the way."""
         geometry = geometry_of(self.run)
         params = self.params.fit(self.run.read(0, 1), self.run.n_frames)
-        decode, engine = params.parts()
-        recipe = EngineRecipe(
-            self.model,
-            self.bad_pixels,
-            geometry,
-            params.threshold,
-            decode,
-            engine,
-            self.segmentation is not None,
+        masks_wanted = self.segmentation is not None
+        recipe = engine_recipe(
+            self.model, params, geometry=geometry, bad_pixels=self.bad_pixels, masks=masks_wanted
         )
         masks = self._mask_file()
         if params.stream == "ray":
@@ -289,8 +305,3 @@ def _source(context: RunContext) -> RunSource:
         raw_root_of(context),
         context.calibration,
     )
-
-
-def _version(model: LoadedModel) -> str:
-    manifest = model.card.training_manifest
-    return f"{model.card.name}-{manifest[:8]}" if manifest else model.card.name

@@ -193,7 +193,7 @@ def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
     return {
         **values,
         "key": str(context.key),
-        "cell": str(context.experiment.cell),
+        "cell": str(context.experiment.cell or ""),
         "photon_energy_ev": {
             "median": float(np.median(energies)),
             "low": float(energies.min()),

@@ -1,6 +1,7 @@
 """Peak-matching labels of one run: the asset's composition."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
 from peaknet_pipeline.simulate.truth import Truth
-from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.label_quality import (
@@ -25,7 +26,7 @@ from peaknet_pipeline.stages.labelling import LabelRun, label_frames
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
+from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.truth import read_truth_of
@@ -39,7 +40,12 @@ from peaknet_pipeline.types import (
     REFLECTIONS,
     Geometry,
     LabelQualityTable,
+    PeakTable,
+    ReflectionTable,
 )
+
+GATES = ("agrees_with_lmfit", "hits_have_lattices", "lattices_hold")
+"""Checks of label files; a file that failed one teaches nothing, now or later."""
 
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
@@ -55,47 +61,89 @@ def fits_path(store: Store, key: str) -> Path:
     return store.table("peak_labels/fits", key)
 
 
+@dataclass(frozen=True)
+class LabelParams:
+    """Everything that decides how peaks and reflections become label maps."""
+
+    match: MatchParams
+    fit: FitParams
+    labels: RasterParams
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values, ready for JSON."""
+        return {name: getattr(self, name).to_dict() for name in ("match", "fit", "labels")}
+
+
+def label_parameters(context: RunContext, overrides: Mapping[str, Any] | None) -> LabelParams:
+    """Return an experiment's settings of labels."""
+    experiment = context.experiment
+    return LabelParams(
+        experiment.parameters("match", MatchParams, overrides),
+        experiment.parameters("fit", FitParams),
+        experiment.parameters("labels", RasterParams),
+    )
+
+
 def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Pixel labels without a person: found and predicted peaks matched, fitted, and stamped where both agree."""
     context = read_context(store, key)
-    match = context.experiment.parameters("match", MatchParams, overrides)
-    fit = context.experiment.parameters("fit", FitParams)
-    raster = context.experiment.parameters("labels", RasterParams)
+    params = label_parameters(context, overrides)
     output = labels_path(store, key)
 
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, "classical"), PEAKS)
         reflections = read_table(reflections_path(store, key, "classical"), REFLECTIONS)
-        selected = peaks["frame"].nunique()
-        with open_raw(context) as run, counting_bar(f"labels {key}", selected) as advance:
-            labelled = label_frames(
-                frame_reader(run),
-                peaks,
-                reflections,
-                output,
-                bad_pixels=read_bad_pixels(store, key),
-                adu_per_photon=gains(context.geometry),
-                saturation_adu=context.geometry.flag_more_than,
-                match=match,
-                fit=fit,
-                raster=raster,
-                provenance={"run": key, "recipe": recipe.digest()},
-                progress=advance,
-            )
+        labelled = label_run(
+            context, peaks, reflections, output, params, {"run": key, "recipe": recipe.digest()}
+        )
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
         truth, origin = read_truth_of(context.path), origin_of(recipe, run=key)
         return _result(store, key, labelled, n_hits=n_hits, truth=truth, origin=origin)
 
-    inputs = [
-        peaks_path(store, key, "classical"),
-        index_path(store, key, "classical"),
-        statistics_path(store, key),
-        context.path,
-        *context.settings_files,
-    ]
-    parameters = {"match": match.to_dict(), "fit": fit.to_dict(), "labels": raster.to_dict()}
-    return make_stage("peak_labels", parameters=parameters, inputs=inputs, build=build)
+    inputs = label_inputs(context, "classical")
+    return make_stage("peak_labels", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def label_inputs(context: RunContext, finder: str) -> list[Path]:
+    """Return the files that labels from one finder's peaks are made from."""
+    store, key = context.store, str(context.key)
+    made = [peaks_path(store, key, finder), index_path(store, key, finder), statistics_path(store, key)]
+    return [*made, context.path, *context.settings_files]
+
+
+def label_run(
+    context: RunContext,
+    peaks: PeakTable,
+    reflections: ReflectionTable,
+    output: Path,
+    params: LabelParams,
+    provenance: Mapping[str, str],
+) -> LabelRun:
+    """Label a run's frames from peaks and reflections, and write the label file."""
+    key = str(context.key)
+    with open_raw(context) as run, counting_bar(f"labels {key}", peaks["frame"].nunique()) as advance:
+        return label_frames(
+            frame_reader(run),
+            peaks,
+            reflections,
+            output,
+            bad_pixels=read_bad_pixels(context.store, key),
+            adu_per_photon=gains(context.geometry),
+            saturation_adu=context.geometry.flag_more_than,
+            match=params.match,
+            fit=params.fit,
+            raster=params.labels,
+            provenance=provenance,
+            progress=advance,
+        )
+
+
+def label_problems(path: Path) -> str:
+    """Return why a label file may not teach: the gates that it failed when it was made; empty if it may."""
+    checks: list[dict[str, Any]] = (read_recipe(path) or {}).get("checks", [])
+    failed = [check for check in checks if check["name"] in GATES and not check["passed"]]
+    return "; ".join(f"{check['name']}: {check['description']}" for check in failed)
 
 
 def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -121,7 +169,7 @@ def _result(
         plots["label_quality"] = plot_label_quality(quality, title=key)
     return StageResult(
         labels_path(store, key),
-        _figures(labelled, scores),
+        label_figures(labelled, scores),
         _write_tables(store, key, labelled, quality, origin),
         plots,
         _checks(labelled, scores, n_hits=n_hits),
@@ -146,7 +194,8 @@ def _write_tables(
     return {name: path for name, (_, _, path) in made.items()}
 
 
-def _figures(labelled: LabelRun, scores: TruthScores | None) -> dict[str, Any]:
+def label_figures(labelled: LabelRun, scores: TruthScores | None = None) -> dict[str, Any]:
+    """Return what labelling a run made, and how true it is where the truth is known."""
     frames = labelled.frame_matches
     figures: dict[str, Any] = {
         "labelled_frames": labelled.n_frames,
@@ -165,15 +214,20 @@ def _figures(labelled: LabelRun, scores: TruthScores | None) -> dict[str, Any]:
     return figures
 
 
-def _checks(labelled: LabelRun, scores: TruthScores | None, *, n_hits: int) -> tuple[Check, ...]:
+def audit_check(labelled: LabelRun) -> Check:
+    """Check that a sample of the fits agrees with lmfit."""
     audit = labelled.audit
     agrees = audit is None or not audit.n_accepted or audit.agreement >= LEAST_AGREEMENT
     told = "nothing was fitted"
     if audit is not None:
         told = f"{audit.agreement:.1%} of {audit.n_accepted} accepted fits in a sample of {audit.n_patches} agree with lmfit"
+    return Check("agrees_with_lmfit", agrees, told, audit.to_dict() if audit is not None else {})
+
+
+def _checks(labelled: LabelRun, scores: TruthScores | None, *, n_hits: int) -> tuple[Check, ...]:
     lattices, quality = judge_label_run(labelled.frame_matches, n_hits=n_hits), judge_quality(scores)
     return (
-        Check("agrees_with_lmfit", agrees, told, audit.to_dict() if audit is not None else {}),
+        audit_check(labelled),
         Check("hits_have_lattices", lattices.passed, lattices.message),
         Check("labels_are_true", quality.passed, quality.message),
     )

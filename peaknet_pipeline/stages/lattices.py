@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control
+from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control, scramble_peaks
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, find_indexamajig, run_indexamajig
 from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
@@ -20,7 +21,7 @@ from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.making import make_stage
@@ -37,6 +38,7 @@ from peaknet_pipeline.types import (
     Float64Array,
     Geometry,
     IndexTable,
+    IntArray,
     PeakTable,
     ReflectionTable,
     UnitCell,
@@ -58,8 +60,8 @@ class ControlRecord:
     min_significance: float
 
 
-NO_CONTROL = ControlRecord(0, 0, 0.0)
-"""Of an engine whose gate isn't ours."""
+MIN_CONTROL_PEAKS = 15
+"""Frames with fewer peaks are no hits and not part of a control's denominator."""
 
 
 def index_path(store: Store, key: str, finder: str) -> Path:
@@ -112,19 +114,18 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
     context = read_context(store, key)
     params = context.experiment.parameters("index", IndexParams, overrides)
     prediction = context.experiment.parameters("prediction", PredictParams, defaults=LABEL_PREDICTION)
-    output = index_path(store, key, finder)
+    output, cell_path = index_path(store, key, finder), cell_file(context)
 
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, finder), PEAKS)
         origin = origin_of(recipe, run=key, **network_of(peaks_path(store, key, finder)))
-        cell = read_cell(context.experiment.cell)
+        cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
             geometry = run.geometry or context.geometry
             energy = run.photon_energy_ev
             if context.experiment.engine == "indexamajig":
                 cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")
-                table = index_with_crystfel(run, peaks, context.experiment.cell, cxi, provenance=origin)
-                control = NO_CONTROL
+                table, control = index_with_crystfel(run, peaks, cell_path, cxi, provenance=origin)
             else:
                 table, control = index_with_control(peaks, geometry, energy, cell, params)
             bad = read_bad_pixels(store, key)
@@ -136,7 +137,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell)
 
     inputs = [peaks_path(store, key, finder), statistics_path(store, key), context.path]
-    inputs += [context.experiment.cell, *context.settings_files]
+    inputs += [cell_path, *context.settings_files]
     parameters = {"index": params.to_dict(), "prediction": prediction.to_dict()}
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
 
@@ -165,8 +166,11 @@ def index_with_crystfel(
     params: IndexamajigParams | None = None,
     *,
     provenance: Mapping[str, str] | None = None,
-) -> IndexTable:
-    """Index with CrystFEL's indexamajig from a CXI peak list written for it; stream and log are kept beside the list.
+) -> tuple[IndexTable, ControlRecord]:
+    """Index with CrystFEL's indexamajig from a CXI peak list written for it, and its hits once more with scrambled azimuths.
+
+    Lists, streams and logs are kept: the control's in the folder ``control`` beside the others. Its gate isn't ours to
+    raise, so that a false-index rate above the wanted one is only told.
 
     Raises
     ------
@@ -175,7 +179,28 @@ def index_with_crystfel(
 
     """
     find_indexamajig()
-    report = write_cxi_peaks(cxi, peaks, run, provenance=provenance)
+    table = _call_crystfel(run, peaks, cell, cxi, params, provenance=provenance)
+    counts = np.bincount(peaks["frame"].to_numpy(dtype=np.int64), minlength=run.n_frames)
+    hits = np.flatnonzero(counts >= MIN_CONTROL_PEAKS)
+    if not hits.size:
+        return table, ControlRecord(0, 0, 0.0)
+    scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))
+    false = _call_crystfel(run, scrambled, cell, cxi.parent / "control" / cxi.name, params, frames=hits)
+    return table, ControlRecord(int(hits.size), int(false["frame"].nunique()), 0.0)
+
+
+def _call_crystfel(
+    run: Run,
+    peaks: PeakTable,
+    cell: Path,
+    cxi: Path,
+    params: IndexamajigParams | None,
+    *,
+    frames: IntArray | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> IndexTable:
+    cxi.parent.mkdir(parents=True, exist_ok=True)
+    report = write_cxi_peaks(cxi, peaks, run, frames=frames, provenance=provenance)
     if report.geometry_path is None:
         raise RunError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry.")
     stream = run_indexamajig(

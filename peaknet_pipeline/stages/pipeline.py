@@ -10,7 +10,7 @@ from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.stages.store import Store
 
-SECTIONS = ("training_set", "teacher", "student", "inference")
+SECTIONS = ("training_set", "teacher", "student", "champion", "inference")
 
 P = TypeVar("P", bound=Parameters)
 

@@ -30,6 +30,11 @@ class Recipe:
         return digest_of([self.stage, self.code, self.parameters, self.inputs])
 
 
+def now() -> str:
+    """Return the present time, UTC, as 2026-01-31T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def digest_of(value: object) -> str:
     """Return a short hash of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -122,7 +127,7 @@ def write_recipe(
         "content": file_digest(output),
         "stamp": _stamp(output),
         "seconds": round(seconds, 3),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": now(),
         "figures": dict(figures or {}),
         "checks": [dict(check) for check in checks],
     }

@@ -27,7 +27,7 @@ from peaknet_pipeline.plots.images import Extent, Ring, plot_frame_peaks, plot_i
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.report import ReportFigure
 from peaknet_pipeline.runs.masks import read_mask
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
+from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
@@ -176,7 +176,7 @@ def lattice_figures(pool: Pool) -> Iterator[ReportFigure]:
     counts = ", ".join(
         f"{name_of(f)}: {len(t):,} lattices in {t['frame'].nunique():,} frames" for f, t in found.items()
     )
-    cell = read_cell(pool.context.experiment.cell)
+    cell = read_cell(cell_file(pool.context))
     yield ReportFigure(
         plot_cells(found, cell, title="Unit cells"),
         f"Cell parameters of every lattice; dashed: known cell. {counts}.",

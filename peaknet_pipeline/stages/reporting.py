@@ -26,12 +26,12 @@ from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.making import plot_path
+from peaknet_pipeline.stages.models import newest_path
 from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
 from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.teaching import model_path
 from peaknet_pipeline.types import RunTable, Scores
 from peaknet_pipeline.version import code_version
 
@@ -151,13 +151,13 @@ def _drawn(pool: Pool) -> Iterator[Section]:
 
 
 def _models(store: Store) -> Section:
-    names = [name for name in ("teacher", "student") if model_path(store, name).is_file()]
+    names = [name for name in ("teacher", "student") if newest_path(store, name).is_file()]
     tables = [
-        facts_table((read_recipe(model_path(store, name)) or {}).get("figures", {}), caption=name)
+        facts_table((read_recipe(newest_path(store, name)) or {}).get("figures", {}), caption=name)
         for name in names
     ]
     plots = (
-        (plot_path(model_path(store, n), "learning_curves"), f"{n.capitalize()}: {CURVES}") for n in names
+        (plot_path(newest_path(store, n), "learning_curves"), f"{n.capitalize()}: {CURVES}") for n in names
     )
     return Section("Networks", (), tuple(tables), tuple(_figures(plots)))
 
@@ -194,7 +194,7 @@ def _origin(store: Store, runs: RunTable, pool: Pool) -> Section:
         experiment = pool.context.experiment
         facts |= {
             "geometry": experiment.geometry.name,
-            "cell": experiment.cell.name,
+            "cell": experiment.cell.name if experiment.cell else "found from the runs",
             "indexer": experiment.engine,
         }
         settings = {name: dict(values) for name, values in experiment.settings.items()}

@@ -1,7 +1,7 @@
 """The expert, automated: the peakfinder8 setting that indexes most of a sample of a run's frames."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,16 @@ from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.peaks.scan import ScanParams, best_setting, parameter_grid, scan_parameters
+from peaknet_pipeline.peaks.scan import (
+    ScanParams,
+    background_thresholds,
+    best_setting,
+    parameter_grid,
+    scan_parameters,
+)
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.stages.context import open_raw, read_context
+from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, valid_range
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.making import make_stage
@@ -26,7 +32,7 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
-from peaknet_pipeline.types import SCAN, FrameArray, PeakTable
+from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, PeakTable
 
 CROWDED = 600
 """Mean peaks per frame from which on a setting is hopeless and isn't indexed."""
@@ -36,6 +42,11 @@ CROWDED = 600
 class ScanStageParams(ScanParams):
     """The grid, and how many frames are tried."""
 
+    threshold_sigma: tuple[float, ...] = parameter(
+        (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0),
+        meaning="thresholds above the run's background, where none are given",
+        unit="σ",
+    )
     frames: int = parameter(24, meaning="frames tried, spread over the run", ge=1)
 
 
@@ -50,16 +61,16 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     params = context.experiment.parameters("scan", ScanStageParams, overrides)
     base = context.experiment.parameters("finder", Peakfinder8Params)
     index = context.experiment.parameters("index", IndexParams)
-    output = scan_path(store, key)
+    output, cell_path = scan_path(store, key), cell_file(context)
 
     def build(recipe: Recipe) -> StageResult:
-        cell = read_cell(context.experiment.cell)
-        grid = parameter_grid(_grid_of(params), base)
+        cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"scan {key}", unit="setting") as progress:
             geometry, chosen = geometry_of(run), spread_frames(run.n_frames, params.frames)
             rings = read_left_out_rings(store, key)
             frames: FrameArray = np.concatenate([run.read(int(i), int(i) + 1) for i in chosen])
-            energy, tried = run.photon_energy_ev[chosen], 0
+            bad_pixels, energy, tried = read_bad_pixels(store, key), run.photon_energy_ev[chosen], 0
+            grid = parameter_grid(_grid_of(params, frames, bad_pixels), base)
 
             def score(peaks: PeakTable, setting: Peakfinder8Params) -> dict[str, float]:
                 nonlocal tried
@@ -76,7 +87,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             scan = scan_parameters(
                 frames,
                 radius=pixel_radius(geometry),
-                bad_pixels=read_bad_pixels(store, key),
+                bad_pixels=bad_pixels,
                 grid=grid,
                 score=score,
                 valid_range=valid_range(geometry),
@@ -85,7 +96,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
         return _result(output, table, scan, key)
 
-    inputs = [statistics_path(store, key), context.path, context.experiment.cell, *context.settings_files]
+    inputs = [statistics_path(store, key), context.path, cell_path, *context.settings_files]
     parameters = {"scan": params.to_dict(), "finder": base.to_dict(), "index": index.to_dict()}
     return make_stage("finder_scan", parameters=parameters, inputs=inputs, build=build)
 
@@ -104,8 +115,12 @@ def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:
     return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
 
 
-def _grid_of(params: ScanStageParams) -> ScanParams:
-    return ScanParams(**{item.name: getattr(params, item.name) for item in fields(ScanParams)})
+def _grid_of(params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray) -> ScanParams:
+    """Return the grid, with thresholds from the frames' background unless some are given."""
+    grid = ScanParams(**ScanParams.own(params.to_dict()))
+    if grid.threshold:
+        return grid
+    return replace(grid, threshold=background_thresholds(frames, bad_pixels, params.threshold_sigma))
 
 
 def _result(output: Path, table: pd.DataFrame, scan: pd.DataFrame, key: str) -> StageResult:

@@ -23,7 +23,7 @@ from peaknet_pipeline.stages.provenance import (
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.scores import metrics_path
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.teaching import training_set_path
+from peaknet_pipeline.stages.training_set import training_set_path
 from peaknet_pipeline.stages.truth import read_truth_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores

@@ -1,6 +1,7 @@
 """From labelled runs to a trained teacher and a distilled student."""
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
-from peaknet_pipeline.labels.split import LabelledRun, SplitParams, read_exclusions, split_runs
+from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.learn.checkpoint import (
-    LoadedModel,
+    CARD_FILE,
     ModelCard,
     read_checkpoint,
     write_checkpoint,
@@ -23,24 +24,30 @@ from peaknet_pipeline.learn.crops import Crop, ValidationPanel, panel_from_crop
 from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import build_model, count_parameters
 from peaknet_pipeline.learn.recipe import TrainParameters
+from peaknet_pipeline.learn.registry import register
 from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
-from peaknet_pipeline.plots.fits import plot_data_engine
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
-from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
+from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.models import newest_model, newest_path, write_newest
 from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
 from peaknet_pipeline.stages.progress import counting_bar, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
+from peaknet_pipeline.stages.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import DATA_ENGINE, SPLIT, SplitTable
+from peaknet_pipeline.stages.training_set import (
+    keep_manifest,
+    manifest_file,
+    read_manifest,
+    training_set_path,
+)
+from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import SPLIT, SplitTable
 from peaknet_pipeline.version import code_version
 
 LEAST_RECALL = 0.2
@@ -74,67 +81,6 @@ class StudentParams(NetworkTraining):
     repeat_after: int | None = parameter(150, meaning="steps after which the same augmented crops come again")
 
 
-def training_set_path(store: Store, scope: str) -> Path:
-    """Return where the split lies."""
-    return store.table("training_set", scope)
-
-
-def manifest_file(store: Store) -> Path:
-    """Return where the training set's manifest lies."""
-    return store.file("training_set", "all", ".json")
-
-
-def model_path(store: Store, name: str) -> Path:
-    """Return the card of a model that the chain makes."""
-    return store.models / name / "card.json"
-
-
-def teacher_path(store: Store, scope: str) -> Path:
-    """Return the teacher's card."""
-    return model_path(store, "teacher")
-
-
-def student_path(store: Store, scope: str) -> Path:
-    """Return the student's card."""
-    return model_path(store, "student")
-
-
-def training_set(
-    store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
-) -> StageResult:
-    """Which labelled runs train, validate and test: split by run, never by frame, with a manifest hash."""
-    params = pipeline_parameters(store, "training_set", SplitParams, overrides)
-    output = training_set_path(store, "all")
-    labelled = [key for key in keys if labels_path(store, key).is_file()]
-    exclusions = store.root / "exclusions.txt"
-
-    def build(recipe: Recipe) -> StageResult:
-        runs = [LabelledRun(parse_key(key).experiment, key, labels_path(store, key)) for key in labelled]
-        made = split_runs(runs, params, exclusions=read_exclusions(exclusions))
-        write_table(
-            made.table, output, SPLIT, extra={"manifest": made.hash, **origin_of(recipe, manifest=made.hash)}
-        )
-        write_json(manifest_file(store), made.manifest)
-        counts = made.table.groupby("subset").agg(frames=("frame", "size"), peaks=("n_peaks", "sum"))
-        figures: dict[str, Any] = {
-            "manifest": made.hash,
-            "labelled_runs": len(labelled),
-            "runs_without_labels": len(keys) - len(labelled),
-        }
-        for subset, row in counts.iterrows():
-            figures |= {f"{subset}_frames": int(row["frames"]), f"{subset}_peaks": int(row["peaks"])}
-        engine = summarize_training_set(store, made.table)
-        tables = {"training_set": output, "data_engine": store.table("training_set/data_engine", "all")}
-        write_table(engine, tables["data_engine"], DATA_ENGINE)
-        figures |= engine_figures(engine, made.table)
-        plots = {"data_engine": plot_data_engine(engine)}
-        return StageResult(output, figures, tables, plots, checks=(_split_by_run(made.table),))
-
-    inputs = [*(labels_path(store, key) for key in labelled), *settings_inputs(store)]
-    inputs += [exclusions] if exclusions.is_file() else []
-    return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
-
-
 def peaknet_teacher(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
@@ -161,11 +107,11 @@ def peaknet_teacher(
 def peaknet_student(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
-    """The student network, distilled from the teacher's logits; what inference uses."""
+    """The student network, distilled from the teacher's logits, registered as a new version: the next challenger."""
     params = pipeline_parameters(store, "student", StudentParams, overrides)
 
     def train(source: Sequence[Crop], validation: Sequence[ValidationPanel], state: Path) -> TrainResult:
-        teacher = read_checkpoint(store.models / "teacher")
+        teacher = read_checkpoint(newest_model(store, "teacher"))
         with progress_bar("distilling the student", unit="step") as bar:
             return distill_student(
                 build_model(named_scale(params.scale), seed=params.seed),
@@ -180,7 +126,7 @@ def peaknet_student(
                 progress=lambda p: bar(p.step, p.n_steps),
             )
 
-    inputs = [model_path(store, "teacher")]
+    inputs = [newest_path(store, "teacher")]
     return _train_stage(store, "peaknet_student", "student", params, train, inputs=inputs)
 
 
@@ -198,11 +144,6 @@ def device_of(params: NetworkTraining) -> str:
     return params.device
 
 
-def student_model(store: Store) -> LoadedModel:
-    """Read the student that the chain trained."""
-    return read_checkpoint(store.models / "student")
-
-
 def _train_stage(
     store: Store, stage: str, name: str, params: NetworkTraining, train: Any, *, inputs: Sequence[Path]
 ) -> StageResult:
@@ -211,13 +152,13 @@ def _train_stage(
         crops = cut_crops(store, table, params)
         validation = cut_validation(store, table, params)
         state = store.root / "store" / "training_state" / f"{name}-{recipe.digest()}"
+        started = time.perf_counter()
         result = train(crops, validation, state)
-        card = _card(store, name, params, result)
-        write_checkpoint(store.models / name, result.model, card=card)
+        folder = _register(store, name, params, result, recipe, seconds=time.perf_counter() - started)
         shutil.rmtree(state, ignore_errors=True)
-        return _train_result(store, name, params, result, n_crops=len(crops))
+        return _train_result(store, folder, result, n_crops=len(crops))
 
-    files = [training_set_path(store, "all"), *inputs, *settings_inputs(store)]
+    files = [training_set_path(store, "all"), manifest_file(store), *inputs, *settings_inputs(store)]
     return make_stage(stage, parameters=params.to_dict(), inputs=files, build=build)
 
 
@@ -245,14 +186,15 @@ def cut_validation(store: Store, table: SplitTable, params: NetworkTraining) -> 
 def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[CachedRun], list[Any]]:
     rows = table[table["subset"] == subset]
     runs, frames = [], []
-    for key, part in rows.groupby("run", sort=True):
+    for (key, labels), part in rows.groupby(["run", "labels"], sort=True):
         context = read_context(store, str(key))
+        path = labels_path(store, str(key)) if labels == CLASSICAL else curated_labels_path(store, str(key))
         bad_pixels = read_bad_pixels(store, str(key))
         with open_raw(context) as run, counting_bar(f"packing {key}", len(part)) as count:
             runs.append(
                 cache_run(
                     str(key),
-                    labels_path(store, str(key)),
+                    path,
                     frame_reader(run),
                     bad_pixels=bad_pixels,
                     cache_root=store.root / "store" / "cache",
@@ -263,26 +205,41 @@ def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[Cac
     return runs, frames
 
 
-def _card(store: Store, name: str, params: NetworkTraining, result: TrainResult) -> ModelCard:
-    record = read_recipe(training_set_path(store, "all")) or {}
-    return ModelCard(
-        name=name,
-        step=result.step,
-        threshold=result.threshold,
-        scores=result.scores.to_dict() if result.scores else {},
-        training_manifest=str(record.get("figures", {}).get("manifest", "")),
-        code_version=code_version(),
-        seed=params.seed,
-        training=params.to_dict(),
-        teacher="teacher" if name == "student" else "",
-    )
+def _register(
+    store: Store, role: str, params: NetworkTraining, result: TrainResult, recipe: Recipe, *, seconds: float
+) -> Path:
+    """Register a trained network: weights, configuration, card, recipe and the manifest of what taught it."""
+    manifest = read_manifest(store)
+    parents = [newest_model(store, "teacher")] if role == "student" else []
+
+    def write(folder: Path) -> None:
+        card = ModelCard(
+            name=folder.name,
+            step=result.step,
+            threshold=result.threshold,
+            scores=result.scores.to_dict() if result.scores else {},
+            training_manifest=str(manifest["hash"]),
+            code_version=code_version(),
+            seed=params.seed,
+            training=params.to_dict(),
+            teacher=parents[0].name if parents else "",
+            made=now(),
+        )
+        write_checkpoint(folder, result.model, card=card)
+        taught = keep_manifest(store, folder)
+        inputs = [taught, *(parent / CARD_FILE for parent in parents)]
+        own = make_recipe(recipe.stage, code=recipe.code, parameters=recipe.parameters, inputs=inputs)
+        write_recipe(folder / CARD_FILE, own, seconds=seconds, figures={"model": folder.name})
+
+    folder = register(store.models, role, write)
+    write_newest(store, role, folder)
+    return folder
 
 
-def _train_result(
-    store: Store, name: str, params: NetworkTraining, result: TrainResult, *, n_crops: int
-) -> StageResult:
+def _train_result(store: Store, folder: Path, result: TrainResult, *, n_crops: int) -> StageResult:
     scores = result.scores.to_dict() if result.scores else {}
     figures: dict[str, Any] = {
+        "model": folder.name,
         "parameters": count_parameters(result.model.config)["total"],
         "steps": result.step,
         "crops": n_crops,
@@ -300,10 +257,6 @@ def _train_result(
         recall >= LEAST_RECALL,
         f"validation recall {recall:.2f}, at least {LEAST_RECALL}",
     )
-    plots = {"learning_curves": plot_losses(result.history, title=name)}
-    return StageResult(model_path(store, name), figures, plots=plots, checks=(check,))
-
-
-def _split_by_run(table: SplitTable) -> Check:
-    subsets = table.groupby("run")["subset"].nunique()
-    return Check("split_by_run", bool((subsets == 1).all()), f"{len(subsets)} runs, each in one subset")
+    plots = {"learning_curves": plot_losses(result.history, title=folder.name)}
+    role = folder.name.rpartition("-v")[0]
+    return StageResult(newest_path(store, role), figures, plots=plots, checks=(check,))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peaknet_pipeline.errors import CellError, IndexingError
-from peaknet_pipeline.indexing import refining, search, spin
+from peaknet_pipeline.indexing import lattice, refining, search, spin
 from peaknet_pipeline.indexing.control import calibrate_gate, control_vectors, scramble_azimuths
 from peaknet_pipeline.indexing.lattice import index_peaks, index_vectors
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -180,6 +180,32 @@ def test_compiled_and_torch_search_and_refinement_agree():
     assert np.allclose(plain[0], compiled[0], rtol=1e-3, atol=1e-2)
     assert np.array_equal(refined[0][1], refined[1][1])
     assert np.allclose(refined[0][0], refined[1][0], atol=1e-7)
+
+
+def test_the_whole_indexer_gives_the_same_lattices_on_the_device_path(monkeypatch):
+    batch, _ = simulated_frames(LYSOZYME, n_frames=3, n_true=25, n_false=8, seed=18)
+    params = IndexParams(max_pairs=200, n_candidates=12, max_lattices=1)
+    compiled = index_vectors(batch, cell=LYSOZYME, params=params)
+    monkeypatch.setattr(search, "spin_scores_compiled", search.spin_scores)
+    monkeypatch.setattr(lattice, "refine_on_processor", refining.refine_on_device)
+    on_device = index_vectors(batch, cell=LYSOZYME, params=params)
+
+    assert np.array_equal(compiled.batch, on_device.batch)
+    assert len(compiled.batch) == 3
+    assert np.allclose(compiled.axes, on_device.axes, atol=1e-6)
+    assert np.array_equal(compiled.n_explained, on_device.n_explained)
+
+
+def test_noise_spots_lower_the_rate_of_weak_frames_step_by_step():
+    rates = []
+    for n_false in (0, 25, 100):
+        batch, truth = simulated_frames(LYSOZYME, n_frames=20, n_true=9, n_false=n_false, seed=19)
+        found = index_vectors(batch, cell=LYSOZYME, params=IndexParams(max_lattices=1))
+        rates.append(n_correct(found, truth, LYSOZYME) / 20)
+
+    assert rates[0] >= 0.9
+    assert rates[0] >= rates[1] >= rates[2]
+    assert rates[2] < rates[0]
 
 
 def test_peak_tables_give_lattices_in_the_laboratory_frame_of_the_geometry():

@@ -4,6 +4,7 @@ import os
 import stat
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from peaknet_pipeline.errors import IndexingError
@@ -64,6 +65,31 @@ def test_streams_round_trip(indexed, tmp_path):
     assert stream.indexed_by[1] == "none"
     assert (stream.lattices["n_explained"] >= 0.8 * stream.lattices["n_peaks"]).all()
     assert [p.name for p in stream.geometry.panels] == ["left", "right"]
+
+
+def test_several_crystals_of_a_frame_and_their_shifts_round_trip(indexed, tmp_path):
+    geometry, peaks, lattices, reflections = indexed
+    again = lattices.assign(lattice=1, shift_x_mm=np.float32(0.125), shift_y_mm=np.float32(-0.25))
+    both = pd.concat([lattices, again]).sort_values(["frame", "lattice"], ignore_index=True)
+    rows = pd.concat([reflections, reflections[::2].assign(lattice=1, peak=np.float32(99.5), background=3.0)])
+    rows = rows.sort_values(["frame", "lattice"], kind="stable", ignore_index=True)
+    stream = read_stream(write(tmp_path / "a.stream", (geometry, peaks, both, rows)))
+
+    assert list(stream.lattices["lattice"]) == [0, 1, 0, 1]
+    assert list(stream.lattices["shift_x_mm"]) == [0.0, 0.125, 0.0, 0.125]
+    assert list(stream.lattices["shift_y_mm"]) == [0.0, -0.25, 0.0, -0.25]
+    for name in ("frame", "lattice", "h", "k", "l", "panel"):
+        assert np.array_equal(stream.reflections[name], rows[name])
+    assert np.array_equal(stream.reflections["peak"], rows["peak"].fillna(0.0))
+    assert np.array_equal(stream.reflections["background"], rows["background"].fillna(0.0))
+
+
+def test_every_crystals_reflections_are_counted(indexed, tmp_path):
+    text = write(tmp_path / "a.stream", indexed).read_text()
+    counts = [int(line.split(" = ")[1]) for line in text.splitlines() if line.startswith("num_reflections")]
+
+    assert counts == list(indexed[3].groupby("frame").size())
+    assert sum(line.startswith("num_peaks = ") for line in text.splitlines()) == 4
 
 
 def test_stream_positions_are_the_slabs_with_half_a_pixel(indexed, tmp_path):

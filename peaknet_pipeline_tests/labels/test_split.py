@@ -1,19 +1,15 @@
 """The split: by run, reproducible, complete, honest about what it left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import LabelError
-from peaknet_pipeline.labels.split import (
-    LabelledRun,
-    SplitParams,
-    assign_subsets,
-    parse_exclusions,
-    read_exclusions,
-    split_runs,
-)
+from peaknet_pipeline.labels.exclusions import parse_exclusions, read_exclusions
+from peaknet_pipeline.labels.split import LabelledRun, SplitParams, assign_subsets, split_runs
 from peaknet_pipeline.labels.store import write_labels
 from peaknet_pipeline.tables import check_table
 from peaknet_pipeline.types import SPLIT
@@ -116,3 +112,64 @@ def test_no_exclusions_file_excludes_nothing(tmp_path):
     assert read_exclusions(None) == read_exclusions(tmp_path / "none")
     (tmp_path / "file").write_text("a 3-5")
     assert read_exclusions(tmp_path / "file").frames == {"a": [(3, 5, "")]}
+
+
+def add_candidates(run, folder, frames, reasons, n_peaks=4):
+    """Give a run curated labels for some frames, and candidates in order of rank."""
+    rows = [(f, np.ones((1, 4, 4), np.uint8), n_peaks) for f in sorted(frames)]
+    path = folder / f"{run.run}-curated"
+    write_labels(path, rows, (1, 4, 4), provenance={})
+    return replace(run, curated=path, candidates=reasons)
+
+
+def test_curated_frames_come_in_by_rank_with_their_reason_and_only_where_nothing_else_labels_them(tmp_path):
+    run = make_run(tmp_path, "exp-r0001", frames=(0, 1))
+    reasons = {
+        9: "only the neural peaks index",
+        1: "finders disagree",
+        7: "network unsure",
+        8: "network unsure",
+    }
+    run = add_candidates(run, tmp_path, (1, 7, 8, 9), reasons)
+    params = SplitParams(curated_frames=2, validation_runs=(), validate_fraction=0, test_fraction=0)
+    result = split_runs([run], params)
+    rows = result.table.set_index("frame")
+    assert rows.index.tolist() == [0, 1, 7, 9]
+    assert rows["labels"].tolist() == ["classical", "classical", "peaknet", "peaknet"]
+    assert rows["curation"].tolist() == ["", "finders disagree", reasons[7], reasons[9]]
+    assert rows["n_peaks"].tolist() == [5, 5, 4, 4]
+    assert result.manifest["runs"]["exp-r0001"]["curated_frames"] == 2
+    assert result.manifest["runs"]["exp-r0001"]["curated_labels"]
+
+
+def test_what_judges_a_network_never_comes_from_a_network(runs, tmp_path):
+    curated = [add_candidates(run, tmp_path, (50,), {50: "network unsure"}) for run in runs]
+    table = split_runs(curated).table
+    assert set(table.loc[table["frame"] == 50, "subset"]) == {"train"}
+    assert set(table.loc[table["subset"] != "train", "labels"]) == {"classical"}
+
+
+def test_excluded_curated_frames_stay_out_and_zero_adds_none(tmp_path):
+    run = add_candidates(make_run(tmp_path, "exp-r0001"), tmp_path, (5, 6), {5: "a", 6: "a"})
+    everything = SplitParams(validate_fraction=0, test_fraction=0)
+    kept = split_runs([run], everything, exclusions=parse_exclusions("exp-r0001 5 # ice"))
+    assert kept.table["frame"].tolist() == [0, 1, 2, 6]
+    none = split_runs([run], replace(everything, curated_frames=0))
+    assert none.table["frame"].tolist() == [0, 1, 2]
+
+
+@settings(max_examples=80, deadline=None)
+@given(first=st.integers(1, 12), more=st.integers(0, 12), seed=st.integers(0, 5))
+def test_a_run_keeps_its_subset_when_others_join(first, more, seed):
+    params = SplitParams(seed=seed)
+    early = assign_subsets([f"r{i}" for i in range(first)], params)
+    later = assign_subsets([f"r{i}" for i in range(first + more)], params, before=early)
+    assert {run: later[run] for run in early} == early
+    assert "train" in later.values()
+
+
+def test_refused_runs_are_told_and_nothing_else_to_teach_is_an_error_that_names_them(runs):
+    why = {"exp-r0009": "hits_have_lattices: 1 of 40 hits labelled"}
+    assert split_runs(runs, refused=why).manifest["refused_runs"] == why
+    with pytest.raises(LabelError, match=r"may teach.*exp-r0009: hits_have_lattices: 1 of 40"):
+        split_runs([], refused=why)

@@ -5,32 +5,110 @@ from pathlib import Path
 import pytest
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.checkpoint import ModelCard, write_checkpoint
+from peaknet_pipeline.learn.checkpoint import (
+    WEIGHTS_FILE,
+    ModelCard,
+    read_checkpoint,
+    shipped_models,
+    write_checkpoint,
+)
 from peaknet_pipeline.learn.config import SCALES
+from peaknet_pipeline.learn.evaluation import (
+    YieldCount,
+    judge_challenger,
+    read_evaluation,
+    write_evaluation,
+)
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.registry import (
-    YieldCount,
     champion,
-    judge_challenger,
+    champions,
+    describe_models,
     list_models,
-    next_version,
     promote,
+    register,
+    register_shipped,
     roll_back,
 )
+
+
+def write_small(folder: Path) -> None:
+    card = ModelCard(name=folder.name, scores={"f1": 0.9}, made="2026-01-31T12:00:00Z")
+    write_checkpoint(folder, build_model(SCALES["edge-small"]), card=card)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     for _ in range(3):
-        folder = next_version(tmp_path, "student")
-        write_checkpoint(folder, build_model(SCALES["edge-small"]), card=ModelCard(name=folder.name))
+        register(tmp_path, "student", write_small)
     return tmp_path
 
 
-def test_versions_count_up(models: Path) -> None:
+def test_versions_count_up_per_role(models: Path) -> None:
     assert list_models(models) == ["student-v0001", "student-v0002", "student-v0003"]
-    assert next_version(models, "student").name == "student-v0004"
-    assert next_version(models, "teacher").name == "teacher-v0001"
+    assert register(models, "student", write_small).name == "student-v0004"
+    assert register(models, "teacher", write_small).name == "teacher-v0001"
+
+
+def test_a_version_is_never_written_twice(models: Path) -> None:
+    def while_another_trains(folder: Path) -> None:
+        inner.append(register(models, "student", write_small))
+        write_small(folder)
+
+    inner: list[Path] = []
+    outer = register(models, "student", while_another_trains)
+    assert (outer.name, inner[0].name) == ("student-v0004", "student-v0005")
+
+
+def test_a_training_that_fails_leaves_no_version(models: Path) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        register(models, "student", fail)
+    assert sorted(path.name for path in models.iterdir()) == [f"student-v000{i}" for i in (1, 2, 3)]
+
+
+def test_the_shipped_network_is_registered_once_and_anew_when_its_weights_change(tmp_path: Path) -> None:
+    name = shipped_models()[0]
+    first = register_shipped(tmp_path)
+    assert first.name == f"{name}-v0001"
+    assert read_checkpoint(first).card.name == first.name
+    assert register_shipped(tmp_path) == first
+    (first / WEIGHTS_FILE).write_bytes(b"older weights")
+    assert register_shipped(tmp_path).name == f"{name}-v0002"
+
+
+def test_a_yield_is_kept_beside_its_model_and_told_in_the_list(models: Path) -> None:
+    folder = models / "student-v0002"
+    assert read_evaluation(folder) is None
+    write_evaluation(folder, runs=["a-r0001"], count=YieldCount(3, 4), made="2026-02-01T00:00:00Z")
+    promote(models, folder.name)
+    entries = {entry.name: entry for entry in describe_models(models)}
+    assert [name for name, entry in entries.items() if entry.is_champion] == [folder.name]
+    evaluation = entries[folder.name].evaluation
+    assert evaluation is not None
+    assert (evaluation.runs, evaluation.count.value) == (("a-r0001",), 0.75)
+    assert (entries[folder.name].f1, entries["student-v0001"].evaluation) == (0.9, None)
+    (folder / "evaluation.json").write_text('{"runs": 3}')
+    with pytest.raises(ModelError, match="not a readable evaluation"):
+        describe_models(models)
+
+
+def test_a_damaged_model_cannot_become_champion(models: Path) -> None:
+    promote(models, "student-v0001")
+    weights = models / "student-v0002" / WEIGHTS_FILE
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        promote(models, "student-v0002")
+    assert champions(models) == ["student-v0001"]
+
+
+def test_a_pointer_that_leads_out_of_the_folder_is_refused(models: Path) -> None:
+    write_small(models.parent / "elsewhere")
+    (models / "champion.json").write_text('{"history": ["../elsewhere"]}')
+    with pytest.raises(ModelError, match="folder is gone"):
+        champion(models)
 
 
 def test_promotion_and_rolling_back_move_the_champion(models: Path) -> None:

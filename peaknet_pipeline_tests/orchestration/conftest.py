@@ -12,6 +12,7 @@ from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
+from peaknet_pipeline.stages.models import use_model
 from peaknet_pipeline.stages.store import Store
 
 KEYS = ["small-r0001", "small-r0002", "small-r0003"]
@@ -95,5 +96,13 @@ def made(small_raw, tmp_path_factory):
     for assets, partitions in ((INGEST, KEYS), (TRAIN, [None]), (INFER, KEYS), (SUMMARY, [None])):
         for partition in partitions:
             result = world.materialize(assets, partition)
-            assert result.success, failure_text(result)
+            assert result.success or champion_stayed(result), failure_text(result)
+        if assets is TRAIN:
+            use_model(world.store, "student-v0001")  # whichever won: what follows is about the student
     return world
+
+
+def champion_stayed(result):
+    """Tell whether the challenger lost, and nothing else failed."""
+    lost = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    return [e.check_name for e in lost] == ["no_worse_than_champion"]

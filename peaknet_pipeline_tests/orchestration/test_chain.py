@@ -15,13 +15,17 @@ from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import SCAN, SCHEMAS, SCORES
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 
+BY_HAND = ("finder_scan", "refined_geometry")
+"""Assets that no job makes."""
+
 
 def test_the_definitions_load_and_jobs_cover_every_asset(fresh):
     dg.Definitions.validate_loadable(fresh.defs)
-    assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY, "finder_scan"}
+    assert {spec.name for spec in CHAIN} == {*INGEST, *TRAIN, *INFER, *SUMMARY, *BY_HAND}
     graph = fresh.defs.resolve_asset_graph()
     assert graph.get(dg.AssetKey("training_set")).parent_keys == {dg.AssetKey("peak_labels")}
-    assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
+    assert dg.AssetKey("champion") in graph.get(dg.AssetKey("peaknet_peaks")).parent_keys
+    assert dg.AssetKey("peaknet_student") in graph.get(dg.AssetKey("champion")).parent_keys
 
 
 def test_every_run_is_scored_with_both_finders_and_consistent_denominators(made):
@@ -51,7 +55,7 @@ def test_the_printed_table_has_a_row_per_run_and_finder(made):
 
 
 def test_every_table_of_a_run_reads_with_pandas_and_follows_its_schema(made):
-    for spec in (spec for spec in CHAIN if spec.name != "finder_scan"):
+    for spec in (spec for spec in CHAIN if spec.name not in BY_HAND):
         for name in spec.tables:
             event = made.instance.get_latest_materialization_event(dg.AssetKey(spec.name))
             metadata = event.asset_materialization.metadata
@@ -95,7 +99,7 @@ def test_rows_and_cxi_files_name_run_code_parameters_model_and_labels_and_trace_
     manifest = read_recipe(made.store.table("training_set", "all"))["figures"]["manifest"]
     row = read_all_scores(made.store).set_index(["run", "finder"]).loc[(KEYS[0], "peaknet")]
     assert row["label_manifest"] == manifest
-    assert row["model"] == f"student-{manifest[:8]}"
+    assert row["model"] == "student-v0001"
     assert row["mean_peaks"] == pytest.approx(row["peaks"] / FRAMES)
     for path in (
         made.store.file("peaknet_peaks", KEYS[0], ".cxi"),

@@ -20,6 +20,7 @@ PLAN = {"raw_run": "1", "run_statistics": "1", "classical_peaks": "0.5", "classi
 """Kill points: 1 is before the output gets its name, 2 right after it and before its side tables, 0.5 anywhere."""
 
 
+@pytest.mark.timeout(1800)
 def test_killed_assets_leave_nothing_half_written_and_complete_when_run_again(small_raw, tmp_path):
     shutil.copytree(small_raw, tmp_path / "data")
     plans = [f"{asset}:{points}" for asset, points in PLAN.items()]

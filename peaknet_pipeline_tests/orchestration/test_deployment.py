@@ -63,6 +63,17 @@ def test_services_cannot_write_raw_runs_or_gain_rights(written):
         assert f"ReadOnlyPaths={written.parent / 'data'}/raw" in lines
 
 
+def test_the_database_is_made_before_anything_else_starts(written):
+    """Three processes that make its tables at once fail, and the code server would go on without its code."""
+    code = (written / "peaknet-code.service").read_text()
+    assert code.index("ExecStartPre=") < code.index("dagster instance migrate") < code.index("ExecStart=")
+    for name in ("daemon", "webserver"):
+        assert (
+            "After=network-online.target peaknet-code.service"
+            in (written / f"peaknet-{name}.service").read_text()
+        )
+
+
 def test_dagster_accepts_the_machines_instance(tmp_path):
     write_deployment(tmp_path, kind="machine", data=tmp_path / "data")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
@@ -81,7 +92,8 @@ def test_the_pod_is_unprivileged_and_takes_its_database_from_a_secret(tmp_path):
     assert pod["securityContext"]["runAsNonRoot"]
     assert not pod["automountServiceAccountToken"]
     assert {c["name"] for c in pod["containers"]} == {"code", "daemon", "webserver"}
-    for container in pod["containers"]:
+    assert pod["initContainers"][0]["args"] == ["dagster", "instance", "migrate"]
+    for container in (*pod["initContainers"], *pod["containers"]):
         assert container["envFrom"] == [{"secretRef": {"name": "peaknet-database"}}]
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

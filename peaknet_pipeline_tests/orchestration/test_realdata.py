@@ -9,7 +9,6 @@ import pytest
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
-from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, shipped_models
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import INDEX, SCORES
@@ -33,7 +32,7 @@ metrics: {min_peaks: 15}
 
 @pytest.fixture(scope="module")
 def snase(realdata, tmp_path_factory):
-    """The nuclease stills as a raw run, with the network that comes with the package as the student."""
+    """The nuclease stills as a raw run, with the network that comes with the package as the first champion."""
     root = tmp_path_factory.mktemp("snase")
     folder = root / "raw" / "snase"
     folder.mkdir(parents=True)
@@ -44,10 +43,10 @@ def snase(realdata, tmp_path_factory):
     ):
         shutil.copy(realdata / "snase" / source, folder / name)
     (folder / "experiment.yaml").write_text(SETTINGS)
-    (root / "models").mkdir()
-    shutil.copytree(SHIPPED_FOLDER / shipped_models()[0], root / "models" / "student")
     world = open_world(root)
     register_runs(world.instance, [KEY])
+    result = world.materialize(["champion"])
+    assert result.success, failure_text(result)
     result = world.materialize(ASSETS, KEY)
     assert result.success, failure_text(result)
     return world
@@ -79,3 +78,4 @@ def test_both_finders_are_scored_on_real_frames_without_inventing_truth(snase):
     assert scores["precision"].isna().all()
     assert scores.loc["classical", "indexed"] >= 9
     assert scores.loc["classical", "false_index_rate"] == 0
+    assert scores.loc["peaknet", "model"] == "general-v0001"

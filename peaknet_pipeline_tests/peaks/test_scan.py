@@ -7,7 +7,13 @@ import pytest
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.peaks import peakfinder8_frame
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params, find_peaks
-from peaknet_pipeline.peaks.scan import ScanParams, best_setting, parameter_grid, scan_parameters
+from peaknet_pipeline.peaks.scan import (
+    ScanParams,
+    background_thresholds,
+    best_setting,
+    parameter_grid,
+    scan_parameters,
+)
 from peaknet_pipeline_tests.peaks.peak_scenes import radius_map, spotty_frame
 
 SHAPE = (2, 80, 96)
@@ -67,10 +73,29 @@ def test_an_unknown_figure_is_refused():
 
 def test_an_empty_list_of_values_is_refused():
     with pytest.raises(ParameterError, match="empty list"):
-        parameter_grid(ScanParams(min_pix=()))
+        parameter_grid(ScanParams(threshold=(9,), min_pix=()))
 
 
 def test_variants_may_not_change_the_statistics():
     finder = Peakfinder8(RADIUS, GOOD, Peakfinder8Params())
     with pytest.raises(ParameterError, match="leave the statistics"):
         finder.find_variants(FRAMES, [Peakfinder8Params(min_snr=7)])
+
+
+@pytest.mark.parametrize(("level", "gain"), [(0.05, 1.0), (30.0, 1.0), (30.0, 40.0), (2000.0, 1.0)])
+def test_thresholds_follow_the_background_whatever_the_detector(level, gain):
+    frames = (np.random.default_rng(0).poisson(level, (3, *SHAPE)) * gain).astype(np.float32)
+    frames[:, 0, 40, 40] = 1e6
+    frames[0, 1] = np.nan
+    sigma = gain * np.sqrt(level)
+    found = np.array(background_thresholds(frames, GOOD, (0, 4, 64)))
+    expected = gain * np.median(np.random.default_rng(0).poisson(level, 10000)) + np.array([0, 4, 64]) * sigma
+    np.testing.assert_allclose(
+        found, np.maximum(expected, 0.01 * sigma), atol=0.35 * max(sigma, 1) * 4, rtol=0.3
+    )
+    assert (found > 0).all()
+
+
+def test_thresholds_need_good_pixels():
+    with pytest.raises(ParameterError, match="no good pixels"):
+        background_thresholds(FRAMES, np.ones(SHAPE, bool), (0, 4))

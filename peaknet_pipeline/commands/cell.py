@@ -1,0 +1,24 @@
+"""The unknown cell of a peak table."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+
+
+@click.command()
+@click.argument("peaks", type=PATH)
+@click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+@SETTINGS
+@click.option("--out", type=PATH, required=True, help="Cell to write (CrystFEL .cell).")
+@click.option("--plot", type=PATH, help="Also draw the single frames' reduced cells (PNG).")
+@figures
+def cell(
+    peaks: Path, geometry: Path, settings: tuple[str, ...], out: Path, plot: Path | None
+) -> dict[str, Any]:
+    """Find the cell and Bravais class that the frames of a peak table agree on."""
+    from peaknet_pipeline.stages.found_cell import cell_command
+
+    return cell_command(peaks, geometry=geometry, settings=settings, out=out, plot=plot)

@@ -1,0 +1,52 @@
+"""The registered networks: the list, another champion, the way back."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import DATA, JSON, figures
+
+
+@click.group(invoke_without_command=True)
+@DATA
+@JSON
+@click.pass_context
+def models(context: click.Context, data: Path, as_json: bool) -> None:
+    """List the networks of a data root: version, age, yield on the validation runs, F1; '*' marks the champion."""
+    from peaknet_pipeline.learn.registry import describe_models
+    from peaknet_pipeline.stages.models import format_models
+    from peaknet_pipeline.stages.store import Store
+
+    store = Store(data)
+    context.obj = store
+    if context.invoked_subcommand is not None:
+        return
+    entries = describe_models(store.models)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in entries]))
+    else:
+        click.echo(format_models(entries))
+
+
+@models.command()
+@click.argument("version")
+@figures
+@click.pass_obj
+def use(store: Any, version: str) -> dict[str, Any]:
+    """Make VERSION the champion, whatever the comparison said."""
+    from peaknet_pipeline.stages.models import use_model
+
+    return use_model(store, version)
+
+
+@models.command()
+@figures
+@click.pass_obj
+def rollback(store: Any) -> dict[str, Any]:
+    """Make the champion before the present one the champion again."""
+    from peaknet_pipeline.stages.models import roll_back_champion
+
+    return roll_back_champion(store)

@@ -1,0 +1,36 @@
+"""A geometry, refined from the lattices of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+
+
+@click.command("refine-geometry")
+@click.argument("peaks", type=PATH)
+@click.argument("lattices", type=PATH)
+@click.option(
+    "--geometry", type=PATH, required=True, help="CrystFEL geometry that the lattices were found with."
+)
+@click.option("--cell", type=PATH, required=True, help="Known unit cell; the distance is as good as it is.")
+@SETTINGS
+@click.option("--out", type=PATH, required=True, help="Geometry to write (CrystFEL .geom).")
+@click.option("--plot", type=PATH, help="Also draw each panel's residuals and shifts (PNG).")
+@figures
+def refine_geometry(
+    peaks: Path,
+    lattices: Path,
+    geometry: Path,
+    cell: Path,
+    settings: tuple[str, ...],
+    out: Path,
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Refine distance, shift and panels from a peak table and its LATTICES."""
+    from peaknet_pipeline.stages.refined_geometry import refine_geometry_command
+
+    return refine_geometry_command(
+        peaks, lattices, geometry=geometry, cell=cell, settings=settings, out=out, plot=plot
+    )

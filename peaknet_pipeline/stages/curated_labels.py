@@ -1,0 +1,72 @@
+"""Labels of the second generation: of curated frames, from the network's own peaks and their lattices."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.stages.context import read_context
+from peaknet_pipeline.stages.curation import curation_path
+from peaknet_pipeline.stages.finding import peaks_path
+from peaknet_pipeline.stages.labels import (
+    audit_check,
+    label_figures,
+    label_inputs,
+    label_parameters,
+    label_run,
+)
+from peaknet_pipeline.stages.lattices import MAX_FALSE_RATE, ControlRecord, read_control, reflections_path
+from peaknet_pipeline.stages.making import make_stage
+from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.stages.result import Check, StageResult
+from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import read_table, write_table
+from peaknet_pipeline.types import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
+
+
+def curated_labels_path(store: Store, key: str) -> Path:
+    """Return where the label maps of a run's curated frames lie."""
+    return store.file("curated_labels", key, ".h5")
+
+
+def curated_fits_path(store: Store, key: str) -> Path:
+    """Return where the fits behind a run's curated labels lie."""
+    return store.table("curated_labels/fits", key)
+
+
+def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Labels of the candidates whose neural peaks index: the same matching, fits and limits, from the network's lattices."""
+    context = read_context(store, key)
+    params = label_parameters(context, overrides)
+    output = curated_labels_path(store, key)
+    peaks_file = peaks_path(store, key, "peaknet")
+
+    def build(recipe: Recipe) -> StageResult:
+        frames = set(read_table(curation_path(store, key), CURATION)["frame"])
+        peaks = read_table(peaks_file, PEAKS)
+        reflections = read_table(reflections_path(store, key, "peaknet"), REFLECTIONS)
+        peaks, reflections = (t[t["frame"].isin(frames)].reset_index(drop=True) for t in (peaks, reflections))
+        network = network_of(peaks_file)
+        told = {"run": key, "recipe": recipe.digest(), "model": network["model"]}
+        labelled = label_run(context, peaks, reflections, output, params, told)
+        made: dict[str, tuple[Any, Schema]] = {
+            "fits": (labelled.fits, FITS),
+            "matches": (labelled.matches, MATCHES),
+            "frame_matches": (labelled.frame_matches, FRAME_MATCHES),
+        }
+        tables = {name: store.table(f"curated_labels/{name}", key) for name in made}
+        for name, (table, schema) in made.items():
+            write_table(table, tables[name], schema, extra=origin_of(recipe, run=key, **network))
+        figures = {"candidates": len(frames), **label_figures(labelled), "model": network["model"]}
+        checks = (audit_check(labelled), lattices_hold(read_control(store, key, "peaknet")))
+        return StageResult(output, figures, tables, {"fits": plot_labels(labelled.fits, title=key)}, checks)
+
+    inputs = [*label_inputs(context, "peaknet"), curation_path(store, key)]
+    return make_stage("curated_labels", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+def lattices_hold(control: ControlRecord) -> Check:
+    """Check that the lattices behind neural labels are real: the run's scrambled hits do not index."""
+    rate = control.n_indexed / max(control.n_scrambled, 1)
+    counts = f"{control.n_indexed} of {control.n_scrambled} scrambled hits index"
+    return Check("lattices_hold", rate <= MAX_FALSE_RATE, f"{counts}; at most {MAX_FALSE_RATE:.1%} may")

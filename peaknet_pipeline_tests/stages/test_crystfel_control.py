@@ -1,0 +1,105 @@
+"""The external engine's false-index control: its own hits, azimuths scrambled, through the same program."""
+
+import os
+import stat
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.maps import peak_inv_d
+from peaknet_pipeline.indexing.control import scramble_peaks
+from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.simulate.demo import demo_experiment
+from peaknet_pipeline.simulate.files import write_experiment_files
+from peaknet_pipeline.simulate.run import simulate_run
+from peaknet_pipeline.stages.lattices import ControlRecord, index_with_crystfel
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import INDEX, PEAKS, REFLECTIONS
+from peaknet_pipeline_tests.indexing.spots import ENERGY_EV, LYSOZYME, flat_geometry
+
+PROGRAM = """#!/bin/sh
+echo "$*" >> "{folder}/calls"
+while [ $# -gt 0 ]; do [ "$1" = "-o" ] && out="$2"; shift; done
+cp "{folder}/made.stream" "$out"
+"""
+"""A stand-in that answers every call with the same two indexed frames."""
+
+
+def random_peaks(shape, counts, seed):
+    generator = np.random.default_rng(seed)
+    n = sum(counts)
+    columns = {c.name: np.ones(n) for c in PEAKS.columns if not c.nullable}
+    columns["frame"] = np.repeat(np.arange(len(counts)), counts)
+    columns["panel"] = generator.integers(0, shape[0], n)
+    columns["ss"], columns["fs"] = (generator.uniform(1, size - 2, n) for size in shape[1:])
+    return make_table(PEAKS, columns)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    experiment = demo_experiment(3)
+    geometry, cell = write_experiment_files(experiment, tmp_path)
+    simulate_run(experiment, tmp_path / "r0001.h5", n_frames=4, seed=1, run_number=1)
+    names = [f"{a}star_{x}" for a in "abc" for x in "xyz"]
+    axes = np.tile(np.diag([0.0126, 0.0126, 0.0264]).ravel(), (2, 1))
+    about = {"frame": [0, 1], "lattice": [0, 0], "n_peaks": [9, 9], "n_explained": [9, 9], "residual": [0, 0]}
+    write_stream(
+        tmp_path / "made.stream", source=StreamSource(tmp_path / "r0001.h5", 3), geometry=read_geometry(geometry),
+        cell=LYSOZYME, photon_energy_ev=ENERGY_EV, peaks=empty_table(PEAKS),
+        lattices=make_table(INDEX, about | dict(zip(names, axes.T, strict=True))),
+        reflections=empty_table(REFLECTIONS),
+    )  # fmt: skip
+    program = tmp_path / "bin" / "indexamajig"
+    program.parent.mkdir()
+    program.write_text(PROGRAM.format(folder=tmp_path))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return tmp_path, geometry, cell
+
+
+def test_indexamajigs_rate_comes_with_its_control_over_the_hits(world):
+    folder, geometry, cell = world
+    with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
+        peaks = random_peaks(run.info.stack_shape, (20, 20, 20, 6), seed=1)
+        table, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+    calls = (folder / "calls").read_text().splitlines()
+    with h5py.File(folder / "out" / "control" / "r0001.cxi") as file:
+        counts = file["/entry_1/result_1/nPeaks"][:]
+
+    assert list(table["frame"]) == [0, 1]
+    assert control == ControlRecord(n_scrambled=3, n_indexed=2, min_significance=0.0)
+    assert [set("/".join(c.split()).split("/")) >= {"control"} for c in calls] == [False, True]
+    assert list(counts) == [20, 20, 20]
+    assert (folder / "out" / "control" / "r0001.log").is_file()
+
+
+def test_a_run_without_hits_has_no_control(world):
+    folder, geometry, cell = world
+    with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
+        peaks = random_peaks(run.info.stack_shape, (6, 6, 6, 6), seed=2)
+        _, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+
+    assert control.n_scrambled == 0
+    assert len((folder / "calls").read_text().splitlines()) == 1
+
+
+def test_scrambled_peaks_keep_resolution_and_number_and_lie_on_panels():
+    geometry = flat_geometry()
+    peaks = random_peaks((2, 1200, 600), (200, 100), seed=3)
+    scrambled = scramble_peaks(peaks, geometry, seed=4)
+    inv_d = [
+        peak_inv_d(geometry, *(t[n].to_numpy() for n in ("panel", "fs", "ss")), ENERGY_EV)
+        for t in (peaks, scrambled)
+    ]
+    again = scramble_peaks(peaks, geometry, seed=4)
+
+    assert np.allclose(inv_d[0], inv_d[1], rtol=1e-4)
+    assert (scrambled["frame"] == peaks["frame"]).all()
+    assert scrambled["ss"].between(-0.5, 1199.5).all()
+    assert scrambled["fs"].between(-0.5, 599.5).all()
+    assert (np.hypot(scrambled["fs"] - peaks["fs"], scrambled["ss"] - peaks["ss"]) > 5).mean() > 0.8
+    pd.testing.assert_frame_equal(scrambled, again)
