@@ -7,7 +7,8 @@ A run is named by a small YAML file among the raw runs, ``r0013.psana``::
     detector: epix10k2M
 
 Frames are calibrated by psana (pedestals, gain, common mode) and come as (frame, panel, ss, fs); an event without the
-detector becomes a frame of NaN. Written against psana's documented interface and tested with a stand-in module.
+detector becomes a frame of NaN. Written from public examples of that interface and tested with a stand-in module only;
+it has not run against the real psana.
 """
 
 from dataclasses import dataclass

@@ -124,7 +124,7 @@ class GateParams(Parameters):
     min_labelled_share: float = parameter(
         0.2, meaning="least labelled frames / hits; below it the cell or the geometry is doubtful", ge=0, le=1
     )
-    min_hits: int = parameter(10, meaning="fewer hits than this are not judged", ge=1)
+    min_hits: int = parameter(4, meaning="fewer hits than this are not judged", ge=1)
 
 
 @dataclass(frozen=True)

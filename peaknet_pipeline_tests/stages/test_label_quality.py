@@ -99,6 +99,7 @@ def test_labels_below_what_is_asked_for_are_told_and_real_runs_are_not_judged():
         ([True] * 30, 40, True, "30 of 40 hits labelled"),
         ([True] * 2 + [False] * 5, 60, False, "5 × fewer than 8 pairs.*check the unit cell"),
         ([], 60, False, "0 of 60 hits labelled, 0 with a lattice.*check the unit cell"),
+        ([False], 8, False, "0 of 8 hits labelled, 1 with a lattice.*check the unit cell"),
         ([], 3, True, "too few hits to judge"),
     ],
 )
