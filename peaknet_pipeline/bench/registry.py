@@ -9,7 +9,7 @@ from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
 
-NAMES = ("finder", "fit", "index", "labels", "model", "realism", "scale", "simulate", "stream")
+NAMES = ("finder", "fit", "index", "labels", "loop", "model", "realism", "scale", "simulate", "stream")
 
 
 def run(name: str, settings: Iterable[str]) -> dict[str, Any]:

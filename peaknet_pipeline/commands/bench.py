@@ -12,7 +12,7 @@ from peaknet_pipeline.commands.options import SETTINGS, figures
 @SETTINGS
 @figures
 def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
-    """Run benchmark NAME (finder, fit, index, model, operation, simulate, stream); settings are its arguments."""
+    """Run benchmark NAME (finder, fit, index, loop, model, operation, simulate, stream); settings are its arguments."""
     from peaknet_pipeline.bench import registry
 
     if name == "operation":
