@@ -9,7 +9,19 @@ from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
 
-NAMES = ("finder", "fit", "index", "labels", "model", "realism", "scale", "shipped", "simulate", "stream")
+NAMES = (
+    "finder",
+    "fit",
+    "index",
+    "labels",
+    "loop",
+    "model",
+    "realism",
+    "scale",
+    "shipped",
+    "simulate",
+    "stream",
+)
 
 
 def run(name: str, settings: Iterable[str]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from peaknet_pipeline.commands.options import SETTINGS, figures
 @SETTINGS
 @figures
 def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
-    """Run benchmark NAME (finder, fit, index, model, operation, simulate, stream); settings are its arguments."""
+    """Run benchmark NAME; settings are its arguments.
+
+    NAME: finder, fit, index, labels, loop, model, operation, realism, scale, shipped, simulate or stream.
+    """
     from peaknet_pipeline.bench import registry
 
     if name == "operation":
