@@ -64,6 +64,18 @@ def offset_loss(logits: Tensor, target: Tensor, label: Tensor) -> Tensor:
     return (apart * peak).sum() / (2 * peak.sum()).clamp(min=1)
 
 
+def ignore_lone_pixels(label: Tensor, significance: Tensor, level: Tensor | float) -> Tensor:
+    """Return the label (n, ss, fs) with "ignore" at background pixels that stand alone: hot ones, and the noise's highest.
+
+    Such a pixel reaches ``level`` in ``significance`` (n, ss, fs) and none of its eight neighbours does. Inference drops
+    what has no such neighbour (``min_neighbour``); a network punished for it learns to doubt the sharpest spots as well.
+    """
+    high = (significance >= level).float()[:, None]
+    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
+    lone = (high > 0) & (together < 1.5)
+    return torch.where(lone[:, 0] & (label != LABEL_PEAK), LABEL_IGNORE, label)
+
+
 def centre_offsets(label: Tensor, significance: Tensor) -> Tensor:
     """Return the offset (n, 2, ss, fs) from each peak pixel to its peak's centre, px: ss and fs; 0 elsewhere.
 

@@ -15,13 +15,24 @@ from torch.nn.parallel import DistributedDataParallel
 from peaknet_pipeline.errors import LabelError, ModelError
 from peaknet_pipeline.learn.crops import CropBatch, CropSource, ValidationPanel, collate_crops
 from peaknet_pipeline.learn.distributed import mean_over_processes, rank_and_size, shared_from_first
-from peaknet_pipeline.learn.losses import centre_offsets, dice_loss, focal_loss, offset_loss
+from peaknet_pipeline.learn.losses import (
+    centre_offsets,
+    dice_loss,
+    focal_loss,
+    ignore_lone_pixels,
+    offset_loss,
+)
 from peaknet_pipeline.learn.model import PeakNet
-from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
+from peaknet_pipeline.learn.normalise import NormaliseParameters, compress, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
 from peaknet_pipeline.learn.state import TrainingState, read_state, start_training, write_state
 from peaknet_pipeline.learn.transforms import TransformParameters, augment_batch
-from peaknet_pipeline.learn.validate import PeakScores, ValidationParameters, validate_model
+from peaknet_pipeline.learn.validate import (
+    PanelDecoder,
+    PeakScores,
+    ValidationParameters,
+    validate_model,
+)
 
 Objective = Callable[[Tensor, CropBatch, Tensor, int], Tensor]
 """Loss of (logits, augmented batch, its significance, the draw's number)."""
@@ -62,6 +73,7 @@ def train_model(
     transforms: TransformParameters | None = None,
     normalisation: NormaliseParameters | None = None,
     validation_params: ValidationParameters | None = None,
+    decode: PanelDecoder | None = None,
     device: torch.device | str = "cpu",
     state_folder: Path | None = None,
     stop_after: int | None = None,
@@ -84,7 +96,9 @@ def train_model(
     transforms : TransformParameters, optional
         Augmentation; None: none.
     normalisation, validation_params
-        How crops become significance; how validation decodes and matches.
+        How crops become significance; how validation matches.
+    decode : callable, optional
+        How validation turns probabilities into peaks; inference's own decoding makes its threshold inference's.
     device : torch.device or str
         Where to train. Inside a process group each process takes its own crops of a step.
     state_folder : Path, optional
@@ -122,7 +136,7 @@ def train_model(
         loss = _train_step(state, step_loss, params)
         scores = None
         if state.step % params.validate_every == 0 or state.step == params.steps:
-            scores = _validate(state, validation, normalisation, validation_params)
+            scores = _validate(state, validation, normalisation, validation_params, decode)
             _save(state_folder, state, params)
         if progress is not None:
             progress(Progress(state.step, params.steps, loss, scores))
@@ -183,6 +197,11 @@ class _StepLoss:
         self.source, self.params, self.objective = source, params, objective
         self.transforms, self.normalisation = transforms, normalisation
         self.device = next(model.parameters()).device
+        self.lone = (
+            compress(torch.tensor(params.lone_sigma), normalisation.compression).item()
+            if params.lone_sigma
+            else None
+        )
         self.network: nn.Module = DistributedDataParallel(model) if rank_and_size()[1] > 1 else model
 
     def __call__(self, draw: int) -> Tensor:
@@ -192,6 +211,8 @@ class _StepLoss:
             batch = augment_batch(batch, self.transforms, torch.Generator().manual_seed(int(seed)))
         batch = batch.to(self.device)
         significance = normalise(batch.image, batch.good, self.normalisation)
+        if self.lone is not None:
+            batch = batch._replace(label=ignore_lone_pixels(batch.label, significance[:, 0], self.lone))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
             logits = self.network(significance, batch.good[:, None])
             return self.objective(logits, batch, significance, draw)
@@ -243,10 +264,12 @@ def _validate(
     panels: Sequence[ValidationPanel],
     normalisation: NormaliseParameters,
     params: ValidationParameters | None,
+    decode: PanelDecoder | None,
 ) -> PeakScores | None:
     if not panels:
         return None
-    own = validate_model(state.averaged, panels, normalisation, params) if rank_and_size()[0] == 0 else None
+    is_first = rank_and_size()[0] == 0
+    own = validate_model(state.averaged, panels, normalisation, params, decode) if is_first else None
     scores = shared_from_first(own)
     if scores is None:
         return None

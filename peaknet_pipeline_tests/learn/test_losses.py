@@ -9,6 +9,7 @@ from peaknet_pipeline.learn.losses import (
     dice_loss,
     distillation_loss,
     focal_loss,
+    ignore_lone_pixels,
     offset_loss,
 )
 
@@ -110,3 +111,13 @@ def test_offset_loss_counts_peak_pixels_alone() -> None:
     assert float(offset_loss(logits, target, label)) == 0
     logits[:, 1, 2, 2] = 2.0
     assert float(offset_loss(logits, target, label)) == pytest.approx((2.0 - 0.25) / 2)
+
+
+def test_only_a_high_background_pixel_without_a_high_neighbour_is_ignored() -> None:
+    significance, label = torch.zeros(1, 6, 8), torch.zeros(1, 6, 8, dtype=torch.uint8)
+    significance[0, 1, 1] = 50.0  # hot
+    significance[0, 4, 4], significance[0, 5, 5] = 4.0, 3.5  # touch at a corner
+    significance[0, 1, 6], label[0, 1, 6] = 9.0, 1  # a peak of one pixel
+    ignored = ignore_lone_pixels(label, significance, 3.0)
+    assert [tuple(at) for at in (ignored == 255).nonzero().tolist()] == [(0, 1, 1)]
+    assert ignored[0, 1, 6] == 1
