@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.types import Scores
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
+
+LARGE_PNG = 50_000
+"""Bytes from which on a picture is worth storing as WebP."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --card: #f5f7f9; --line: #d8dee4;
@@ -298,10 +302,22 @@ def _cell_class(value: str, is_text: bool) -> str:
 def _figure(figure: ReportFigure) -> str:
     if not figure.png.startswith(PNG_START):
         raise ValueError(f"figure {figure.caption!r} is not a PNG")
-    data = base64.b64encode(figure.png).decode("ascii")
+    kind, image = _smallest(figure.png)
+    source = f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
     caption = _text(figure.caption)
-    image = f'<img loading="lazy" src="data:image/png;base64,{data}" alt="{caption}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f'<figure><img loading="lazy" src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _smallest(png: bytes) -> tuple[str, bytes]:
+    """Return a picture's kind and bytes: lossy WebP for frames full of noise, the PNG itself for drawings."""
+    if len(png) < LARGE_PNG:
+        return "png", png
+    from PIL import Image
+
+    webp = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").save(webp, format="webp", quality=75)
+    return min(("webp", webp.getvalue()), ("png", png), key=lambda kind_bytes: len(kind_bytes[1]))
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,8 @@
 """The report is one valid page that loads nothing, shows every denominator and escapes its text."""
 
+import base64
 import html.parser
+import io
 import math
 import re
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.report import (
@@ -92,6 +95,21 @@ def test_page_is_valid_and_loads_nothing(tmp_path: Path) -> None:
     assert "script" not in parser.tags
     assert parser.tags.count("img") == 1
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+
+
+def test_noisy_frames_are_stored_small_and_look_the_same() -> None:
+    """A frame of pure noise, the worst case, takes under 240 kB; decoded, it differs by a few grey levels."""
+    frame = np.random.default_rng(1).poisson(30.0, (900, 900)).astype(np.float64)
+    png = plot_image(frame, title="noise")
+    page = report_page(title="t", sections=[Section("s", figures=(ReportFigure(png, "a frame"),))])
+    (reference,) = (r for r in parse(page).references if r.startswith("data:"))
+    kind, data = reference.split(";base64,")
+    assert kind == "data:image/webp"
+    assert len(data) < 320_000
+    shown, drawn = (
+        np.asarray(Image.open(io.BytesIO(b)).convert("L"), float) for b in (base64.b64decode(data), png)
+    )
+    assert np.abs(shown - drawn).mean() < 12
 
 
 def test_every_rate_stands_with_its_counts() -> None:

@@ -5,6 +5,7 @@ a second bound holds: cores / (CPU seconds per frame of all stages together). Si
 at once on frames in memory, without handing anything over: what is missing from *that* is lost by the stream itself.
 """
 
+import math
 import os
 import statistics
 import time
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from peaknet_pipeline.bench.stream_runs import RepeatedRun
+from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import Finder, RunOpener, as_found, stream_run
@@ -35,12 +38,22 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """Seconds of a stream until its first batch is written, and after its last one; frames per second in between."""
+
+    fill_s: float
+    drain_s: float
+    steady_rate: float
+
+
+@dataclass(frozen=True)
 class Round:
-    """One measurement of everything, close together in time."""
+    """One measurement of everything, close together in time. The stream's timing includes its edges."""
 
     alone: dict[str, Timing]
     side_by_side: Timing
     stream: Timing
+    edges: Edges
     limiting: str
     busy: dict[str, float]
 
@@ -59,29 +72,105 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_round(opener: RunOpener, find: Finder, params: StreamParams, folder: Path) -> Round:
+@dataclass(frozen=True)
+class Workload:
+    """What is measured: a run that is read over and over, its batches and their peaks in memory for the stages alone."""
+
+    opener: RunOpener
+    find: Finder
+    params: StreamParams
+    folder: Path
+    batches: Batches
+    peaks: list[PeakTable]
+    n_frames: int
+    """Frames of the stream, a multiple of the distinct ones; a stage alone gets half of them."""
+
+    @classmethod
+    def prepare(
+        cls, opener: RunOpener, find: Finder, params: StreamParams, folder: Path, *, seconds: float
+    ) -> Self:
+        """Read the run, find once to warm up, and choose how often it is repeated to last ``seconds``."""
+        with opener() as run:
+            size = min(params.batch_frames, run.n_frames)
+            batches = [
+                (first, run.read(first, first + size)) for first in range(0, run.n_frames - size + 1, size)
+            ]
+        peaks = [as_found(find(frames, first)).peaks for first, frames in batches]
+        distinct = size * len(batches)
+        started = time.perf_counter()
+        for first, frames in batches:
+            find(frames, first)
+        one = time.perf_counter() - started
+        repeats = max(1, math.ceil(seconds / (2 * one)))
+        return cls(opener, find, params, folder, batches, peaks, 2 * repeats * distinct)
+
+    @property
+    def repeats(self) -> int:
+        """How often a stage alone gets the batches."""
+        return self.n_frames // (2 * sum(len(frames) for _, frames in self.batches))
+
+    def open(self, share: int = 1) -> RepeatedRun:
+        """Open the long run, or the first 1 / ``share`` of it."""
+        distinct = sum(len(frames) for _, frames in self.batches)
+        return RepeatedRun(self.opener, self.n_frames // share, distinct)
+
+    def read(self) -> None:
+        """Read half of the run with as many threads as the stream has readers."""
+        starts = range(0, self.n_frames // 2, self.params.batch_frames)
+
+        def read(part: range) -> None:
+            with self.open(2) as run:
+                for first in part:
+                    run.read(first, min(first + self.params.batch_frames, run.n_frames))
+
+        with ThreadPoolExecutor(self.params.readers) as pool:
+            list(pool.map(read, [starts[i :: self.params.readers] for i in range(self.params.readers)]))
+
+    def seek(self) -> None:
+        """Find the peaks of half of the run, which is in memory, with as many threads as the stream has."""
+        with ThreadPoolExecutor(self.params.finders) as pool:
+            list(pool.map(lambda batch: self.find(batch[1], batch[0]), self.batches * self.repeats))
+
+    def write(self) -> None:
+        """Write the peaks of half of the run."""
+        with ParquetSink(self.folder / "alone.parquet") as sink:
+            for (first, frames), table in zip(
+                self.batches * self.repeats, self.peaks * self.repeats, strict=True
+            ):
+                sink.write(table, frames, first)
+
+
+def measure_round(work: Workload) -> Round:
     """Measure every stage alone, before and after the stream, and all of them side by side."""
-    batches = _read_all(opener, params)
-    peaks = [as_found(find(frames, first)).peaks for first, frames in batches]
-    n_frames = sum(len(frames) for _, frames in batches)
-    works: dict[str, Callable[[], object]] = {
-        "read": lambda: _read_all(opener, params, keep=False),
-        "find": lambda: _find_all(find, batches, params),
-        "write": lambda: _write_all(batches, peaks, folder / "alone.parquet"),
-    }
-    before = {name: _time(n_frames, work) for name, work in works.items()}
-    side_by_side = _time(n_frames, lambda: _all_at_once(list(works.values())))
+    stages: dict[str, Callable[[], None]] = {"read": work.read, "find": work.seek, "write": work.write}
+    half = work.n_frames // 2
+    before = {name: _time(half, stage) for name, stage in stages.items()}
+    side_by_side = _time(half, lambda: _all_at_once(list(stages.values())))
+    streamed, edges, report = _time_stream(work)
+    after = {name: _time(half, stage) for name, stage in stages.items()}
+    alone = {name: _middle(before[name], after[name]) for name in stages}
+    busy = {stage.name: stage.busy_fraction for stage in report.stages}
+    return Round(alone, side_by_side, streamed, edges, report.limiting_stage, busy)
+
+
+def _time_stream(work: Workload) -> tuple[Timing, Edges, StreamReport]:
+    """Time the stream from before the run is opened until its files are closed."""
+    seen: list[tuple[int, float]] = []
     reports = []
 
-    def stream() -> None:
-        sinks = [ParquetSink(folder / "streamed.parquet")]
-        reports.append(stream_run(opener, find, params=params, sinks=sinks)[1])
+    def watch(done: int, total: int) -> None:
+        seen.append((done, time.perf_counter()))
 
-    streamed = _time(n_frames, stream)
-    after = {name: _time(n_frames, work) for name, work in works.items()}
-    alone = {name: _middle(before[name], after[name]) for name in works}
-    busy = {stage.name: stage.busy_fraction for stage in reports[0].stages}
-    return Round(alone, side_by_side, streamed, reports[0].limiting_stage, busy)
+    def stream() -> None:
+        sinks = [ParquetSink(work.folder / "streamed.parquet")]
+        reports.append(stream_run(work.open, work.find, params=work.params, sinks=sinks, progress=watch)[1])
+
+    started = time.perf_counter()
+    streamed = _time(work.n_frames, stream)
+    ended = time.perf_counter()
+    (first, filled), (last, drained) = seen[0], seen[-1]
+    steady = (last - first) / (drained - filled) if last > first else streamed.rate
+    return streamed, Edges(filled - started, ended - drained, steady), reports[0]
 
 
 def summarise(rounds: list[Round]) -> dict[str, Any]:
@@ -95,6 +184,9 @@ def summarise(rounds: list[Round]) -> dict[str, Any]:
     return {
         "cores": usable_cores(),
         "frames_per_second": median([r.stream.rate for r in rounds]),
+        "frames_per_second_steady": median([r.edges.steady_rate for r in rounds]),
+        "fill_s": median([r.edges.fill_s for r in rounds]),
+        "drain_s": median([r.edges.drain_s for r in rounds]),
         "frames_per_second_alone": {s: median([r.alone[s].rate for r in rounds]) for s in STAGES},
         "frames_per_second_bounds": {b: median([r.bounds[b] for r in rounds]) for b in rounds[0].bounds},
         "frames_per_second_side_by_side": median([r.side_by_side.rate for r in rounds]),
@@ -125,33 +217,3 @@ def _all_at_once(works: list[Callable[[], object]]) -> None:
     with ThreadPoolExecutor(len(works)) as pool:
         for done in [pool.submit(work) for work in works]:
             done.result()
-
-
-def _read_all(opener: RunOpener, params: StreamParams, *, keep: bool = True) -> Batches:
-    """Read everything with as many threads as the stream has readers; keep it only if told so, as the stream does."""
-    with opener() as opened:
-        starts = list(range(0, opened.n_frames, params.batch_frames))
-        total = opened.n_frames
-
-    def read(part: list[int]) -> Batches:
-        kept = []
-        with opener() as opened:
-            for first in part:
-                frames = opened.read(first, min(first + params.batch_frames, total))
-                kept.append((first, frames if keep else frames[:0]))
-        return kept
-
-    with ThreadPoolExecutor(params.readers) as pool:
-        parts = list(pool.map(read, [starts[i :: params.readers] for i in range(params.readers)]))
-    return sorted((batch for part in parts for batch in part), key=lambda batch: batch[0])
-
-
-def _find_all(find: Finder, batches: Batches, params: StreamParams) -> None:
-    with ThreadPoolExecutor(params.finders) as pool:
-        list(pool.map(lambda batch: find(batch[1], batch[0]), batches))
-
-
-def _write_all(batches: Batches, peaks: list[PeakTable], path: Path) -> None:
-    with ParquetSink(path) as sink:
-        for (first, frames), table in zip(batches, peaks, strict=True):
-            sink.write(table, frames, first)

@@ -11,6 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
+from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
@@ -160,6 +161,7 @@ def live_stream(
     ]
     try:
         with ExitStack() as stack:
+            stack.enter_context(kept_heap())
             for sink in sinks:
                 stack.enter_context(sink)
             if cxi is not None:

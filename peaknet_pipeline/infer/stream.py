@@ -6,13 +6,14 @@ Any finder fits: the network's :class:`~peaknet_pipeline.infer.engine.Engine` or
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped, Window
 from peaknet_pipeline.infer.found import Found
+from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.occupancy import StageClock, StreamReport, report_stream
 from peaknet_pipeline.infer.params import StreamParams
@@ -32,7 +33,7 @@ class FrameReader(Protocol):
 
 
 RunOpener = Callable[[], AbstractContextManager[FrameReader]]
-"""Opens the run anew; called once in each reader thread."""
+"""Opens the run anew; called once for each reader thread."""
 
 Finder = Callable[[FrameArray, int], PeakTable | Found]
 """Raw frames and the first one's number to peaks, with or without their pixels; called from each finder thread."""
@@ -67,7 +68,7 @@ def stream_run(
     Parameters
     ----------
     open_run : callable
-        Opens the run; every reader thread opens its own.
+        Opens the run; every reader thread has its own.
     find : callable
         Frames (n, n_panels, ss, fs) and the first frame's number to a PeakTable.
     params : StreamParams, optional
@@ -94,18 +95,27 @@ def stream_run(
         Whatever was raised first in any stage: all threads have ended then, and the sinks have given up.
 
     """
-    stream = _Stream(open_run, find, params or StreamParams(), start, stop)
     collector = TableCollector()
-    report = stream.run([collector] if sinks is None else sinks, masks, progress)
+    with kept_heap(), open_run() as run:
+        end = _checked_end(run.n_frames, start, stop)
+        stream = _Stream(run, open_run, find, params or StreamParams(), start, end)
+        report = stream.run([collector] if sinks is None else sinks, masks, progress)
     return collector.table(), report
 
 
 class _Stream:
     def __init__(
-        self, open_run: RunOpener, find: Finder, params: StreamParams, start: int, stop: int | None
+        self,
+        run: FrameReader,
+        open_run: RunOpener,
+        find: Finder,
+        params: StreamParams,
+        start: int,
+        end: int,
     ) -> None:
         self.open_run, self.find, self.params = open_run, find, params
-        self.start, self.end = start, _checked_range(open_run, start, stop)
+        self.opened: list[FrameReader] = [run]
+        self.start, self.end = start, end
         self.n_batches = -(-(self.end - start) // params.batch_frames)
         self.stop = StopSignal()
         self.window = Window(params.in_flight, self.n_batches, self.stop)
@@ -156,7 +166,7 @@ class _Stream:
 
     def _read(self) -> None:
         clock = self.clocks[0]
-        with self.open_run() as run:
+        with self._opened() as run:
             while True:
                 number, waited = self.window.take()
                 clock.add(blocked=waited)
@@ -167,6 +177,13 @@ class _Stream:
                     frames = run.read(first, min(first + self.params.batch_frames, self.end))
                 clock.add(blocked=self.to_find.put(Batch(number, first, frames)))
         self.to_find.close()
+
+    def _opened(self) -> AbstractContextManager[FrameReader]:
+        """Give the run that is open already to the first reader that asks; the others open their own."""
+        try:
+            return nullcontext(self.opened.pop())
+        except IndexError:
+            return self.open_run()
 
     def _find(self) -> None:
         clock = self.clocks[1]
@@ -219,9 +236,7 @@ def _deliver(batch: Batch, sinks: Sequence[PeakSink], masks: MaskFile | None) ->
     return len(found.peaks)
 
 
-def _checked_range(open_run: RunOpener, start: int, stop: int | None) -> int:
-    with open_run() as run:
-        n_frames = run.n_frames
+def _checked_end(n_frames: int, start: int, stop: int | None) -> int:
     end = n_frames if stop is None else stop
     if not 0 <= start <= end <= n_frames:
         raise StreamError("no such frames", expected=f"within 0 … {n_frames}", found=f"{start} … {end}")

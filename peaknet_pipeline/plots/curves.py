@@ -22,6 +22,9 @@ from peaknet_pipeline.types import Float64Array, PeakTable, Scores
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_RUNS = 40
+"""Runs that are drawn one by one; more are lines (``plot_rates_over_runs``)."""
+
 
 def plot_losses(history: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     """Draw loss, learning rate and validation scores over training steps.
@@ -50,8 +53,9 @@ def plot_losses(history: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
 
 
 def plot_rates(scores: Scores, *, title: str = "Rates with 95 % intervals") -> bytes:
-    """Draw hit rate, indexing rate and indexing yield of every run and finder, with 95 % intervals."""
-    runs = list(dict.fromkeys(scores["run"]))
+    """Draw hit rate, indexing rate and indexing yield of the last 40 runs and each finder, with 95 % intervals."""
+    runs = list(dict.fromkeys(scores["run"]))[-MOST_RUNS:]
+    scores = scores[scores["run"].isin(runs)]
     figure, axes = new_figure(max(7.0, 2.6 + 0.45 * len(runs)), 7.2, 3, 1, sharex=True)
     panels = (
         ("hit rate", "hits", "frames"),

@@ -10,6 +10,7 @@ from peaknet_pipeline.plots.style import (
     BACKGROUND,
     FINDER_MARKERS,
     IMAGE_COLOURS,
+    IMAGE_LEVELS,
     colour_of,
     intensity_range,
     label_axes,
@@ -186,7 +187,7 @@ def _draw(axes: "Axes", values: Float64Array, extent: Extent | None, high: float
     import matplotlib as mpl
 
     low, top = intensity_range(values, high=high)
-    colours = mpl.colormaps[IMAGE_COLOURS].with_extremes(bad=BACKGROUND)
+    colours = mpl.colormaps[IMAGE_COLOURS].resampled(IMAGE_LEVELS).with_extremes(bad=BACKGROUND)
     # Few, bright pixels must survive the reduction to the picture's size: the maximum of each block is shown.
     reduced = _reduce(values, 900)
     return axes.imshow(

@@ -10,6 +10,7 @@ import numpy as np
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
+from peaknet_pipeline.runs.chunks import read_whole
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import FrameArray
@@ -36,8 +37,8 @@ def read_calibration(path: Path) -> Calibration:
     """
     with open_hdf5(Path(path)) as file:
         try:
-            calibration = make_calibration(file["pedestal"][()], file["gain"][()])
-            known = file["bad_pixels"][()] != 0 if "bad_pixels" in file else calibration.bad_pixels
+            calibration = make_calibration(read_whole(file["pedestal"]), read_whole(file["gain"]))
+            known = read_whole(file["bad_pixels"]) != 0 if "bad_pixels" in file else calibration.bad_pixels
         except DAMAGE as error:
             raise RunError(
                 f"no calibration file ({error})", where=path, expected="/pedestal and /gain"

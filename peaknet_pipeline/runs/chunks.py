@@ -18,6 +18,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.bitshuffle import BITSHUFFLE_FILTER, LZ4_CODE, decode_bitshuffle_lz4
+from peaknet_pipeline.runs.chunk_bounds import StoredChunk, check_chunks
 from peaknet_pipeline.types import FrameArray, UInt8Array
 
 Selection = tuple[slice, ...]
@@ -51,6 +52,19 @@ class ChunkCodec:
         return data
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A chunk and the part of it that goes into the output."""
+
+    offset: int
+    stored: int
+    is_stored: bool
+    skipped: int
+    box: Selection
+    source: Selection
+    target: Selection
+
+
 def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> FrameArray:
     """Read a box of a data set with the threads of ``pool``, or this one; equal to ``dataset[selection]``.
 
@@ -61,6 +75,7 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
 
     """
     if chunk_codec(dataset) is None:
+        _check(dataset, selection)
         return np.asarray(dataset[selection])
     out = np.empty(tuple(s.stop - s.start for s in selection), dtype=dataset.dtype)
     jobs = []
@@ -69,6 +84,7 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
         for piece in _pieces(dataset, selection):
             codec = chunk_codec(dataset, piece.skipped) if piece.is_stored else None
             if codec is None:
+                check_chunks(dataset, _stored([piece]))
                 out[piece.target] = dataset[piece.box]
             elif pool is None:
                 _read_piece(descriptor, piece, codec, dataset.chunks, out)
@@ -80,6 +96,39 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
     for job in jobs:
         job.result()
     return out
+
+
+def read_whole(dataset: Any) -> FrameArray:
+    """Read all of a data set; equal to ``dataset[()]``.
+
+    Raises
+    ------
+    RunError
+        A chunk is damaged, or would decode to more than was declared.
+
+    """
+    selection = tuple(slice(0, n) for n in dataset.shape or ())
+    if selection and dataset.dtype.kind in "uif":
+        return read_chunks(dataset, selection, None)
+    _check(dataset, selection)
+    return np.asarray(dataset[()])
+
+
+def read_rows(dataset: Any, start: int, stop: int) -> FrameArray:
+    """Read some rows of a data set; equal to ``dataset[start:stop]``."""
+    n = dataset.shape[0]
+    rest = tuple(slice(0, n) for n in dataset.shape[1:])
+    return read_chunks(dataset, (slice(min(start, n), min(stop, n)), *rest), None)
+
+
+def _check(dataset: Any, selection: Selection) -> None:
+    """Refuse chunks that HDF5 would decode to more than was declared; a virtual data set's were checked when it was opened."""
+    if dataset.chunks is not None and not dataset.is_virtual and dataset.size:
+        check_chunks(dataset, _stored(_pieces(dataset, selection)))
+
+
+def _stored(pieces: list[_Piece]) -> list[StoredChunk]:
+    return [StoredChunk(p.offset, p.stored, p.skipped) for p in pieces if p.is_stored]
 
 
 def chunk_codec(dataset: Any, skipped: int = 0) -> ChunkCodec | None:
@@ -100,19 +149,6 @@ def chunk_codec(dataset: Any, skipped: int = 0) -> ChunkCodec | None:
         name = "bitshuffle-lz4"
     itemsize = dataset.dtype.itemsize
     return ChunkCodec(name, itemsize, math.prod(dataset.chunks) * itemsize) if name is not None else None
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A chunk and the part of it that goes into the output."""
-
-    offset: int
-    stored: int
-    is_stored: bool
-    skipped: int
-    box: Selection
-    source: Selection
-    target: Selection
 
 
 def _pieces(dataset: Any, selection: Selection) -> list[_Piece]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
+from peaknet_pipeline.runs.chunks import read_rows, read_whole
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
@@ -243,7 +244,7 @@ def _read_lists(file: Any) -> dict[str, npt.NDArray[Any]]:
     n_peaks = file[f"{RESULT}/nPeaks"]
     if n_peaks.size > MAX_FRAMES or n_peaks.dtype.kind not in "ui":
         raise ValueError(f"nPeaks is {n_peaks.dtype} {n_peaks.shape}")
-    counts = n_peaks[()].astype(np.int64)
+    counts = read_whole(n_peaks).astype(np.int64)
     shape = file[f"{RESULT}/peakXPosRaw"].shape
     if len(shape) == 2 and shape[1] > MAX_LISTED_PEAKS:
         raise ValueError(f"peakXPosRaw has shape {shape}")
@@ -267,7 +268,7 @@ def _read_list(file: Any, name: str, counts: npt.NDArray[np.int64]) -> npt.NDArr
     data = file[f"{RESULT}/{name}"]
     parts = [np.empty(0)]
     for start in range(0, counts.size, BLOCK_FRAMES):
-        block = data[start : start + BLOCK_FRAMES]
+        block = read_rows(data, start, start + BLOCK_FRAMES)
         parts += [block[i, :n].astype(np.float64) for i, n in enumerate(counts[start : start + BLOCK_FRAMES])]
     return np.concatenate(parts)
 

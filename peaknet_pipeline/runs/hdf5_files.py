@@ -12,6 +12,8 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers bitshuffle-LZ4 and other filters)
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.chunk_bounds import check_chunks, check_filters
+from peaknet_pipeline.runs.chunks import read_whole
 
 MAX_CHUNK_BYTES = 2**30
 MAX_LINKS = 64
@@ -94,7 +96,7 @@ class LinkedFiles(contextlib.ExitStack):
             raise RunError(
                 f"{name} is too large", where=self.path, expected=f"≤ {max_size} values", found=found
             )
-        return self._guard(name, lambda: dataset[()])
+        return self._guard(name, lambda: read_whole(dataset))
 
     def find(self, name: str) -> Any:
         """Return the object at an absolute path, or None; links are followed inside the root."""
@@ -204,6 +206,10 @@ class LinkedFiles(contextlib.ExitStack):
                 expected=f"≤ {MAX_CHUNK_BYTES} bytes",
                 found=found,
             )
+        if dataset.chunks is not None and not dataset.is_virtual:
+            check_filters(dataset)
+            if depth:  # the source of a virtual data set, which HDF5 will read by itself
+                check_chunks(dataset)
         for name, *_ in dataset.external or ():
             self._check_external(dataset, name)
         sources = dataset.virtual_sources() if dataset.is_virtual else []

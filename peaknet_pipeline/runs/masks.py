@@ -17,6 +17,7 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
+from peaknet_pipeline.runs.chunks import read_whole
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, open_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
@@ -124,7 +125,10 @@ def read_layers(path: Path) -> dict[str, BoolArray]:
     with open_hdf5(path) as file:
         if MASK_REASONS not in file:
             return {}
-        bits, names = file[MASK_REASONS][()], json.loads(file[MASK_REASONS].attrs["layers"])
+        bits, names = (
+            read_whole(file[MASK_REASONS]).astype(np.uint32),
+            json.loads(file[MASK_REASONS].attrs["layers"]),
+        )
     return {name: (bits >> np.uint32(k)) & np.uint32(1) != 0 for k, name in enumerate(names)}
 
 
@@ -173,7 +177,7 @@ def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, .
             if math.prod(data.shape) > MAX_STACK_PIXELS:
                 raise RunError("the mask has an absurd shape", where=path, found=data.shape)
             sources = json.loads(data.attrs.get("sources", "[]"))
-            return data[()], tuple(MaskSource(**source) for source in sources)
+            return read_whole(data), tuple(MaskSource(**source) for source in sources)
         except DAMAGE as error:
             raise RunError(f"the mask {names[0]} cannot be read ({error})", where=path) from error
 

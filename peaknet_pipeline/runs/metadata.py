@@ -4,6 +4,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.runs.chunks import read_whole
 from peaknet_pipeline.runs.formats import attribute_text
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.types import Float64Array, Geometry
@@ -78,7 +79,7 @@ def read_per_frame(files: LinkedFiles, path: str, n_frames: int) -> Float64Array
             f"{path} does not fit", where=files.path, expected=f"1 or {n_frames} numbers", found=found
         )
     try:
-        values = np.asarray(dataset[()], dtype=np.float64).ravel()
+        values = np.asarray(read_whole(dataset), dtype=np.float64).ravel()
     except DAMAGE as error:
         raise RunError(f"{path} cannot be read ({error})", where=files.path) from error
     return np.broadcast_to(values, (n_frames,)).copy() if values.size == 1 else values

@@ -14,6 +14,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import format_geometry
+from peaknet_pipeline.runs.chunks import read_whole
 from peaknet_pipeline.runs.formats import attribute_text
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.types import Float64Array, Geometry, Panel
@@ -178,7 +179,7 @@ def _values(dataset: Any) -> Float64Array:
     if dataset.dtype.kind not in "uif" or not 0 < (dataset.size or 0) <= MAX_VALUES:
         found = f"{dataset.dtype} {dataset.shape}"
         raise RunError(f"{dataset.name} is not a few numbers", where=dataset.file.filename, found=found)
-    return np.asarray(dataset[()], dtype=np.float64).ravel()
+    return np.asarray(read_whole(dataset), dtype=np.float64).ravel()
 
 
 def _unit_m(dataset: Any) -> float:
@@ -202,7 +203,7 @@ def _number(files: LinkedFiles, name: str) -> float | None:
     if not isinstance(dataset, h5py.Dataset) or dataset.size != 1:
         return None
     try:
-        value = float(np.asarray(dataset[()]).ravel()[0])
+        value = float(read_whole(dataset).ravel()[0])
     except DAMAGE:
         return None
     return value if np.isfinite(value) else None

@@ -22,6 +22,7 @@ import numpy as np
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.runs.chunks import read_chunks
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
@@ -107,7 +108,9 @@ class _MaskReader:
         n = 1 if slab_map.frame_axis is None else dataset.shape[slab_map.frame_axis]
         try:
             parts = [
-                apply_bits(slab_map.to_stack(dataset[slab_map.selection(i, i + 1)])[0], layer)
+                apply_bits(
+                    slab_map.to_stack(read_chunks(dataset, slab_map.selection(i, i + 1), None))[0], layer
+                )
                 for i in np.unique(np.linspace(0, n - 1, MAX_SAMPLED_FRAMES).astype(int))
             ]
         except DAMAGE as error:

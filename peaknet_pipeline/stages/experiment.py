@@ -127,9 +127,7 @@ def find_run_file(store: Store, key: RunKey) -> Path:
 
     """
     folder = store.experiment_folder(key)
-    files = sorted(p for p in folder.glob("*") if run_number(p) == key.number) if folder.is_dir() else []
-    masters = [p for p in files if p.stem.endswith("_master")]
-    files = masters or files
+    files = run_files(folder).get(key.number, [])
     if len(files) != 1:
         raise RunError(
             f"run {key.number} has {len(files)} raw files",
@@ -138,6 +136,17 @@ def find_run_file(store: Store, key: RunKey) -> Path:
             found=[p.name for p in files] or "none",
         )
     return files[0]
+
+
+def run_files(folder: Path) -> dict[int, list[Path]]:
+    """Return the raw files of each run number in an experiment's folder: of those of one run, the master alone."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted(folder.glob("*")):
+        number = run_number(path)
+        if number is not None:
+            found.setdefault(number, []).append(path)
+    masters = {n: [p for p in files if p.stem.endswith("_master")] for n, files in found.items()}
+    return {number: masters[number] or files for number, files in found.items()}
 
 
 def settings_digest(experiment: Experiment) -> dict[str, Any]:

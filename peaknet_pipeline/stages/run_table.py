@@ -11,7 +11,7 @@ import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.report import ReportTable
-from peaknet_pipeline.stages.experiment import find_run_file
+from peaknet_pipeline.stages.experiment import run_files
 from peaknet_pipeline.stages.failures import Failure, read_failures
 from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
 from peaknet_pipeline.stages.making import CODE
@@ -19,7 +19,7 @@ from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import RUNS, RunTable
+from peaknet_pipeline.types import RUNS, RunTable, Scores
 
 OUTPUTS = {
     "raw_run": ".json",
@@ -56,19 +56,22 @@ class Progress:
     error: str
 
 
-def run_table(store: Store, keys: Iterable[str] = ()) -> RunTable:
+def run_table(store: Store, keys: Iterable[str] = (), *, scores: Scores | None = None) -> RunTable:
     """Return a row for every run that is registered (``keys``), lies under the raw root, or was ever worked on.
 
     The rates are the network's where it has been scored, else nothing: status, stage and error tell how far a run came.
+    ``scores`` are those of ``read_all_scores``, where they were read already.
     """
     failures = read_failures(store)
     recipes = {
         key: _recipes(store, key) for key in sorted({*keys, *failures, *known_runs(store)}) if _is_key(key)
     }
-    scores = read_all_scores(store)
+    scores = read_all_scores(store) if scores is None else scores
     by_run = dict(iter(scores.groupby("run"))) if len(scores) else {}
+    dates = _dates(store, recipes)
     rows = [
-        _row(store, key, made, by_run.get(key), failures.get(key)) for key, made in sorted(recipes.items())
+        _row(key, made, by_run.get(key), failures.get(key), dates[key])
+        for key, made in sorted(recipes.items())
     ]
     if not rows:
         return empty_table(RUNS)
@@ -98,11 +101,11 @@ def _recipes(store: Store, key: str) -> dict[str, dict[str, Any]]:
 
 
 def _row(
-    store: Store,
     key: str,
     made: Mapping[str, Mapping[str, Any]],
     scores: pd.DataFrame | None,
     failure: Failure | None,
+    date: str,
 ) -> dict[str, Any]:
     figures = {stage: record.get("figures", {}) for stage, record in made.items()}
     progress = _progress(made, failure)
@@ -110,7 +113,7 @@ def _row(
     return {
         "run": key,
         "experiment": parse_key(key).experiment,
-        "date": _date(store, key),
+        "date": date,
         "status": progress.status,
         "stage": progress.stage,
         "frames": int(figures.get("raw_run", {}).get("frames", 0)),
@@ -156,12 +159,18 @@ def _progress(made: Mapping[str, Mapping[str, Any]], failure: Failure | None) ->
     return Progress("partial" if stage else "registered", stage, "")
 
 
-def _date(store: Store, key: str) -> str:
-    """Return when the raw file was last written, ISO 8601 in UTC; nothing where there is no such file."""
-    try:
-        written = find_run_file(store, parse_key(key)).stat().st_mtime
-    except PeaknetError:
-        return ""
+def _dates(store: Store, keys: Iterable[str]) -> dict[str, str]:
+    """Return when each run's raw file was last written; nothing where there is none, or more than one."""
+    parsed = {key: parse_key(key) for key in keys}
+    folders = {run.experiment: store.experiment_folder(run) for run in parsed.values()}
+    files = {name: run_files(folder) for name, folder in folders.items()}
+    of_run = {key: files[run.experiment].get(run.number, []) for key, run in parsed.items()}
+    return {key: _written(paths[0]) if len(paths) == 1 else "" for key, paths in of_run.items()}
+
+
+def _written(path: Path) -> str:
+    """Return when a file was last written, ISO 8601 in UTC."""
+    written = path.stat().st_mtime
     return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

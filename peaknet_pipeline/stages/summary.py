@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from peaknet_pipeline.plots.curves import plot_rates, plot_rates_over_runs
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.provenance import Recipe, origin_of, write_recipe
 from peaknet_pipeline.stages.reporting import report_path, write_experiment_report
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.run_table import run_table, runs_path
-from peaknet_pipeline.stages.scores import is_of_this_version, metrics_path
+from peaknet_pipeline.stages.scores import is_of_this_version, metrics_path, read_all_scores
 from peaknet_pipeline.stages.scoring import rates_in_range
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.tables import empty_table, read_table, write_table
+from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import RUNS, SCORES
 
 
@@ -32,10 +30,10 @@ def experiment_summary(
     scored = [key for key in keys if is_of_this_version(metrics_path(store, key))]
 
     def build(recipe: Recipe) -> StageResult:
-        parts = [read_table(metrics_path(store, key), SCORES) for key in scored]
-        table = pd.concat(parts, ignore_index=True) if parts else empty_table(SCORES)
+        scores = read_all_scores(store)
+        table = scores[scores["run"].isin(scored)].reset_index(drop=True)
         write_table(table, output, SCORES, extra=origin_of(recipe, run="all"))
-        runs = run_table(store, keys)
+        runs = run_table(store, keys, scores=scores)
         write_table(runs, runs_path(store, "all"), RUNS, extra=origin_of(recipe, run="all"))
         figures: dict[str, Any] = {"runs": len(scored), "runs_without_metrics": len(keys) - len(scored)}
         figures |= {f"runs_{name}": int(n) for name, n in runs["status"].value_counts().items()}

@@ -67,6 +67,12 @@ def open_world(root):
 def small_raw(tmp_path_factory):
     """Three simulated runs with geometry, cell and settings."""
     root = tmp_path_factory.mktemp("small")
+    simulate_small(root)
+    return root
+
+
+def simulate_small(root):
+    """Write three simulated runs of twelve frames with geometry, cell and settings."""
     folder = root / "raw" / "small"
     experiment = demo_experiment(5, name="small")
     write_experiment_files(experiment, folder)
@@ -76,7 +82,6 @@ def small_raw(tmp_path_factory):
         )
     (folder / "experiment.yaml").write_text("finder: {threshold: 70, max_pix: 60, local_bg_radius: 4}\n")
     (root / "pipeline.yaml").write_text(PIPELINE)
-    return root
 
 
 @pytest.fixture

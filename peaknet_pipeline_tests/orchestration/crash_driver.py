@@ -2,8 +2,9 @@
 
 Run as a script: ``crash_driver.py ROOT PARTITION ASSET[:EVENT,EVENT…] …``, upstream assets first.
 Each asset is materialized once undisturbed, then once per event with a kill just before that event, then undisturbed
-again. An event is a temporary that is made or a final name that is given; without a list, every one of them. A fraction
-such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be. Prints JSON.
+again. An event is a temporary that is made or a final name that is given; without a list, or at ``all`` in it, every one
+of them. A fraction such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be.
+Prints JSON.
 """
 
 import functools
@@ -159,7 +160,7 @@ def contents(root: Path) -> dict[str, str]:
     }
 
 
-def crash(root: Path, asset: str, partition: str | None, events: list[float] | None) -> dict[str, Any]:
+def crash(root: Path, asset: str, partition: str | None, events: list[str]) -> dict[str, Any]:
     """Materialize, kill at each event, look, and materialize again."""
     spec = next(spec for spec in CHAIN if spec.name == asset)
     partition = partition if spec.per_run else None
@@ -169,9 +170,10 @@ def crash(root: Path, asset: str, partition: str | None, events: list[float] | N
     if status != 0:
         told["problems"].append(f"undisturbed: exit status {status}")
     before = contents(root)
-    points: list[int | float] = list(range(n_events))
-    if events is not None:
-        points = [int(e) if float(e).is_integer() else e * seconds for e in events]
+    points: list[int | float] = []
+    for event in events:
+        every = list(range(n_events)) if event == "all" else []
+        points += every or [float(event) * seconds if "." in event else int(event)]
     told["kills"] = len(points)
     for point in points:
         status, _, _ = materialize(root, asset, partition, kill=point)
@@ -192,16 +194,21 @@ def crash(root: Path, asset: str, partition: str | None, events: list[float] | N
     return told
 
 
-def main(root: Path, partition: str, plans: list[str]) -> None:
-    """Crash each planned asset in turn."""
+def preload(root: Path) -> None:
+    """Import what every child needs, without starting a thread."""
     for name in PRELOADED:
         importlib.import_module(name)
     _job(root)
+
+
+def main(root: Path, partition: str, plans: list[str]) -> None:
+    """Crash each planned asset in turn."""
+    preload(root)
     register_runs(open_instance(Store(root)), [partition])
     for plan in plans:
         asset, _, listed = plan.partition(":")
-        events = [float(word) for word in listed.split(",")] if listed else None
-        sys.stdout.write(json.dumps(crash(root, asset, partition, events)) + "\n")
+        told = crash(root, asset, partition, (listed or "all").split(","))
+        sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 
 

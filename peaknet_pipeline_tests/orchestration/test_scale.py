@@ -16,6 +16,7 @@ def test_the_benchmark_measures_what_it_made(tmp_path, monkeypatch):
     assert figures["summary_runs"] == 12
     assert figures["sensor_tick_s"] < 5
     assert figures["summary_s"] < 30
+    assert figures["report_mb"] < 1
 
 
 def test_a_second_server_on_the_same_instance_is_refused_and_told_of_the_first(tmp_path):
