@@ -32,23 +32,24 @@ VALIDATION_SIDE = 384
 
 TEACHING = TeachingParameters(n_experiments=300, crops_per_frame=12, near_spots=0.7)
 TRAINING = TrainParameters(
-    steps=17_500,
+    steps=10_000,
     batch_size=16,
     learning_rate=2.5e-3,
     warmup_steps=200,
     ema_decay=0.998,
     validate_every=500,
     final_rate=0.01,
+    bf16=True,
 )
 TRANSFORMS = TransformParameters()
-VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.8)
+VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.85)
 
 
 @dataclass(frozen=True)
 class ShippedRecipe:
     """All settings of the shipped network."""
 
-    scale: str = "edge"
+    scale: str = "edge-large"
     teaching: TeachingParameters = TEACHING
     training: TrainParameters = TRAINING
     transforms: TransformParameters = TRANSFORMS
