@@ -31,7 +31,7 @@ class TrainParameters(Parameters):
     alpha_background: float = parameter(0.25, meaning="focal loss: weight of background pixels", ge=0, le=1)
     dice_weight: float = parameter(0.0, meaning="weight of the Dice loss beside the focal loss", ge=0)
     lone_sigma: float = parameter(
-        3.0,
+        0.0,
         meaning="a background pixel this high with no neighbour as high is ignored: inference drops it anyway; 0: none is",
         unit="sigma",
         ge=0,

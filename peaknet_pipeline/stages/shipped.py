@@ -40,6 +40,7 @@ TRAINING = TrainParameters(
     validate_every=500,
     final_rate=0.01,
     bf16=True,
+    lone_sigma=3.0,
 )
 TRANSFORMS = TransformParameters()
 VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.85)

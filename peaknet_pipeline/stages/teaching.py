@@ -31,7 +31,6 @@ from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.curated_labels import curated_labels_path
-from peaknet_pipeline.stages.decoding import decode_as_inference
 from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.making import make_stage
@@ -97,7 +96,6 @@ def peaknet_teacher(
                 params=training_parameters(params),
                 validation=validation,
                 transforms=TransformParameters(),
-                decode=decode_as_inference,
                 device=device_of(params),
                 state_folder=state,
                 progress=lambda p: bar(p.step, p.n_steps),
@@ -122,7 +120,6 @@ def peaknet_student(
                 params=training_parameters(params),
                 validation=validation,
                 transforms=TransformParameters(),
-                decode=decode_as_inference,
                 normalisation=teacher.normalisation,
                 device=device_of(params),
                 state_folder=state,

@@ -104,8 +104,8 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_refused(crops: list[Crop]
 
 def test_accumulated_passes_equal_one_large_batch(crops: list[Crop]) -> None:
     even = [Crop(c.image, c.good | True, c.label * (c.label == 1)) for c in crops]
-    large = run(even, TrainParameters(steps=3, batch_size=8, warmup_steps=0, lone_sigma=0))
-    small = run(even, TrainParameters(steps=3, batch_size=2, accumulation=4, warmup_steps=0, lone_sigma=0))
+    large = run(even, TrainParameters(steps=3, batch_size=8, warmup_steps=0))
+    small = run(even, TrainParameters(steps=3, batch_size=2, accumulation=4, warmup_steps=0))
     assert_same_weights(large.model, small.model, atol=2e-4)
 
 
