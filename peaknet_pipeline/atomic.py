@@ -14,7 +14,7 @@ from pathlib import Path
 FOREIGN_AGE_S = 2 * 86400.0
 """Seconds without change after which another machine's temporary counts as left behind."""
 
-_WRITER = re.compile(r"(?P<host>.+)-(?P<pid>\d+)\.[^.]+\.tmp")
+_WRITER = re.compile(r"\.(?P<path_and_host>.+)-(?P<pid>\d+)\.[^.]+\.tmp")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -61,12 +61,20 @@ def remove_leftovers(path: Path) -> None:
 
     A temporary stays while its process lives, or, if another machine made it, until it has not changed for two days.
     """
-    start = f".{path.name}."
-    with os.scandir(path.parent) as entries:
+    _remove_left(path.parent, f".{path.name}.")
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove what killed writers of anything left in a folder whose names never come again; as :func:`remove_leftovers`."""
+    _remove_left(folder, ".")
+
+
+def _remove_left(folder: Path, start: str) -> None:
+    with os.scandir(folder) as entries:
         found = [Path(entry.path) for entry in entries if entry.name.startswith(start)]
     for temporary in found:
-        writer = _WRITER.fullmatch(temporary.name.removeprefix(start))
-        if writer is None or not _is_left(temporary, writer["host"], int(writer["pid"])):
+        writer = _WRITER.fullmatch(temporary.name)
+        if writer is None or not _is_left(temporary, writer["path_and_host"], int(writer["pid"])):
             continue
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -74,8 +82,8 @@ def remove_leftovers(path: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _is_left(temporary: Path, host: str, pid: int) -> bool:
-    if host == socket.gethostname():
+def _is_left(temporary: Path, path_and_host: str, pid: int) -> bool:
+    if path_and_host.endswith(f".{socket.gethostname()}"):
         return not _is_alive(pid)
     try:
         return time.time() - temporary.stat().st_mtime > FOREIGN_AGE_S

@@ -32,11 +32,6 @@ def kept_heap() -> Iterator[None]:
         _leave(library)
 
 
-def keep_heap() -> None:
-    """Keep freed memory for the rest of the process, as an actor does that only handles batches."""
-    _enter(_allocator())
-
-
 def _enter(library: Any) -> None:
     global _n_open
     with _lock:

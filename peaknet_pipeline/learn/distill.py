@@ -14,7 +14,7 @@ from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Objective, Progress, TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
-from peaknet_pipeline.learn.validate import PanelDecoder, ValidationParameters
+from peaknet_pipeline.learn.validate import ValidationParameters
 from peaknet_pipeline.params import Parameters, parameter
 
 
@@ -39,7 +39,6 @@ def distill_student(
     transforms: TransformParameters | None = None,
     normalisation: NormaliseParameters | None = None,
     validation_params: ValidationParameters | None = None,
-    decode: PanelDecoder | None = None,
     device: torch.device | str = "cpu",
     state_folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -59,7 +58,6 @@ def distill_student(
         transforms=transforms,
         normalisation=normalisation,
         validation_params=validation_params,
-        decode=decode,
         device=device,
         state_folder=state_folder,
         progress=progress,

@@ -64,11 +64,11 @@ def offset_loss(logits: Tensor, target: Tensor, label: Tensor) -> Tensor:
     return (apart * peak).sum() / (2 * peak.sum()).clamp(min=1)
 
 
-def ignore_lone_pixels(label: Tensor, significance: Tensor, level: Tensor | float) -> Tensor:
+def ignore_lone_pixels(label: Tensor, significance: Tensor, level: float) -> Tensor:
     """Return the label (n, ss, fs) with "ignore" at background pixels that stand alone: hot ones, and the noise's highest.
 
-    Such a pixel reaches ``level`` in ``significance`` (n, ss, fs) and none of its eight neighbours does. Inference drops
-    what has no such neighbour (``min_neighbour``); a network punished for it learns to doubt the sharpest spots as well.
+    Such a pixel reaches ``level`` in ``significance`` (n, ss, fs), in the same compressed unit, and none of its eight
+    neighbours does. Inference drops what has no such neighbour (``min_neighbour``).
     """
     high = (significance >= level).float()[:, None]
     together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)

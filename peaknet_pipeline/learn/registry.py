@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peaknet_pipeline.atomic import remove_all_leftovers
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.checkpoint import (
     CONFIG_FILE,
@@ -39,9 +40,11 @@ def register(models: Path, stem: str, write: Callable[[Path], object]) -> Path:
     """Give the next version's folder, ``<stem>-v0001`` and so on, to ``write``; return it.
 
     The number is claimed by making the folder, so that two trainings at once get two versions. When ``write`` fails, the
-    folder is given back.
+    folder is given back; what a killed training left in its version or beside it is removed by the next one.
     """
     models.mkdir(parents=True, exist_ok=True)
+    for place in (models, *_versions(models, stem)):
+        remove_all_leftovers(place)
     folder = _claim(models, stem)
     try:
         write(folder)

@@ -27,12 +27,7 @@ from peaknet_pipeline.learn.normalise import NormaliseParameters, compress, norm
 from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
 from peaknet_pipeline.learn.state import TrainingState, read_state, start_training, write_state
 from peaknet_pipeline.learn.transforms import TransformParameters, augment_batch
-from peaknet_pipeline.learn.validate import (
-    PanelDecoder,
-    PeakScores,
-    ValidationParameters,
-    validate_model,
-)
+from peaknet_pipeline.learn.validate import PeakScores, ValidationParameters, validate_model
 
 Objective = Callable[[Tensor, CropBatch, Tensor, int], Tensor]
 """Loss of (logits, augmented batch, its significance, the draw's number)."""
@@ -73,7 +68,6 @@ def train_model(
     transforms: TransformParameters | None = None,
     normalisation: NormaliseParameters | None = None,
     validation_params: ValidationParameters | None = None,
-    decode: PanelDecoder | None = None,
     device: torch.device | str = "cpu",
     state_folder: Path | None = None,
     stop_after: int | None = None,
@@ -96,9 +90,7 @@ def train_model(
     transforms : TransformParameters, optional
         Augmentation; None: none.
     normalisation, validation_params
-        How crops become significance; how validation matches.
-    decode : callable, optional
-        How validation turns probabilities into peaks; inference's own decoding makes its threshold inference's.
+        How crops become significance; how validation decodes and matches.
     device : torch.device or str
         Where to train. Inside a process group each process takes its own crops of a step.
     state_folder : Path, optional
@@ -136,7 +128,7 @@ def train_model(
         loss = _train_step(state, step_loss, params)
         scores = None
         if state.step % params.validate_every == 0 or state.step == params.steps:
-            scores = _validate(state, validation, normalisation, validation_params, decode)
+            scores = _validate(state, validation, normalisation, validation_params)
             _save(state_folder, state, params)
         if progress is not None:
             progress(Progress(state.step, params.steps, loss, scores))
@@ -264,12 +256,10 @@ def _validate(
     panels: Sequence[ValidationPanel],
     normalisation: NormaliseParameters,
     params: ValidationParameters | None,
-    decode: PanelDecoder | None,
 ) -> PeakScores | None:
     if not panels:
         return None
-    is_first = rank_and_size()[0] == 0
-    own = validate_model(state.averaged, panels, normalisation, params, decode) if is_first else None
+    own = validate_model(state.averaged, panels, normalisation, params) if rank_and_size()[0] == 0 else None
     scores = shared_from_first(own)
     if scores is None:
         return None

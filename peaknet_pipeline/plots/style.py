@@ -9,7 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 FINDER_COLOURS = {"classical": "#0072B2", "peaknet": "#D55E00", "truth": "#009E73"}
 """Okabe and Ito (2008): blue, vermilion, bluish green."""
@@ -65,28 +64,9 @@ def to_png(figure: "Figure") -> bytes:
     drawn = Image.frombytes("RGBA", size, buffer.getvalue()).convert("RGB")
     told.add_text("Software", "peaknet-pipeline")
     small = io.BytesIO()
-    _few_colours(drawn).save(small, format="png", optimize=True, pnginfo=told)
+    few = drawn.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(small, format="png", optimize=True, pnginfo=told)
     return small.getvalue()
-
-
-def _few_colours(image: "Image") -> "Image":
-    """Return the image in 256 colours: half the most frequent ones, then those furthest from all chosen before."""
-    from PIL import Image
-
-    packed = np.asarray(image, dtype=np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    found, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    colours = np.stack([found >> 16 & 255, found >> 8 & 255, found & 255], axis=1).astype(np.int32)
-    chosen = list(np.argsort(-counts, kind="stable")[: PALETTE // 2])
-    far = np.square(colours[:, None] - colours[chosen]).sum(axis=2)
-    nearest, distance = far.argmin(axis=1), far.min(axis=1)
-    while len(chosen) < PALETTE and distance.any():
-        chosen.append(distance.argmax())
-        own = np.square(colours - colours[chosen[-1]]).sum(axis=1)
-        nearest[own < distance] = len(chosen) - 1
-        distance = np.minimum(distance, own)
-    reduced = Image.fromarray(nearest.astype(np.uint8)[place].reshape(packed.shape))
-    reduced.putpalette(colours[chosen].astype(np.uint8).ravel().tolist())
-    return reduced
 
 
 def label_axes(axes: "Axes", title: str, x: str, y: str) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
+from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
@@ -19,9 +21,10 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
-from peaknet_pipeline.stages.decoding import decode_as_inference
+from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.truth_crops import cut_windows, draw_frames, make_panel, store_crops
 from peaknet_pipeline.stages.truth_windows import TeachingParameters
+from peaknet_pipeline.types import Float32Array
 
 SHIPPED_NAME = "general"
 VALIDATION_SEEDS = range(900_000_000, 900_000_060)
@@ -114,6 +117,20 @@ def train_shipped(
         notes={"teaching": recipe.teaching.to_dict(), "transforms": recipe.transforms.to_dict()},
     )
     return write_checkpoint(folder, result.model, card=card)
+
+
+def decode_as_inference(probability: Float32Array, panel: ValidationPanel, threshold: float) -> Float32Array:
+    """Return the centres (n, 2) of a panel's peaks, decoded with inference's defaults."""
+    decode, _ = InferenceParams().parts()
+    logits = logit(np.clip(probability, 1e-6, 1 - 1e-6))
+    peaks = decode_frames(
+        panel.image[None, None],
+        logits[None, None].astype(np.float32),
+        ~panel.good[None],
+        threshold=threshold,
+        params=decode,
+    )
+    return peaks[["ss", "fs"]].to_numpy(np.float32)
 
 
 def validation_panels(teaching: TeachingParameters) -> list[ValidationPanel]:

@@ -1,9 +1,13 @@
 """The registry: versions, one champion, no promotion of a worse challenger, a way back."""
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from peaknet_pipeline.atomic import temporary_prefix
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.checkpoint import (
     WEIGHTS_FILE,
@@ -67,6 +71,23 @@ def test_a_training_that_fails_leaves_no_version(models: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         register(models, "student", fail)
     assert sorted(path.name for path in models.iterdir()) == [f"student-v000{i}" for i in (1, 2, 3)]
+
+
+def test_what_a_killed_training_left_is_removed_by_the_next_one_and_a_living_one_keeps_its_own(
+    models: Path,
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = f"{socket.gethostname()}-{dead.pid}.abcd.tmp"
+    folder, file = models / f".student-v0009.{left}", models / "student-v0001" / f".card.json.{left}"
+    folder.mkdir()
+    file.touch()
+    alive = models / f"{temporary_prefix(models / 'student-v0008')}abcd.tmp"
+    alive.mkdir()
+    register(models, "student", write_small)
+    assert not folder.exists()
+    assert not file.exists()
+    assert alive.is_dir()
 
 
 def test_the_shipped_network_is_registered_once_and_anew_when_its_weights_change(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, shipped
 from peaknet_pipeline.learn.validate import predict_panels, score_panels
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.stages import shipped
-from peaknet_pipeline.stages.decoding import decode_as_inference
-from peaknet_pipeline.stages.shipped import SHIPPED_NAME, validation_panels
+from peaknet_pipeline.stages.shipped import SHIPPED_NAME, decode_as_inference, validation_panels
 
 
 @pytest.fixture(scope="module")
