@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ class ParquetSink:
     ----------
     path : Path
     group_rows : int
-        Rows gathered before they are written.
+        Rows gathered, in one place of fixed size, before they are written.
     extra : mapping, optional
         Goes into the file's key-value metadata (provenance).
 
@@ -75,7 +76,8 @@ class ParquetSink:
         schema = arrow_schema(PEAKS)
         added = {k.encode(): v.encode() for k, v in (extra or {}).items()}
         self._schema = schema.with_metadata({**(schema.metadata or {}), **added})
-        self._waiting: list[PeakTable] = []
+        self._gathered = {c.name: np.empty(group_rows, dtype=c.dtype) for c in PEAKS.columns}
+        self._n_gathered = 0
 
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
@@ -99,13 +101,21 @@ class ParquetSink:
     def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
         """Check the peaks against the schema and write full row groups."""
         check_table(peaks, PEAKS)
-        self._waiting.append(peaks)
-        if sum(map(len, self._waiting)) >= self._group_rows:
-            self._flush()
+        done = 0
+        while done < len(peaks):
+            n = min(len(peaks) - done, self._group_rows - self._n_gathered)
+            for name, values in self._gathered.items():
+                values[self._n_gathered : self._n_gathered + n] = peaks[name].to_numpy()[done : done + n]
+            self._n_gathered += n
+            done += n
+            if self._n_gathered == self._group_rows:
+                self._flush()
 
     def _flush(self) -> None:
-        parts = [part for part in self._waiting if len(part)]
-        self._waiting = []
-        if parts:
-            table = pd.concat(parts, ignore_index=True)[PEAKS.column_names()]
-            self._writer.write_table(pa.Table.from_pandas(table, schema=self._schema, preserve_index=False))
+        """Write what is gathered as a row group."""
+        if self._n_gathered:
+            columns = [
+                pa.array(values[: self._n_gathered], from_pandas=True) for values in self._gathered.values()
+            ]
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+            self._n_gathered = 0

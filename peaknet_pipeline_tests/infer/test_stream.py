@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,6 +204,19 @@ def test_parquet_sink_equals_the_collected_table(tmp_path: Path) -> None:
     expected, _ = stream_run(lambda: ArrayRun(frames), one_peak_per_frame)
     assert read_table(out, PEAKS).equals(expected)
     assert read_table_metadata(out)["run"] == "demo-r0001"
+
+
+@pytest.mark.parametrize("counts", [(3, 20, 0, 5), (7, 7), (0, 0, 1), (30,)])
+def test_row_groups_are_full_whatever_the_batches_hold(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    whole = one_peak_per_frame(numbered_frames(sum(counts)), 0)
+    ends = np.cumsum(counts)
+    with ParquetSink(tmp_path / "peaks.parquet", group_rows=7) as sink:
+        for n, end in zip(counts, ends, strict=True):
+            sink.write(whole.iloc[end - n : end], numbered_frames(0), 0)
+    groups = pq.ParquetFile(tmp_path / "peaks.parquet").metadata
+    sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert sizes == [7] * (sum(counts) // 7) + [n for n in [sum(counts) % 7] if n]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "peaks.parquet", PEAKS), whole)
 
 
 def test_a_run_without_peaks_gives_an_empty_file(tmp_path: Path) -> None:
