@@ -26,7 +26,7 @@ from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
 
 TARGET_GROWTH_MIB = 16.0
-"""What the highest resident memory of a soak's second half may lie above the median of its first, after a quarter to warm up."""
+"""How far the memory of a soak's second half may rise above the median of its first, after a quarter to warm up."""
 
 
 def run(
