@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.geometry.groups import groups_of
 from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
@@ -69,11 +70,8 @@ def _dims(geometry: Geometry) -> Iterator[str]:
 
 
 def _groups(geometry: Geometry) -> Iterator[str]:
-    names = list(dict.fromkeys(p.group for p in geometry.panels if p.group))
-    for name in names:
-        yield f"group_{name} = {','.join(p.name for p in geometry.panels if p.group == name)}"
-    if names and "all" not in names and all(p.group for p in geometry.panels):
-        yield f"group_all = {','.join(names)}"
+    for name, members in groups_of(geometry):
+        yield f"group_{name} = {','.join(members)}"
 
 
 def _bad_region(region: BadRegion) -> Iterator[str]:
@@ -105,6 +103,8 @@ def _panel(panel: Panel, geometry: Geometry) -> Iterator[str]:
         yield f"{name}/adu_per_eV = {panel.adu_per_ev!r}"
     else:
         yield f"{name}/adu_per_photon = {panel.adu_per_photon!r}"
+    if panel.max_adu is not None:
+        yield f"{name}/max_adu = {panel.max_adu!r}"
 
 
 def _number(value: float) -> str:
