@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.groups import groups_of
 from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
@@ -16,8 +16,7 @@ def write_geometry(geometry: Geometry, path: Path | str) -> None:
 
     Written from the record, not from ``geometry.text``: comments and unknown keys are not kept.
     """
-    with replace_atomically(Path(path)) as temporary:
-        temporary.write_text(format_geometry(geometry), encoding="utf-8")
+    write_file(Path(path), format_geometry(geometry))
 
 
 def format_geometry(geometry: Geometry) -> str:
