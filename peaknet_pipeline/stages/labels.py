@@ -130,7 +130,7 @@ def label_run(
             output,
             bad_pixels=read_bad_pixels(context.store, key),
             adu_per_photon=gains(context.geometry),
-            saturation_adu=context.geometry.flag_more_than,
+            saturation_adu=context.geometry.saturation_adu,
             match=params.match,
             fit=params.fit,
             raster=params.labels,
