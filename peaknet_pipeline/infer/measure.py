@@ -6,7 +6,7 @@ import numpy as np
 from peaknet_pipeline.infer.labelling import append_runs, join_runs
 
 FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS, LOGIT, NEIGHBOUR = range(10)
-"""Columns of a table of measured peaks; NEIGHBOUR: the lower of the highest pixel and the highest of the eight around it, in sigma."""
+"""Columns of a table of measured peaks; NEIGHBOUR: the lower of the highest pixel and the highest around it, in sigma."""
 
 N_COLUMNS = 10
 MIN_BACKGROUND_PIXELS = 12
