@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from peaknet_pipeline.bench.stream_runs import RepeatedRun
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink
@@ -137,7 +140,7 @@ class Workload:
             for (first, frames), table in zip(
                 self.batches * self.repeats, self.peaks * self.repeats, strict=True
             ):
-                sink.write(table, frames, first)
+                sink.write(Found(table), np.arange(first, first + len(frames)))
 
 
 def measure_round(work: Workload) -> Round:
