@@ -110,12 +110,16 @@ class Workload:
     @property
     def repeats(self) -> int:
         """How often a stage alone gets the batches."""
-        return self.n_frames // (2 * sum(len(frames) for _, frames in self.batches))
+        return self.n_frames // (2 * self.distinct)
+
+    @property
+    def distinct(self) -> int:
+        """Number of the distinct frames."""
+        return sum(len(frames) for _, frames in self.batches)
 
     def open(self, share: int = 1) -> RepeatedRun:
         """Open the long run, or the first 1 / ``share`` of it."""
-        distinct = sum(len(frames) for _, frames in self.batches)
-        return RepeatedRun(self.opener, self.n_frames // share, distinct)
+        return RepeatedRun(self.opener, self.n_frames // share, self.distinct)
 
     def read(self) -> None:
         """Read half of the run with as many threads as the stream has readers."""

@@ -151,7 +151,13 @@ class _Crew:
         self._kept: list[Any] = []
         self._actors = {
             "read": self._hire(Producer, params.producers, open_run, scheduling_strategy="SPREAD"),
-            "find": self._hire(Consumer, params.consumers, make_finder, num_gpus=params.gpus_per_consumer),
+            "find": self._hire(
+                Consumer,
+                params.consumers,
+                make_finder,
+                num_gpus=params.gpus_per_consumer,
+                max_concurrency=params.threads_per_consumer,
+            ),
             "write": self._hire(Writer, params.writers, folder),
         }
         self._load: Counter[tuple[str, int]] = Counter()

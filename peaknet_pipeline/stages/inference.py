@@ -93,9 +93,8 @@ class InferenceParams(Parameters):
         """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
         if self.batch_frames:
             return self
-        on_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
-        device = torch.device("cuda") if on_gpu else choose_device(self.device)
-        fitted = fit_batch(frame, device, in_flight=self.local().in_flight, n_frames=n_frames)
+        in_flight = self.ray().in_flight if self.stream == "ray" else self.local().in_flight
+        fitted = fit_batch(frame, self._device(), in_flight=in_flight, n_frames=n_frames)
         return dataclasses.replace(self, batch_frames=fitted)
 
     def parts(self) -> tuple[DecodeParams, EngineParams]:
@@ -112,7 +111,7 @@ class InferenceParams(Parameters):
 
     def local(self) -> StreamParams:
         """Return the parameter set of a stream in this process."""
-        finders = 1 if self.stream == "ray" else fit_finders(choose_device(self.device))
+        finders = fit_finders(self._device())
         return StreamParams(batch_frames=max(self.batch_frames, 1), readers=self.readers, finders=finders)
 
     def output(self) -> OutputParams:
@@ -126,15 +125,22 @@ class InferenceParams(Parameters):
 
     def ray(self) -> RayParams:
         """Return the parameter set of a stream on Ray."""
+        threads = fit_finders(self._device())
         return RayParams(
             address=self.ray_address,
             producers=self.readers,
             consumers=self.consumers,
+            threads_per_consumer=threads,
             writers=self.writers,
             batch_frames=max(self.batch_frames, 1),
-            in_flight=2 * (self.readers + self.consumers + self.writers) + 2,
+            in_flight=2 * (self.readers + self.consumers * threads + self.writers) + 2,
             gpus_per_consumer=self.gpus_per_consumer,
         )
+
+    def _device(self) -> torch.device:
+        """Return the kind of device where peaks are found; on Ray it may be another machine's."""
+        on_ray_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
+        return torch.device("cuda") if on_ray_gpu else choose_device(self.device)
 
 
 @dataclass(frozen=True)

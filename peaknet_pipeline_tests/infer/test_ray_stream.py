@@ -101,12 +101,19 @@ def local_file(path: Path, find: Finder = one_peak_per_frame, frames: FrameArray
     return path.read_bytes()
 
 
-@pytest.mark.parametrize(("producers", "consumers", "writers"), [(1, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize(("producers", "consumers", "threads", "writers"), [(1, 1, 1, 1), (2, 3, 2, 2)])
 def test_any_number_of_actors_gives_the_local_file(
-    tmp_path: Path, producers: int, consumers: int, writers: int
+    tmp_path: Path, producers: int, consumers: int, threads: int, writers: int
 ) -> None:
     out = tmp_path / "ray.parquet"
-    params = RayParams(batch_frames=2, in_flight=5, producers=producers, consumers=consumers, writers=writers)
+    params = RayParams(
+        batch_frames=2,
+        in_flight=5,
+        producers=producers,
+        consumers=consumers,
+        threads_per_consumer=threads,
+        writers=writers,
+    )
     seen: list[tuple[int, int]] = []
     report = ray_stream(
         functools.partial(ArrayRun, FRAMES),
@@ -120,6 +127,37 @@ def test_any_number_of_actors_gives_the_local_file(
     assert [stage.workers for stage in report.stages] == [producers, consumers, writers]
     assert seen[-1] == (N_FRAMES, N_FRAMES)
     assert [path.name for path in tmp_path.iterdir() if path.name != "local.parquet"] == ["ray.parquet"]
+
+
+def test_threads_of_a_consumer_work_at_the_same_time(tmp_path: Path) -> None:
+    """Batches that wait, not compute: two threads of one consumer overlap, one thread cannot."""
+
+    def overlaps(threads: int) -> int:
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        params = RayParams(batch_frames=2, threads_per_consumer=threads)
+        make_finder = functools.partial(meeting_finder, folder)
+        ray_stream(functools.partial(ArrayRun, FRAMES[:12]), make_finder, folder / "o.parquet", params=params)
+        return len(list(folder.glob("met-*")))
+
+    assert overlaps(1) == 0
+    assert overlaps(2) > 0
+
+
+def meeting_finder(folder: Path) -> Finder:
+    """Make a finder that leaves a file for each batch that began while another one was under way."""
+    busy = [0]
+
+    def find(frames: FrameArray, first_frame: int) -> PeakTable:
+        busy[0] += 1
+        time.sleep(0.2)
+        if busy[0] > 1:
+            (folder / f"met-{first_frame}").touch()
+        time.sleep(0.2)
+        busy[0] -= 1
+        return one_peak_per_frame(frames, first_frame)
+
+    return find
 
 
 def make_engine() -> Finder:

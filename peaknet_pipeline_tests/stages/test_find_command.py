@@ -129,5 +129,8 @@ def test_the_stream_is_chosen_by_its_parameters() -> None:
     assert (chosen.producers, chosen.consumers, chosen.writers, chosen.gpus_per_consumer) == (2, 4, 2, 1)
     assert chosen.batch_frames == ray.batch_frames > 1
     assert chosen.in_flight >= 8
+    assert (chosen.threads_per_consumer, ray.fit(frame, 1000).local().finders) == (2, 2)
+    on_cpus = InferenceParams.from_mapping({"stream": "ray", "device": "cpu"})
+    assert on_cpus.ray().threads_per_consumer == 1
     with pytest.raises(ParameterError, match="stream"):
         InferenceParams.from_mapping({"stream": "kafka"})
