@@ -191,6 +191,8 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                     peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata
                 )
             n_frames = run.n_frames
+        if not params.segmentation:  # those of other parameters would be taken for these peaks'
+            segmentation_path(store, key).unlink(missing_ok=True)
         result = peak_result(
             output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
