@@ -37,6 +37,12 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes to a file that appears under its name only when it is complete."""
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextlib.contextmanager
 def replace_folder_atomically(folder: Path) -> Iterator[Path]:
     """Give a temporary sibling of ``folder`` to fill; it takes the final name, in the place of an older folder, at the end."""

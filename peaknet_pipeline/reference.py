@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 
 import peaknet_pipeline
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.cli import SECTIONS
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.params import Parameters
@@ -29,6 +29,7 @@ PLACES = {
     "MatchParams": "`match` in experiment.yaml",
     "FitParams": "`fit` in experiment.yaml",
     "RasterParams": "`labels` in experiment.yaml",
+    "CellCheckParams": "`cell_check` in experiment.yaml",
     "MetricParams": "`metrics` in experiment.yaml",
     "BadPixelParams": "`bad_pixels` in experiment.yaml",
     "DiagnosisParams": "`diagnosis` in experiment.yaml",
@@ -189,8 +190,7 @@ def _cell(text: str) -> str:
 
 def main() -> None:
     """Write the page."""
-    with replace_atomically(PAGE) as temporary:
-        temporary.write_text(reference_text(), encoding="utf-8")
+    write_file(PAGE, reference_text())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.types import Scores
 
@@ -101,8 +101,7 @@ class Section:
 def write_report(path: Path, *, title: str, sections: Sequence[Section], subtitle: str = "") -> None:
     """Write the page, atomically."""
     page = report_page(title=title, sections=sections, subtitle=subtitle)
-    with replace_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_file(path, page)
 
 
 def report_page(*, title: str, sections: Sequence[Section], subtitle: str = "") -> str:

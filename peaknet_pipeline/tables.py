@@ -10,15 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import replace_atomically, write_file
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.types import Column, Schema
 
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def empty_table(schema: Schema) -> pd.DataFrame:

@@ -43,7 +43,8 @@ class Panel:
     the data set's other dimensions (a module dimension), without the frame dimension. ``corner_x/y`` (pixels) is the
     laboratory position of the *corner* of pixel (0, 0); ``fs_vec`` and ``ss_vec`` (pixels) are the steps per pixel.
     ``clen_m`` is the camera length with ``coffset`` added. With ``adu_per_ev`` given, ``adu_per_photon`` follows from it and
-    the photon energy. ``data_path`` is set where panels live in data sets of their own.
+    the photon energy. ``data_path`` is set where panels live in data sets of their own. ``max_adu`` is the value at which the
+    panel saturates; such pixels stay good.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Panel:
     group: str = ""
     adu_per_ev: float | None = None
     data_path: str | None = None
+    max_adu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Geometry:
     Panels of unequal size share a stack as large as the largest; what a panel doesn't fill counts as bad. ``*_path`` are
     HDF5 paths read per frame or run, with the unit of what is found there. ``dim_layout`` names the dimensions of the data
     set (``%`` frame, ``n`` fixed by ``Panel.stack_index``, ``ss``, ``fs``); empty: frame first where there is one more.
-    ``text`` is the source file's text, for embedding in streams.
+    ``text`` is the source file's text, for embedding in streams. ``groups`` are the detector's groups, each a name and its
+    members, panels or groups; ``Panel.group`` is the lowest one that names the panel.
     """
 
     panels: tuple[Panel, ...]
@@ -119,6 +122,13 @@ class Geometry:
     more_masks: tuple[MaskLayer, ...] = ()
     peak_list_path: str | None = None
     bandwidth: float | None = None
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def saturation_adu(self) -> float | None:
+        """Least value at which pixels saturate or count as bad, by any panel's ``max_adu`` or ``flag_more_than``."""
+        limits = [self.flag_more_than, *(panel.max_adu for panel in self.panels)]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:

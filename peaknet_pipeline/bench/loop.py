@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.experiment import RunConditions
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -133,8 +133,7 @@ def _configure(store: Store, validate: str, test: str, steps: int) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with replace_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, text)
 
 
 def _take(store: Store, stages: Sequence[Any], keys: Sequence[str]) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
 
 
 @click.command()
 @click.argument("peaks", type=PATH)
-@click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+@GEOMETRY
 @SETTINGS
 @click.option("--out", type=PATH, required=True, help="Cell to write (CrystFEL .cell).")
 @click.option("--plot", type=PATH, help="Also draw the single frames' reduced cells (PNG).")

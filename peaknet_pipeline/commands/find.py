@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, RUN_GEOMETRY, SETTINGS, figures
 
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
+@RUN_GEOMETRY
 @click.option(
     "--finder",
     type=click.Choice(["peakfinder8", "droplet", "peaknet"]),

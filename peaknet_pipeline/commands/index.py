@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
 
 
 @click.command()
 @click.argument("peaks", type=PATH)
-@click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+@GEOMETRY
 @click.option("--cell", type=PATH, required=True, help="Target unit cell (CrystFEL .cell or PDB).")
 @click.option(
     "--engine",

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import PATH, RUN_GEOMETRY, SETTINGS, figures
 
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own.")
+@RUN_GEOMETRY
 @click.option(
     "--mask", "masks", type=PATH, multiple=True, help="Mask file to add (HDF5, CXI, numpy); may be repeated."
 )

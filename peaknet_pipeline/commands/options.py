@@ -21,6 +21,10 @@ JSON = click.option(
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
 )
+GEOMETRY = click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+RUN_GEOMETRY = click.option(
+    "--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own."
+)
 HITS_ONLY = click.option("--hits-only", is_flag=True, help="Write hits only (data reduction).")
 MIN_PEAKS = click.option(
     "--min-peaks", type=click.IntRange(1), default=15, show_default=True, help="Least peaks of a hit."

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
 
 
 @click.command()
 @click.argument("source")
-@click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
+@GEOMETRY
 @click.option(
     "--finder",
     type=click.Choice(["peaknet", "peakfinder8"]),

@@ -13,6 +13,7 @@ from typing import Any
 
 from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.crystfel_text import GeometryExtras, normalise_text
+from peaknet_pipeline.geometry.groups import Groups, groups_of_panels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.geometry.slabs import with_masks
 from peaknet_pipeline.types import BadRegion, Geometry, MaskLayer, Panel
@@ -101,6 +102,7 @@ def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: 
         dim_layout=_dim_layout(raw) if extras.has_dims else (),
         peak_list_path=extras.peak_list_path,
         bandwidth=extras.bandwidth,
+        groups=_hierarchy(extras, panels),
         text=text,
         source=source,
     )
@@ -133,6 +135,7 @@ def _panel(
         group=groups.get(name, ""),
         adu_per_ev=None if math.isnan(per_ev) else per_ev,
         data_path=raw["data"] or None if own_data else None,
+        max_adu=raw["max_adu"] if math.isfinite(raw["max_adu"]) else None,
     )
 
 
@@ -162,6 +165,12 @@ def _panel_groups(groups: dict[str, list[str]], panels: dict[str, Any]) -> dict[
             raise GeometryError(f"group {name} names unknown panels or groups", found=", ".join(unknown[:5]))
     lowest = sorted(groups.items(), key=lambda item: -len(item[1]))
     return {member: name for name, members in lowest for member in members if member in panels}
+
+
+def _hierarchy(extras: GeometryExtras, panels: tuple[Panel, ...]) -> Groups:
+    """Return the ``group_`` lines; of the older ``rigid_group`` lines, which may overlap, only the lowest groups."""
+    given = tuple((name, tuple(extras.groups[name])) for name in extras.groups if name in extras.hierarchy)
+    return given or groups_of_panels(panels)
 
 
 def _dim_layout(panels: dict[str, Any]) -> tuple[str, ...]:

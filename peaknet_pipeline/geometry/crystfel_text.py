@@ -22,6 +22,12 @@ _OLD_MASK_NAMES = {
     "mask_good": "mask0_goodbits",
     "mask_bad": "mask0_badbits",
 }
+_USED = re.compile(
+    r"(min|max)_(fs|ss)|fs|ss|corner_[xy]|res|clen|coffset|adu_per_(eV|photon)|max_adu|data|dim\d"
+    r"|mask[0-7]_(data|file|goodbits|badbits)|flag_(lessthan|morethan|equal)|mask_edge_pixels|no_index"
+    r"|photon_energy|wavelength|electron_voltage|detector_shift_[xy]|peak_list|peak_list_type|bandwidth"
+)
+"""Keys of panels and of the whole detector that are read."""
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -38,6 +44,7 @@ class GeometryExtras:
     edges: dict[str, int] = field(default_factory=dict)
     ignored_panels: dict[str, bool] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
+    hierarchy: set[str] = field(default_factory=set)
     shift_m: dict[str, float] = field(default_factory=dict)
     bad_keys: dict[str, set[str]] = field(default_factory=dict)
     has_dims: bool = False
@@ -77,6 +84,18 @@ def normalise_text(text: str) -> tuple[str, GeometryExtras]:
         if kept is not None:
             lines.append(f"{owner.strip()}/{kept}" if owner else kept)
     return "\n".join(lines) + "\n", extras
+
+
+def unused_keys(text: str) -> list[str]:
+    """Return the keys of a geometry file's text that have no effect here: misspelt ones, and what is left out on purpose."""
+    found: dict[str, None] = {}
+    for line in text.splitlines():
+        owner, _, key = line.split(";", 1)[0].partition("=")[0].strip().rpartition("/")
+        key = _OLD_MASK_NAMES.get(key.strip(), key.strip())
+        grouping = not owner and key.startswith(("group_", "rigid_group"))
+        if key and not (owner.startswith("bad") or grouping or _USED.fullmatch(key)):
+            found[key] = None
+    return list(found)
 
 
 def parse_length_m(value: str) -> float:
@@ -209,6 +228,8 @@ def _read_bandwidth(key: str, value: str, extras: GeometryExtras) -> None:
 def _read_group(key: str, value: str, extras: GeometryExtras) -> None:
     name = key.removeprefix("rigid_group_collection_").removeprefix("rigid_group_").removeprefix("group_")
     extras.groups[name] = [member.strip() for member in value.split(",") if member.strip()]
+    if key.startswith("group_"):
+        extras.hierarchy.add(name)
 
 
 def _read_flag(owner: str, key: str, value: str, extras: GeometryExtras) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
+from peaknet_pipeline.geometry.groups import groups_of
 from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
@@ -15,8 +16,7 @@ def write_geometry(geometry: Geometry, path: Path | str) -> None:
 
     Written from the record, not from ``geometry.text``: comments and unknown keys are not kept.
     """
-    with replace_atomically(Path(path)) as temporary:
-        temporary.write_text(format_geometry(geometry), encoding="utf-8")
+    write_file(Path(path), format_geometry(geometry))
 
 
 def format_geometry(geometry: Geometry) -> str:
@@ -69,11 +69,8 @@ def _dims(geometry: Geometry) -> Iterator[str]:
 
 
 def _groups(geometry: Geometry) -> Iterator[str]:
-    names = list(dict.fromkeys(p.group for p in geometry.panels if p.group))
-    for name in names:
-        yield f"group_{name} = {','.join(p.name for p in geometry.panels if p.group == name)}"
-    if names and "all" not in names and all(p.group for p in geometry.panels):
-        yield f"group_all = {','.join(names)}"
+    for name, members in groups_of(geometry):
+        yield f"group_{name} = {','.join(members)}"
 
 
 def _bad_region(region: BadRegion) -> Iterator[str]:
@@ -105,6 +102,8 @@ def _panel(panel: Panel, geometry: Geometry) -> Iterator[str]:
         yield f"{name}/adu_per_eV = {panel.adu_per_ev!r}"
     else:
         yield f"{name}/adu_per_photon = {panel.adu_per_photon!r}"
+    if panel.max_adu is not None:
+        yield f"{name}/max_adu = {panel.max_adu!r}"
 
 
 def _number(value: float) -> str:

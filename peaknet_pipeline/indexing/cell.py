@@ -11,7 +11,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import CellError
 from peaknet_pipeline.types import Float64Array, UnitCell
 
@@ -54,8 +54,7 @@ def read_cell(path: Path | str) -> UnitCell:
 
 def write_cell(cell: UnitCell, path: Path | str) -> None:
     """Write a CrystFEL ``.cell`` file, atomically."""
-    with replace_atomically(Path(path)) as temporary:
-        temporary.write_text(cell_text(cell), encoding="utf-8")
+    write_file(Path(path), cell_text(cell))
 
 
 def cell_text(cell: UnitCell) -> str:

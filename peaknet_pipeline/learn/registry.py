@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peaknet_pipeline.atomic import remove_all_leftovers
+from peaknet_pipeline.atomic import remove_all_leftovers, replace_folder_atomically
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.checkpoint import (
     CONFIG_FILE,
@@ -36,18 +36,20 @@ def list_models(models: Path) -> list[str]:
     return sorted(names, key=_by_version)
 
 
-def register(models: Path, stem: str, write: Callable[[Path], object]) -> Path:
-    """Give the next version's folder, ``<stem>-v0001`` and so on, to ``write``; return it.
+def register(models: Path, stem: str, write: Callable[[Path, str], object]) -> Path:
+    """Give ``write`` a folder to fill and the next version's name, ``<stem>-v0001`` and so on; return the version's folder.
 
-    The number is claimed by making the folder, so that two trainings at once get two versions. When ``write`` fails, the
-    folder is given back; what a killed training left in its version or beside it is removed by the next one.
+    The number is claimed by making the version's folder, so that two trainings at once get two versions. It stays empty,
+    and no version of the list, until everything is written. When ``write`` fails, it is given back; what a killed training
+    left beside it or in an older version is removed by the next one.
     """
     models.mkdir(parents=True, exist_ok=True)
     for place in (models, *_versions(models, stem)):
         remove_all_leftovers(place)
     folder = _claim(models, stem)
     try:
-        write(folder)
+        with replace_folder_atomically(folder) as temporary:
+            write(temporary, folder.name)
     except BaseException:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -74,8 +76,8 @@ def register_shipped(models: Path, name: str | None = None) -> Path:
             return known
     loaded = read_checkpoint(source)
 
-    def write(folder: Path) -> None:
-        card = replace(loaded.card, name=folder.name)
+    def write(folder: Path, version: str) -> None:
+        card = replace(loaded.card, name=version)
         write_checkpoint(folder, loaded.model, card=card, normalisation=loaded.normalisation)
 
     return register(models, stem, write)

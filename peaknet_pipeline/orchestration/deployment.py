@@ -5,7 +5,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import ParameterError
 
 KINDS = {"machine": ("machine", "service"), "facility": ("facility", "service")}
@@ -63,8 +63,7 @@ def write_deployment(
             remedy="Write to another folder, or overwrite them with --force.",
         )
     for name, text in texts.items():
-        with replace_atomically(home / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(home / name, text)
         if name in SECRET_FILES:
             (home / name).chmod(0o640)
     return [home / name for name in texts]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.orchestration.deployment import deployment_text
 from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
@@ -36,8 +36,7 @@ def prepare_home(store: Store) -> Path:
     }
     for name, text in texts.items():
         if not (home / name).is_file():
-            with replace_atomically(home / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_file(home / name, text)
     return home
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
@@ -251,6 +252,9 @@ def geometry_doubts(geometry: Geometry) -> list[str]:
             doubts.append(f"Panel {panel.name} has steps of {lengths[0]:.3f} and {lengths[1]:.3f} pixels.")
         if abs(np.dot(panel.fs_vec, panel.ss_vec)) > 0.02:
             doubts.append(f"The axes of panel {panel.name} are not at right angles.")
+    unused = unused_keys(geometry.text)
+    if unused:
+        doubts.append(f"Not used here, or misspelt: {', '.join(unused)}.")
     shared = _overlapping_windows(geometry)
     if shared:
         doubts.append(f"Panels {shared[0]} and {shared[1]} share pixels of the data set.")

@@ -154,6 +154,9 @@ class RunConditions(Parameters):
         1.0, meaning="factor on the background, the jet streak excepted", ge=0
     )
     brightness_factor: float = parameter(1.0, meaning="factor on all reflections", ge=0)
+    spot_width_factor: float = parameter(
+        1.0, meaning="factor on the spots' width, as of larger or worse crystals", ge=0.2
+    )
     streak_factor: float = parameter(1.0, meaning="factor on the jet streak", ge=0)
     ring_photons: float = parameter(0.0, meaning="height of an additional ring", unit="photons", ge=0)
     ring_d_angstrom: float = parameter(3.7, meaning="spacing of the additional ring", unit="Å", gt=0)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.simulate.experiment import Experiment
 from peaknet_pipeline.types import UnitCell
@@ -12,8 +12,7 @@ def write_experiment_files(experiment: Experiment, folder: Path) -> tuple[Path, 
     """Write ``<name>.geom`` and ``<name>.cell`` into ``folder`` and return their paths."""
     geometry, cell = folder / f"{experiment.name}.geom", folder / f"{experiment.name}.cell"
     write_geometry(experiment.geometry, geometry)
-    with replace_atomically(cell) as temporary:
-        temporary.write_text(cell_text(experiment.sample.cell), encoding="utf-8")
+    write_file(cell, cell_text(experiment.sample.cell))
     return geometry, cell
 
 

@@ -65,6 +65,8 @@ class SimulatedFrame:
 def make_simulator(experiment: Experiment, conditions: RunConditions | None = None) -> Simulator:
     """Prepare a run: structure factors, background maps, gains and defects."""
     conditions = conditions or RunConditions()
+    width = experiment.crystal.spot_sigma_px * conditions.spot_width_factor
+    experiment = replace(experiment, crystal=replace(experiment.crystal, spot_sigma_px=width))
     min_d = max(experiment.crystal.resolution_limit_angstrom, finest_spacing(experiment.geometry, experiment))
     return Simulator(
         experiment=experiment,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.experiment import RunConditions
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -70,5 +70,4 @@ def prepare_demo(store: Store, *, say: Callable[[str], None], n_frames: int = FR
 
 def _write_once(path: Path, text: str) -> None:
     if not path.exists():
-        with replace_atomically(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(path, text)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.cell import cell_from_axes, read_cell, write_cell
@@ -92,8 +92,7 @@ def cell_command(
     found = find_cell(table, geometry=detector, photon_energy_ev=energy, params=params)
     write_cell(found.cell, out)
     if plot is not None:
-        with replace_atomically(plot) as temporary:
-            temporary.write_bytes(_plot(found, peaks.stem))
+        write_file(plot, _plot(found, peaks.stem))
     return consensus_figures(found) | {"out": str(out)} | ({"plot": str(plot)} if plot is not None else {})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.stages.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.stages.result import StageResult
 
@@ -17,10 +17,10 @@ CODE: dict[str, str] = {
     "found_cell": "1",
     "classical_index": "2",
     "refined_geometry": "1",
-    "diagnosis": "1",
-    "peak_labels": "2",
+    "diagnosis": "2",
+    "peak_labels": "4",
     "curation": "1",
-    "curated_labels": "1",
+    "curated_labels": "3",
     "training_set": "3",
     "peaknet_teacher": "2",
     "peaknet_student": "2",
@@ -45,8 +45,7 @@ def make_stage(
     start = time.perf_counter()
     result = build(recipe)
     for name, png in result.plots.items():
-        with replace_atomically(plot_path(result.output, name)) as temporary:
-            temporary.write_bytes(png)
+        write_file(plot_path(result.output, name), png)
     verdicts = [
         {"name": c.name, "passed": bool(c.passed), "description": c.description} for c in result.checks
     ]

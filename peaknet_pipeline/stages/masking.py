@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams
 from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
@@ -45,8 +45,7 @@ def mask_command(
         report = make_mask(run, statistics, params, bad_pixel_params)
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:
-            with replace_atomically(plot) as temporary:
-                temporary.write_bytes(plot_report(report, geometry_of(run), title=path.name))
+            write_file(plot, plot_report(report, geometry_of(run), title=path.name))
     write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers)
     figures = {"frames": statistics.n_frames, "pixels": report.bad_pixels.size, **mask_figures(report)}
     return figures | {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})

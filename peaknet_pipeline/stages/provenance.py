@@ -1,7 +1,11 @@
-"""Which inputs, parameters and code an output was made from; kept beside it, and compared before anything is made again."""
+"""Which inputs, parameters and code an output was made from; kept beside it, and compared before anything is made again.
+
+A recipe names its inputs from where it lies, so that a data root may be moved or mounted elsewhere.
+"""
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ LARGE_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides an output's content."""
+    """Everything that decides an output's content; inputs by absolute path."""
 
     stage: str
     code: str
@@ -26,8 +30,10 @@ class Recipe:
     inputs: Mapping[str, str]
 
     def digest(self) -> str:
-        """Return a short hash of the whole recipe."""
-        return digest_of([self.stage, self.code, self.parameters, self.inputs])
+        """Return a short hash of the whole recipe: the same wherever the folder lies that holds all inputs."""
+        common = os.path.commonpath([str(Path(name).parent) for name in self.inputs]) if self.inputs else "/"
+        inputs = {os.path.relpath(name, common): digest for name, digest in self.inputs.items()}
+        return digest_of([self.stage, self.code, self.parameters, inputs])
 
 
 def now() -> str:
@@ -122,7 +128,7 @@ def write_recipe(
         "code": recipe.code,
         "code_version": code_version(),
         "parameters": recipe.parameters,
-        "inputs": recipe.inputs,
+        "inputs": {_seen_from(output, name): digest for name, digest in recipe.inputs.items()},
         "recipe": recipe.digest(),
         "content": file_digest(output),
         "stamp": _stamp(output),
@@ -135,12 +141,25 @@ def write_recipe(
 
 
 def read_recipe(output: Path) -> dict[str, Any] | None:
-    """Return the record of how an output was made, or None where none was kept."""
+    """Return the record of how an output was made, its inputs by absolute path, or None where none was kept."""
     path = recipe_path(output)
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    inputs = record.get("inputs", {})
+    return {**record, "inputs": {_seen_by_all(output, name): digest for name, digest in inputs.items()}}
+
+
+def _seen_from(output: Path, name: str) -> str:
+    """Return an input's path from the folder of the output that was made from it."""
+    return os.path.relpath(name, output.absolute().parent)
+
+
+def _seen_by_all(output: Path, name: str) -> str:
+    """Return the absolute path of an input; absolute ones stay."""
+    return os.path.normpath(output.absolute().parent / name)
 
 
 def is_current(output: Path, *, code: str) -> bool:

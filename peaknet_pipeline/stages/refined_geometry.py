@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.indexing.cell import read_cell
@@ -122,8 +122,7 @@ def refine_geometry_command(
     )
     write_geometry(found.geometry, out)
     if plot is not None:
-        with replace_atomically(plot) as temporary:
-            temporary.write_bytes(plot_geometry_refinement(found.panels, title=peaks.stem))
+        write_file(plot, plot_geometry_refinement(found.panels, title=peaks.stem))
     rows = [
         {name: _rounded(value) for name, value in row.items()}
         for row in found.panels.to_dict(orient="records")

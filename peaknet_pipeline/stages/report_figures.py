@@ -162,7 +162,7 @@ def peak_figures(pool: Pool) -> Iterator[ReportFigure]:
     for finder, table in pool.peaks.items():
         yield ReportFigure(
             plot_peakogram(
-                table, title=f"Peakogram, {name_of(finder)}", saturation=pool.context.geometry.flag_more_than
+                table, title=f"Peakogram, {name_of(finder)}", saturation=pool.context.geometry.saturation_adu
             ),
             "Highest pixel of each peak against 1/d: saturation is an edge at the top, ice and salt are columns.",
         )

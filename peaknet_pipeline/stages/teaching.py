@@ -212,9 +212,9 @@ def _register(
     manifest = read_manifest(store)
     parents = [newest_model(store, "teacher")] if role == "student" else []
 
-    def write(folder: Path) -> None:
+    def write(folder: Path, version: str) -> None:
         card = ModelCard(
-            name=folder.name,
+            name=version,
             step=result.step,
             threshold=result.threshold,
             scores=result.scores.to_dict() if result.scores else {},
@@ -229,7 +229,7 @@ def _register(
         taught = keep_manifest(store, folder)
         inputs = [taught, *(parent / CARD_FILE for parent in parents)]
         own = make_recipe(recipe.stage, code=recipe.code, parameters=recipe.parameters, inputs=inputs)
-        write_recipe(folder / CARD_FILE, own, seconds=seconds, figures={"model": folder.name})
+        write_recipe(folder / CARD_FILE, own, seconds=seconds, figures={"model": version})
 
     folder = register(store.models, role, write)
     write_newest(store, role, folder)

@@ -1,6 +1,7 @@
 """Which labelled frames train, validate and test."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,7 +158,7 @@ def is_training_set_current(store: Store, keys: Sequence[str]) -> bool:
     if record is None or not is_current(output, code=CODE["training_set"]):
         return False
     labelled = [key for key in keys if labels_path(store, key).is_file()]
-    return {str(path.absolute()) for path in _inputs(store, labelled)} == set(record["inputs"])
+    return {os.path.normpath(path.absolute()) for path in _inputs(store, labelled)} == set(record["inputs"])
 
 
 def _labelled_run(store: Store, key: str, params: TrainingSetParams) -> LabelledRun:

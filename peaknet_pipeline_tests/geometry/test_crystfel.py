@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
+from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.crystfel_write import format_geometry, write_geometry
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, MaskLayer
@@ -191,6 +192,43 @@ def test_axes_that_a_vector_leaves_out_are_zero() -> None:
         0
     ]
     assert (panel.fs_vec, panel.ss_vec) == ((0.0, -1.0, 0.0), (1.5, 0.0, 0.0))
+
+
+def test_every_level_of_groups_and_each_panels_saturation_are_read_and_written_back() -> None:
+    second = (
+        PANEL.replace("p0/", "p1/").replace("min_ss = 0", "min_ss = 5").replace("max_ss = 4", "max_ss = 9")
+    )
+    levels = "group_a = p0\ngroup_b = p1\ngroup_half = a\ngroup_all = half,b\n"
+    geometry = parse_geometry(HEADER + "max_adu = 7500\n" + levels + PANEL + second + "p1/max_adu = 900\n")
+    assert geometry.groups == (("a", ("p0",)), ("b", ("p1",)), ("half", ("a",)), ("all", ("half", "b")))
+    assert [(p.group, p.max_adu) for p in geometry.panels] == [("a", 7500.0), ("b", 900.0)]
+    assert geometry.saturation_adu == 900.0
+    again = parse_geometry(format_geometry(geometry))
+    assert again.groups == geometry.groups
+    assert [p.max_adu for p in again.panels] == [7500.0, 900.0]
+    assert dataclasses.replace(geometry, flag_more_than=500.0).saturation_adu == 500.0
+    assert parse_geometry(HEADER + PANEL).saturation_adu is None
+
+
+def test_rigid_groups_of_older_files_become_groups_that_do_not_overlap() -> None:
+    older = "rigid_group_q0 = p0,p1\nrigid_group_a0 = p0\nrigid_group_a1 = p1\nrigid_group_collection_both = a0,a1\n"
+    second = (
+        PANEL.replace("p0/", "p1/").replace("min_ss = 0", "min_ss = 5").replace("max_ss = 4", "max_ss = 9")
+    )
+    geometry = parse_geometry(HEADER + older + PANEL + second)
+    assert geometry.groups == (("a0", ("p0",)), ("a1", ("p1",)), ("all", ("a0", "a1")))
+
+
+def test_keys_without_effect_are_named() -> None:
+    odd = (
+        "saturation_map = /map\nbadrow_direction = x\nphoton_energi = 3\nrigid_group_q = p0\nmask_good = 1\n"
+    )
+    assert unused_keys(HEADER + odd + PANEL + "p0/cornerx = 3 ; typo\nbadA/min_fs = 3\n") == [
+        "saturation_map",
+        "badrow_direction",
+        "photon_energi",
+        "cornerx",
+    ]
 
 
 def test_the_text_is_kept_for_streams() -> None:

@@ -36,8 +36,8 @@ from peaknet_pipeline.learn.registry import (
 )
 
 
-def write_small(folder: Path) -> None:
-    card = ModelCard(name=folder.name, scores={"f1": 0.9}, made="2026-01-31T12:00:00Z")
+def write_small(folder: Path, version: str) -> None:
+    card = ModelCard(name=version, scores={"f1": 0.9}, made="2026-01-31T12:00:00Z")
     write_checkpoint(folder, build_model(SCALES["edge-small"]), card=card)
 
 
@@ -55,9 +55,9 @@ def test_versions_count_up_per_role(models: Path) -> None:
 
 
 def test_a_version_is_never_written_twice(models: Path) -> None:
-    def while_another_trains(folder: Path) -> None:
+    def while_another_trains(folder: Path, version: str) -> None:
         inner.append(register(models, "student", write_small))
-        write_small(folder)
+        write_small(folder, version)
 
     inner: list[Path] = []
     outer = register(models, "student", while_another_trains)
@@ -65,12 +65,25 @@ def test_a_version_is_never_written_twice(models: Path) -> None:
 
 
 def test_a_training_that_fails_leaves_no_version(models: Path) -> None:
-    def fail(folder: Path) -> None:
+    def fail(folder: Path, version: str) -> None:
+        write_small(folder, version)
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         register(models, "student", fail)
     assert sorted(path.name for path in models.iterdir()) == [f"student-v000{i}" for i in (1, 2, 3)]
+
+
+def test_a_version_is_listed_only_when_everything_is_written(models: Path) -> None:
+    def look(folder: Path, version: str) -> None:
+        write_small(folder, version)
+        assert version == "student-v0004"
+        assert list_models(models) == ["student-v0001", "student-v0002", "student-v0003"]
+        assert not any((models / version).iterdir())
+
+    folder = register(models, "student", look)
+    assert folder.name in list_models(models)
+    assert read_checkpoint(folder).card.name == folder.name
 
 
 def test_what_a_killed_training_left_is_removed_by_the_next_one_and_a_living_one_keeps_its_own(
@@ -126,7 +139,7 @@ def test_a_damaged_model_cannot_become_champion(models: Path) -> None:
 
 
 def test_a_pointer_that_leads_out_of_the_folder_is_refused(models: Path) -> None:
-    write_small(models.parent / "elsewhere")
+    write_small(models.parent / "elsewhere", "elsewhere")
     (models / "champion.json").write_text('{"history": ["../elsewhere"]}')
     with pytest.raises(ModelError, match="folder is gone"):
         champion(models)

@@ -2,8 +2,10 @@
 
 Run as a script: ``crash_driver.py ROOT PARTITION ASSET[:EVENT,EVENT…] …``, upstream assets first.
 Each asset is materialized once undisturbed, then once per event with a kill just before that event, then undisturbed
-again. An event is a temporary that is made or a final name that is given; without a list, or at ``all`` in it, every one
-of them. A fraction such as ``0.4`` kills after that share of the undisturbed time, wherever the process happens to be.
+again. Assets that make a new version of a model, or a champion, are killed each time where none of theirs was made, and
+materialized again after every kill. An event is a temporary that is made or a final name that is given; without a list,
+or at ``all`` in it, every one of them. A fraction such as ``0.4`` kills after that share of the undisturbed time,
+wherever the process happens to be.
 Prints JSON.
 """
 
@@ -12,9 +14,12 @@ import hashlib
 import importlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,17 +32,26 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
+from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint, shipped_models
+from peaknet_pipeline.learn.registry import list_models
 from peaknet_pipeline.orchestration.build import build_defs
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.making import CODE
-from peaknet_pipeline.stages.provenance import is_current
+from peaknet_pipeline.stages.provenance import is_current, read_recipe
 from peaknet_pipeline.stages.store import Store
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MADE = ("store", "models", "report")
+VERSIONED = ("peaknet_teacher", "peaknet_student", "champion")
+"""Assets whose every materialization makes another version, or finds another champion than the one before."""
+
+ALLOWED = {"champion": (0, 3)}
+"""Exit statuses of an undisturbed materialization; a challenger that loses fails its blocking check."""
+
 PRELOADED = ("matplotlib.pyplot", "torch", "lmfit", "scipy.optimize")
 """What stages import when they need it; loaded once here instead of in every child."""
 
@@ -151,13 +165,68 @@ def _read(path: Path) -> None:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Return a hash of every file whose content is decided by its inputs: no figures, times or pages made of them."""
+    """Return a hash of every file whose content is decided by its inputs: no figures, times or pages made of them.
+
+    Versions of a model count as one: a killed training may use up a number.
+    """
     skipped = (".recipe.json", ".html", ".png")
     return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        re.sub(r"-v\d{4}\b", "-v", str(path.relative_to(root))): hashlib.sha256(_decided(path)).hexdigest()
         for path in files(root)
         if not path.name.endswith(skipped) and not path.name.startswith(".")
     }
+
+
+def _decided(path: Path) -> bytes:
+    """Return what inputs decide of a file: of what names a model's version, all but that name and the time."""
+    if path.suffix != ".json":
+        return path.read_bytes()
+    values = json.loads(path.read_text())
+    kept = {k: v for k, v in values.items() if k not in ("made", "name", "model", "teacher", "history")}
+    versions = [re.sub(r"-v\d{4}\b", "-v", name) for name in values.get("history", [])]
+    return json.dumps([kept, versions if path.parent.name == "models" else None], sort_keys=True).encode()
+
+
+def half_made(root: Path) -> list[str]:
+    """Return registered versions of models that cannot be read, or do not tell what they were made from."""
+    found = []
+    for name in list_models(root / "models"):
+        try:
+            read_checkpoint(root / "models" / name)
+        except ModelError as error:
+            found.append(str(error))
+        card = root / "models" / name / CARD_FILE
+        record = read_recipe(card)
+        if not name.startswith(tuple(shipped_models())) and (
+            record is None or not is_current(card, code=record["code"])
+        ):
+            found.append(f"{name} does not tell what it was made from")
+    return found
+
+
+class Kept:
+    """What was made so far, kept to go back to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = Path(tempfile.mkdtemp(dir=root.parent, prefix="kept."))
+        self._copy(root, self.folder)
+
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        for name in MADE:
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self._copy(self.folder, self.root)
+
+    def forget(self) -> None:
+        """Remove the copy."""
+        shutil.rmtree(self.folder)
+
+    @staticmethod
+    def _copy(source: Path, target: Path) -> None:
+        for name in MADE:
+            if (source / name).exists():
+                shutil.copytree(source / name, target / name)
 
 
 def crash(root: Path, asset: str, partition: str | None, events: list[str]) -> dict[str, Any]:
@@ -165,33 +234,48 @@ def crash(root: Path, asset: str, partition: str | None, events: list[str]) -> d
     spec = next(spec for spec in CHAIN if spec.name == asset)
     partition = partition if spec.per_run else None
     output = spec.output(Store(root), partition or "all")
+    kept = Kept(root) if asset in VERSIONED else None
     status, n_events, seconds = materialize(root, asset, partition, kill=None)
     told: dict[str, Any] = {"asset": asset, "events": n_events, "seconds": round(seconds, 2), "problems": []}
-    if status != 0:
+    expected = ALLOWED.get(asset, (0,))
+    if status not in expected:
         told["problems"].append(f"undisturbed: exit status {status}")
     before = contents(root)
     points: list[int | float] = []
     for event in events:
         every = list(range(n_events)) if event == "all" else []
         points += every or [float(event) * seconds if "." in event else int(event)]
-    told["kills"] = len(points)
+    told |= {"kills": len(points), "leftovers": 0}
     for point in points:
+        if kept:
+            kept.restore()
         status, _, _ = materialize(root, asset, partition, kill=point)
-        if status not in (-signal.SIGKILL, 0 if isinstance(point, float) else -signal.SIGKILL):
+        if status != -signal.SIGKILL and (isinstance(point, int) or status not in expected):
             told["problems"].append(f"at {point}: exit status {status}")
-        told["problems"] += [f"at {point}: {problem}" for problem in broken(root)]
+        told["problems"] += [f"at {point}: {problem}" for problem in (*broken(root), *half_made(root))]
         if contents(root) != before and is_current(output, code=CODE[asset]):
             told["problems"].append(f"at {point}: something else passes for current")
-        told["leftovers"] = told.get("leftovers", 0) + len(leftovers(root))
-    status, _, _ = materialize(root, asset, partition, kill=None)
-    after = contents(root)
-    if status != 0:
-        told["problems"].append(f"again: exit status {status}")
-    told["problems"] += [f"again: {name} differs" for name in before if before[name] != after.get(name)]
-    told["problems"] += [f"again: {name} is left" for name in leftovers(root)]
-    if not is_current(output, code=CODE[asset]):
-        told["problems"].append("again: the output does not pass for current")
+        told["leftovers"] += len(leftovers(root))
+        if kept or point == points[-1]:
+            again = materialize(root, asset, partition, kill=None)[0]
+            told["problems"] += [
+                f"after {point}: {text}" for text in _wrong(root, before, output, asset, again)
+            ]
+    if kept:
+        kept.forget()
     return told
+
+
+def _wrong(root: Path, before: dict[str, str], output: Path, asset: str, status: int) -> Iterator[str]:
+    """Yield what is not as it was before the kill, when all was made again."""
+    if status not in ALLOWED.get(asset, (0,)):
+        yield f"exit status {status}"
+    after = contents(root)
+    yield from (f"{name} differs" for name in before if before[name] != after.get(name))
+    yield from (f"{name} was not there before" for name in after if name not in before)
+    yield from (f"{name} is left" for name in leftovers(root))
+    if not is_current(output, code=CODE[asset]):
+        yield "the output does not pass for current"
 
 
 def preload(root: Path) -> None:

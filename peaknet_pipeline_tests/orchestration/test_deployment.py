@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.orchestration.deployment import KINDS, write_deployment
+from peaknet_pipeline.orchestration.deployment import KINDS, deployment_text, write_deployment
+from peaknet_pipeline.orchestration.jobs import INGEST
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -108,6 +109,11 @@ def test_the_batch_script_is_bash_and_says_what_it_misses(tmp_path):
     )
     assert done.returncode != 0
     assert "KEYS_FILE: a file with one partition key a line" in done.stderr
+
+
+def test_the_batch_script_makes_what_the_job_makes():
+    (assets,) = re.findall(r"ASSETS:-([a-z_,]+)", deployment_text("facility/peaknet.sbatch"))
+    assert tuple(assets.split(",")) == INGEST
 
 
 def test_changed_files_are_kept_unless_forced(tmp_path):

@@ -55,11 +55,8 @@ def ingested(small_raw, tmp_path_factory):
 
 @pytest.fixture
 def world(ingested, tmp_path):
-    """A copy that a test may change, with recipes that name the copy's own paths."""
-    old, new = str(ingested.store.root), str(tmp_path)
+    """A copy that a test may change; recipes go with their outputs."""
     shutil.copytree(ingested.store.root, tmp_path, dirs_exist_ok=True)
-    for path in tmp_path.rglob("*.recipe.json"):
-        path.write_text(path.read_text().replace(old, new))
     copy = open_world(tmp_path)
     register_runs(copy.instance, KEYS[:2])
     return copy
@@ -68,9 +65,9 @@ def world(ingested, tmp_path):
 def register_untaught(store):
     """Register a network that was never taught as the newest student."""
 
-    def write(folder):
+    def write(folder, version):
         model = build_model(named_scale("edge-small"), seed=1)
-        write_checkpoint(folder, model, card=ModelCard(name=folder.name, threshold=0.9))
+        write_checkpoint(folder, model, card=ModelCard(name=version, threshold=0.9))
 
     folder = register(store.models, "student", write)
     write_newest(store, "student", folder)
@@ -98,7 +95,7 @@ def test_a_challenger_that_indexes_less_fails_the_check_and_the_champion_stays(w
 def test_an_equal_challenger_is_promoted_and_what_the_old_champion_found_is_stale(world):
     store = world.store
     training_set(store, KEYS[:2])
-    twin = register(store.models, "student", lambda folder: copy_shipped(store, folder))
+    twin = register(store.models, "student", copy_shipped)
     write_newest(store, "student", twin)
     assert is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code="2")
     result = world.materialize(["champion"])
@@ -108,10 +105,10 @@ def test_an_equal_challenger_is_promoted_and_what_the_old_champion_found_is_stal
     assert inference_model(store) == twin
 
 
-def copy_shipped(store, folder):
-    """Register the shipped network once more, under a student's name."""
+def copy_shipped(folder, version):
+    """Write the shipped network once more, under a student's name."""
     loaded = load_shipped()
-    card = dataclasses.replace(loaded.card, name=folder.name)
+    card = dataclasses.replace(loaded.card, name=version)
     write_checkpoint(folder, loaded.model, card=card, normalisation=loaded.normalisation)
 
 

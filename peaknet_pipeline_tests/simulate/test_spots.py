@@ -12,7 +12,7 @@ from peaknet_pipeline.simulate.blur import blur_panels, gaussian_taps
 from peaknet_pipeline.simulate.detectors import make_detector
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.ewald import Spots
-from peaknet_pipeline.simulate.experiment import ShotParameters
+from peaknet_pipeline.simulate.experiment import RunConditions, ShotParameters
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.spots import draw_spots, expected_snr, spot_area
 
@@ -108,3 +108,16 @@ def test_a_ccd_correlates_the_noise_of_neighbours_and_its_spot_map_follows():
     neighbour = (clipped[:, 1:] * clipped[:, :-1]).mean() / clipped.var()
     assert 0.2 < neighbour < 0.7
     assert abs(clipped.mean()) < 0.05 * max(1.0, frame.background_photons[0, good, good].mean())
+
+
+def test_a_run_whose_crystals_changed_has_wider_spots_of_the_same_photons():
+    experiment = replace(
+        draw_experiment(3, detector="demo", sample="lysozyme"), shots=ShotParameters(hit_fraction=1.0)
+    )
+    plain, wide = (
+        next(simulate_frames(experiment, 1, 1, conditions=RunConditions(spot_width_factor=factor)))
+        for factor in (1.0, 2.0)
+    )
+    before, after = plain.reflections, wide.reflections
+    assert after["photons"] == pytest.approx(before["photons"])
+    assert wide.spot_photons.max() < 0.5 * plain.spot_photons.max()

@@ -1,9 +1,17 @@
 """An output passes for current only as it was made, from what it was made from."""
 
+import shutil
+
 import pytest
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.stages.provenance import input_digest, is_current, make_recipe, write_recipe
+from peaknet_pipeline.stages.provenance import (
+    input_digest,
+    is_current,
+    make_recipe,
+    read_recipe,
+    write_recipe,
+)
 
 
 @pytest.fixture
@@ -39,3 +47,29 @@ def test_a_copied_or_touched_output_is_known_by_its_content(made):
     output.write_bytes(content)
     assert is_current(output, code="1")
     assert input_digest(output) == input_digest(output)
+
+
+def test_a_data_root_that_is_moved_stays_current_and_is_told_from_its_new_place(made, tmp_path_factory):
+    source, output = made
+    (source.parent / "store").mkdir()
+    deeper = source.parent / "store" / "table.txt"
+    deeper.write_text("made of both")
+    recipe = make_recipe("labels", code="1", parameters={}, inputs=[source, output])
+    write_recipe(deeper, recipe, seconds=0.1)
+    moved = tmp_path_factory.mktemp("elsewhere") / "root"
+    shutil.move(source.parent, moved)
+    copy = moved / "store" / "table.txt"
+    assert is_current(copy, code="1")
+    assert set(read_recipe(copy)["inputs"]) == {str(moved / "raw.txt"), str(moved / "out.txt")}
+    again = make_recipe("labels", code="1", parameters={}, inputs=[moved / "raw.txt", moved / "out.txt"])
+    assert again.digest() == recipe.digest()
+    (moved / "raw.txt").write_text("other")
+    assert not is_current(copy, code="1")
+
+
+def test_recipes_with_absolute_paths_are_still_read(made):
+    source, output = made
+    path = output.with_name("out.txt.recipe.json")
+    path.write_text(path.read_text().replace('"raw.txt"', f'"{source}"'))
+    assert is_current(output, code="1")
+    assert set(read_recipe(output)["inputs"]) == {str(source)}
