@@ -29,6 +29,7 @@ PLACES = {
     "MatchParams": "`match` in experiment.yaml",
     "FitParams": "`fit` in experiment.yaml",
     "RasterParams": "`labels` in experiment.yaml",
+    "CellCheckParams": "`cell_check` in experiment.yaml",
     "MetricParams": "`metrics` in experiment.yaml",
     "BadPixelParams": "`bad_pixels` in experiment.yaml",
     "DiagnosisParams": "`diagnosis` in experiment.yaml",
