@@ -11,6 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.bench.memory import resident_mib
 from peaknet_pipeline.bench.stream_bounds import Workload, measure_round, summarise
+from peaknet_pipeline.bench.stream_ray import compare
 from peaknet_pipeline.bench.stream_runs import SmallFrames, simulated_run
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.infer.engine import Engine
@@ -24,6 +25,7 @@ from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipp
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.types import FrameArray
 
 TARGET_GROWTH_MIB = 16.0
 """How far the memory of a soak's second half may rise above the median of its first, after a quarter to warm up."""
@@ -39,6 +41,7 @@ def run(
     batch_frames: int = 0,
     scale: str = "shipped",
     soak_frames: int = 0,
+    ray: bool = False,
     seed: int = 11,
 ) -> dict[str, Any]:
     """Measure a simulated, compressed run: each stage alone and the stream, in turn, medians over ``repeats``.
@@ -47,6 +50,7 @@ def run(
     ``scale`` names an untrained network, or ``shipped`` the one of the package. On a GPU where there is one.
     ``finders`` and ``batch_frames`` are chosen for the device where they are 0.
     With ``soak_frames``, as many small frames go through the stream instead, and the memory is watched.
+    With ``ray``, the stream is also measured on Ray.
     """
     if soak_frames:
         return {"cpus": os.cpu_count(), **soak(soak_frames, scale=scale, seed=seed)}
@@ -62,6 +66,7 @@ def run(
         )
         work = Workload.prepare(opener, find, params, Path(folder), seconds=seconds)
         rounds = [measure_round(work) for _ in range(repeats)]
+        on_ray = compare(work, partial(_warm_engine, scale, first), repeats=repeats) if ray else {}
     return {
         "detector": detector,
         "device": str(find.device),
@@ -72,6 +77,7 @@ def run(
         "readers": params.readers,
         "finders": params.finders,
         **summarise(rounds),
+        **({"on_ray": on_ray} if ray else {}),
         "resident_mib": round(resident_mib(), 1),
     }
 
@@ -110,6 +116,13 @@ def _engine(scale: str, shape: tuple[int, ...]) -> Engine:
     """Return an engine with the package's network, or an untrained one of a size."""
     network = Network.from_checkpoint(load_shipped() if scale == "shipped" else _untrained(scale))
     return Engine(network, bad_pixels=np.zeros(shape, dtype=np.bool_))
+
+
+def _warm_engine(scale: str, frame: FrameArray) -> Engine:
+    """Return an engine that has compiled what it needs for frames like this one (1, n_panels, ss, fs)."""
+    engine = _engine(scale, frame.shape[1:])
+    engine(frame, 0)
+    return engine
 
 
 def _untrained(scale: str) -> LoadedModel:

@@ -11,6 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
@@ -217,7 +218,7 @@ def _write(
     arrival: Arrival, peaks: PeakTable, wanted: IntArray, sinks: Sequence[PeakSink], cxi: CxiFile | None
 ) -> None:
     for sink in sinks:
-        sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
+        sink.write(Found(peaks), arrival.numbers)
     rows = np.isin(arrival.numbers, wanted)
     if cxi is not None and rows.any():
         cxi.append(peaks, arrival.frames[rows], arrival.numbers[rows])
