@@ -37,8 +37,8 @@ from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
 from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, PeakTable
 
-CROWDED = 600
-"""Mean peaks per frame from which on a setting is hopeless and isn't indexed."""
+CROWDED = 1500
+"""Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
 
 HIT_SIGMA, HIT_SNR, HIT_PEAKS = 8.0, 4.0, 10
 """Threshold above the background, SNR and least peaks by which likely hits are picked: a sensitive setting, so that weak
