@@ -4,7 +4,7 @@ Each experiment is one run of a detector of its own. peakfinder8 gets the best s
 all of its frames included, and its default setting besides; the network gets nothing but its stored threshold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
+from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel
@@ -94,7 +95,7 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
         "default": judge(run, peakfinder8_peaks(run, Peakfinder8Params())),
         "network": judge(run, network_peaks(run, model, model.card.threshold)),
     }
-    curve = [score(run, network_peaks(run, model, t)) for t in thresholds]
+    curve = [score(run, peaks) for peaks in network_curve(run, model, thresholds)]
     wanted = outcomes["tuned"].scores.precision.value
     reaching = [s for s in curve if s.precision.value >= wanted] if np.isfinite(wanted) else []
     return {
@@ -137,6 +138,15 @@ def network_peaks(run: UnseenRun, model: LoadedModel, threshold: float) -> PeakT
     decode, engine = InferenceParams(device="cpu").parts()
     network = Network.from_checkpoint(model, threshold=threshold)
     return Engine(network, bad_pixels=run.bad_pixels, decode=decode, params=engine)(run.frames)
+
+
+def network_curve(run: UnseenRun, model: LoadedModel, thresholds: tuple[float, ...]) -> Iterator[PeakTable]:
+    """Give the network's peaks at each threshold; the network runs once."""
+    decode, engine = InferenceParams(device="cpu").parts()
+    network = Network.from_checkpoint(model)
+    logits = Engine(network, bad_pixels=run.bad_pixels, params=engine).logits(run.frames)
+    for threshold in thresholds:
+        yield decode_frames(run.frames, logits, run.bad_pixels, threshold=threshold, params=decode)
 
 
 def score(run: UnseenRun, peaks: PeakTable) -> TruthScores:
