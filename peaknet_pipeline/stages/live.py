@@ -197,7 +197,8 @@ def peek(
 ) -> tuple[Iterator[Arrival], FileFacts]:
     """Wait for the first frames; return all frames, and what the first one's file says, which holds for all.
 
-    ``say`` is told where a mask is missing (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are ``NOTHING``.
+    ``say`` is told where a mask is missing (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are
+    ``NOTHING``.
     """
     first = next(arrivals, None)
     if first is None:
