@@ -66,11 +66,14 @@ def run(
         )
         work = Workload.prepare(opener, find, params, Path(folder), seconds=seconds)
         rounds = [measure_round(work) for _ in range(repeats)]
+        stored = (Path(folder) / "run.h5").stat().st_size / n_frames
         on_ray = compare(work, partial(_warm_engine, scale, first), repeats=repeats) if ray else {}
     return {
         "detector": detector,
         "device": str(find.device),
         "pixels": first.size,
+        "frame_bytes": first.nbytes,
+        "stored_bytes_per_frame": round(stored),
         "frames": work.n_frames,
         "network": scale,
         "batch_frames": params.batch_frames,

@@ -52,8 +52,8 @@ from peaknet_pipeline.version import code_version
 
 
 @dataclass(frozen=True)
-class InferenceParams(Parameters):
-    """How the network runs over a run."""
+class DetectionParams(Parameters):
+    """What the network counts as a peak, and where it runs."""
 
     threshold: float | None = parameter(
         None, meaning="decision threshold; the model card's without it", ge=0, le=1
@@ -71,6 +71,24 @@ class InferenceParams(Parameters):
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
     )
+
+    def parts(self) -> tuple[DecodeParams, EngineParams]:
+        """Return the parameter sets of decoding and engine."""
+        return (
+            DecodeParams(
+                min_pix=self.min_pix,
+                max_pix=self.max_pix,
+                min_snr=self.min_snr,
+                min_neighbour=self.min_neighbour,
+            ),
+            EngineParams(device=self.device, precision=self.precision),
+        )
+
+
+@dataclass(frozen=True)
+class InferenceParams(DetectionParams):
+    """How the network runs over a run."""
+
     batch_frames: int = parameter(0, meaning="frames per batch; 0 fits them to the memory", ge=0)
     readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
     stream: str = parameter(
@@ -96,18 +114,6 @@ class InferenceParams(Parameters):
         in_flight = self.ray().in_flight if self.stream == "ray" else self.local().in_flight
         fitted = fit_batch(frame, self._device(), in_flight=in_flight, n_frames=n_frames)
         return dataclasses.replace(self, batch_frames=fitted)
-
-    def parts(self) -> tuple[DecodeParams, EngineParams]:
-        """Return the parameter sets of decoding and engine."""
-        return (
-            DecodeParams(
-                min_pix=self.min_pix,
-                max_pix=self.max_pix,
-                min_snr=self.min_snr,
-                min_neighbour=self.min_neighbour,
-            ),
-            EngineParams(device=self.device, precision=self.precision),
-        )
 
     def local(self) -> StreamParams:
         """Return the parameter set of a stream in this process."""
@@ -245,7 +251,7 @@ def card_of(folder: Path | None) -> Path:
 
 def engine_recipe(
     model: LoadedModel,
-    params: InferenceParams,
+    params: DetectionParams,
     *,
     geometry: Geometry,
     bad_pixels: BoolArray,

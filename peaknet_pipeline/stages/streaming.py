@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peaknet_pipeline.infer.chunks import ParallelRun, open_parallel
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.occupancy import StreamReport
@@ -17,6 +16,7 @@ from peaknet_pipeline.infer.stream import Finder, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import BoolArray, Geometry
 
 Progress = Callable[[int, int], None]
@@ -32,10 +32,10 @@ class RunSource:
     root: Path | None = None
     calibration: CalibrationFile | None = None
 
-    def open(self) -> ParallelRun:
-        """Open the run for reading around HDF5's lock."""
+    def open(self) -> Run:
+        """Open the run."""
         run = open_run(self.path, self.geometry, data_path=self.data_path, root=self.root)
-        return open_parallel(run if self.calibration is None else self.calibration.apply(run))
+        return run if self.calibration is None else self.calibration.apply(run)
 
 
 @dataclass(frozen=True)

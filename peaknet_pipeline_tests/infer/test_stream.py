@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import hdf5plugin
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink, TableCollector
 from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.tables import read_table, read_table_metadata
 from peaknet_pipeline.types import PEAKS, FrameArray, IntArray, PeakTable
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, one_peak_per_frame
@@ -289,3 +292,13 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 130
     assert rest.splitlines()[-1] == "threads 1"
     assert list(out.parent.iterdir()) == []
+
+
+def test_many_readers_of_one_compressed_file(tmp_path: Path) -> None:
+    frames = numbered_frames(60)[:, 0]
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        storage = hdf5plugin.Bitshuffle(cname="lz4")
+        file.create_dataset("/entry_1/data_1/data", data=frames, chunks=(1, 3, 4), **storage)
+    params = StreamParams(batch_frames=3, readers=4)
+    table, _ = stream_run(lambda: open_run(tmp_path / "run.h5"), one_peak_per_frame, params=params)
+    np.testing.assert_array_equal(table["intensity"], np.arange(60))
