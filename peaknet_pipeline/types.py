@@ -635,7 +635,12 @@ SCAN = Schema(
         Column("indexed", "int32", "", "frames with at least one accepted lattice"),
         Column("indexing_yield", "float64", "", "indexed / frames tried, most of them hits"),
         Column("explained", "int64", "", "peaks that the lattices explain"),
-        Column("merit", "float64", "", "indexing yield; of equals, more explained peaks are better"),
+        Column(
+            "merit",
+            "float64",
+            "",
+            "indexing yield; of equals, the better balance of peaks explained and found (F1)",
+        ),
     ),
 )
 

@@ -19,7 +19,10 @@ def plot_scan(scan: pd.DataFrame, *, title: str, in_use: tuple[float, float] | N
     frames = int(scan["frames"].iloc[0])
     figure, axes = new_figure(11.0, 4.0, columns=2)
     best = scan.sort_values("merit", ascending=False).groupby(["min_snr", "threshold"]).first()
-    told = {"indexed": f"{title}: indexed of {frames} frames", "explained": "peaks explained"}
+    told = {
+        "indexed": f"{title}: indexed of {frames} frames",
+        "explained": "peaks explained (frame: best, dashed: in use)",
+    }
     for part, (name, text) in zip(axes, told.items(), strict=True):
         values = best[name].unstack()
         _draw(part, values, text)
@@ -35,7 +38,8 @@ def _draw(axes: "Axes", values: pd.DataFrame, title: str) -> None:
     axes.grid(visible=False)
     top = max(float(np.nanmax(grid)), 1.0)
     axes.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=top)
-    axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in values.columns])
+    thresholds = values.columns.to_numpy(np.float64)
+    axes.set_xticks(range(len(thresholds)), [f"{t:.0f}" if t >= 100 else f"{t:.3g}" for t in thresholds])
     axes.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in values.index])
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):

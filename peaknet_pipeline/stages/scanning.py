@@ -37,8 +37,8 @@ from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
 from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, PeakTable
 
-CROWDED = 600
-"""Mean peaks per frame from which on a setting is hopeless and isn't indexed."""
+CROWDED = 1500
+"""Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
 
 HIT_SIGMA, HIT_SNR, HIT_PEAKS = 8.0, 4.0, 10
 """Threshold above the background, SNR and least peaks by which likely hits are picked: a sensitive setting, so that weak
@@ -165,10 +165,16 @@ def _read(run: Run, frames: "np.ndarray[Any, np.dtype[np.int64]]") -> FrameArray
 
 
 def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:
-    """Return a scan's rows as the ``SCAN`` table, best setting first."""
+    """Return a scan's rows as the ``SCAN`` table, best setting first.
+
+    Of settings that index as many frames the best balances what is explained with what is found (F1 of the share of the
+    peaks found that are explained, and of the most explained by any setting): the most explained alone would choose
+    the setting with most noise, and make hits of blank frames.
+    """
     scan["frames"] = n_frames
     scan["indexing_yield"] = scan["indexed"] / n_frames
-    scan["merit"] = scan["indexing_yield"] + 1e-3 * scan["explained"] / max(scan["explained"].max(), 1)
+    found = scan["n_peaks"] + max(scan["explained"].max(), 1)
+    scan["merit"] = scan["indexing_yield"] + 1e-3 * 2.0 * scan["explained"] / found
     ordered = scan.sort_values(["merit", "n_peaks"], ascending=[False, True], kind="stable")
     return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
@@ -13,7 +14,13 @@ from peaknet_pipeline.simulate.truth import read_truth
 from peaknet_pipeline.stages import ingest
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.scanning import ScanStageParams, choose_frames, finder_scan, scan_path
+from peaknet_pipeline.stages.scanning import (
+    ScanStageParams,
+    choose_frames,
+    finder_scan,
+    scan_path,
+    scan_table,
+)
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import SCAN
@@ -77,3 +84,17 @@ def test_the_setting_in_use_is_tried_too_and_told_beside_the_best(sparse):
     assert result.figures["explained_in_use"] == table["explained"].iloc[0]
     assert f"the one in use {table['indexed'].iloc[0]}" in result.checks[0].description
     assert result.plots["scan"].startswith(b"\x89PNG")
+
+
+def test_the_yield_decides_and_then_explained_peaks_without_noise():
+    rows = [
+        {"threshold": 1.0, "n_peaks": 900, "indexed": 7, "explained": 130},
+        {"threshold": 2.0, "n_peaks": 400, "indexed": 8, "explained": 125},
+        {"threshold": 3.0, "n_peaks": 120, "indexed": 8, "explained": 110},
+        {"threshold": 4.0, "n_peaks": 20, "indexed": 8, "explained": 20},
+        {"threshold": 5.0, "n_peaks": 0, "indexed": 0, "explained": 0},
+    ]
+    rest = {"min_snr": 5.0, "min_pix": 2, "max_pix": 200, "local_bg_radius": 3}
+    table = scan_table(pd.DataFrame([{**row, **rest} for row in rows]), 10)
+    assert list(table["threshold"]) == [3.0, 2.0, 4.0, 1.0, 5.0]
+    assert table["merit"].iloc[0] == pytest.approx(0.8 + 1e-3 * 220 / 250)
