@@ -181,7 +181,8 @@ def merit(scan: pd.DataFrame, n_frames: int) -> "pd.Series[float]":
     the setting with most noise, and make hits of blank frames.
     """
     found = scan["n_peaks"] + max(scan["explained"].max(), 1)
-    return scan["indexed"] / n_frames + 1e-3 * 2.0 * scan["explained"] / found
+    merits: pd.Series[float] = scan["indexed"] / n_frames + 1e-3 * 2.0 * scan["explained"] / found
+    return merits
 
 
 def _grid_of(params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray) -> ScanParams:
