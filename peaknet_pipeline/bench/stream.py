@@ -19,6 +19,7 @@ from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import StreamParams
+from peaknet_pipeline.infer.parts import PartSink, open_parts
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped
@@ -86,7 +87,7 @@ def run(
 
 
 def soak(n_frames: int, *, scale: str = "shipped", seed: int = 11) -> dict[str, Any]:
-    """Send many small frames, read from disk again and again, through the stream; watch the resident memory."""
+    """Send many small frames, read from disk again and again, through the stream into parts; watch the resident memory."""
     seen: list[tuple[int, float]] = []
     step = max(1, n_frames // 40)
 
@@ -98,9 +99,10 @@ def soak(n_frames: int, *, scale: str = "shipped", seed: int = 11) -> dict[str, 
         opener = simulated_run(Path(folder), "demo", 32, seed)
         find = _engine(scale, (1, 64, 64))
         small = partial(SmallFrames, opener, n_frames)
-        sink = ParquetSink(Path(folder) / "peaks.parquet")
         params = StreamParams(batch_frames=64, readers=2)
-        _, report = stream_run(small, find, params=params, sinks=[sink], progress=watch)
+        with open_parts(Path(folder) / "work", recipe="", n_frames=n_frames) as parts:
+            _, report = stream_run(small, find, params=params, sinks=[PartSink(parts)], progress=watch)
+            parts.join([ParquetSink(Path(folder) / "peaks.parquet")])
     rest = [rss for done, rss in seen if done >= n_frames // 4]
     half = len(rest) // 2
     growth = max(rest[half:]) - statistics.median(rest[:half])

@@ -30,7 +30,7 @@ from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.scanning import CROWDED
+from peaknet_pipeline.stages.scanning import CROWDED, merit
 from peaknet_pipeline.types import BoolArray, FrameArray, IndexTable, PeakTable
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
@@ -109,21 +109,25 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
 
 
 def tune_peakfinder8(run: UnseenRun) -> Peakfinder8Params:
-    """Return the setting of :data:`SCAN` that indexes most frames of the run, explaining most peaks."""
+    """Return the best setting of :data:`SCAN` on the run, chosen as the asset ``finder_scan`` chooses."""
     response = run.experiment.response
     levels = tuple(response.offset_adu + t * response.adu_per_photon for t in SCAN.threshold)
     grid = parameter_grid(ScanParams.from_mapping({**SCAN.to_dict(), "threshold": levels}))
 
-    def merit(peaks: PeakTable, setting: Peakfinder8Params) -> Mapping[str, float]:
+    def index(peaks: PeakTable, setting: Peakfinder8Params) -> Mapping[str, float]:
         if len(peaks) > CROWDED * len(run.frames):
-            return {"merit": 0.0}
+            return {"indexed": 0, "explained": 0}
         table = _index(run, peaks)
-        return {"merit": table["frame"].nunique() + 1e-6 * table["n_explained"].sum()}
+        return {"indexed": table["frame"].nunique(), "explained": int(table["n_explained"].sum())}
 
-    geometry = run.experiment.geometry
     scan = scan_parameters(
-        run.frames, radius=pixel_radius(geometry), bad_pixels=run.bad_pixels, grid=grid, score=merit
+        run.frames,
+        radius=pixel_radius(run.experiment.geometry),
+        bad_pixels=run.bad_pixels,
+        grid=grid,
+        score=index,
     )
+    scan["merit"] = merit(scan, len(run.frames))
     return best_setting(scan, "merit")
 
 

@@ -237,10 +237,17 @@ def _connected(params: RayParams) -> Any:
     if ray.is_initialized():
         yield ray
         return
-    if params.address == "local":
-        ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address=params.address)
+    try:
+        if params.address == "local":
+            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(address=params.address)
+    except (ConnectionError, ValueError) as error:
+        raise StreamError(
+            f"no connection to the Ray cluster ({error.__cause__ or error})",
+            where=params.address,
+            remedy="Check the address, and that RAY_AUTH_MODE and Ray's version are the cluster's.",
+        ) from error
     try:
         yield ray
     finally:

@@ -165,18 +165,24 @@ def _read(run: Run, frames: "np.ndarray[Any, np.dtype[np.int64]]") -> FrameArray
 
 
 def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:
-    """Return a scan's rows as the ``SCAN`` table, best setting first.
+    """Return a scan's rows as the ``SCAN`` table, best setting first; ``scan`` gets the columns that it lacks."""
+    scan["frames"] = n_frames
+    scan["indexing_yield"] = scan["indexed"] / n_frames
+    scan["merit"] = merit(scan, n_frames)
+    ordered = scan.sort_values(["merit", "n_peaks"], ascending=[False, True], kind="stable")
+    return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
+
+
+def merit(scan: pd.DataFrame, n_frames: int) -> "pd.Series[float]":
+    """Return how good each setting of a scan (columns ``indexed``, ``explained``, ``n_peaks``) is.
 
     Of settings that index as many frames the best balances what is explained with what is found (F1 of the share of the
     peaks found that are explained, and of the most explained by any setting): the most explained alone would choose
     the setting with most noise, and make hits of blank frames.
     """
-    scan["frames"] = n_frames
-    scan["indexing_yield"] = scan["indexed"] / n_frames
     found = scan["n_peaks"] + max(scan["explained"].max(), 1)
-    scan["merit"] = scan["indexing_yield"] + 1e-3 * 2.0 * scan["explained"] / found
-    ordered = scan.sort_values(["merit", "n_peaks"], ascending=[False, True], kind="stable")
-    return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
+    merits: pd.Series[float] = scan["indexed"] / n_frames + 1e-3 * 2.0 * scan["explained"] / found
+    return merits
 
 
 def _grid_of(params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray) -> ScanParams:

@@ -262,3 +262,20 @@ def test_a_restart_after_an_error_takes_up_what_was_written(tmp_path: Path) -> N
     )
     assert report.frames == N_FRAMES - n_kept
     assert out.read_bytes() == local_file(tmp_path / "local.parquet")
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster") from RuntimeError("InvalidAuthToken")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(StreamError, match=r"head:6379: no connection.*InvalidAuthToken.*RAY_AUTH_MODE"):
+        ray_stream(
+            functools.partial(ArrayRun, FRAMES),
+            functools.partial(slow_finder, 0.0),
+            tmp_path / "o",
+            params=RayParams(address="head:6379"),
+        )

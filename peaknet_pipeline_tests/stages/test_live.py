@@ -1,11 +1,14 @@
 """``peaknet stream`` counts what a detector sends, live, and writes the peaks it finds."""
 
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401
@@ -16,6 +19,7 @@ from click.testing import CliRunner
 from peaknet_pipeline.cli import peaknet
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.live import LiveStatistics
 from peaknet_pipeline.infer.live_sources import Arrival, FileFacts, FrameSender
 from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.open import open_run
@@ -132,6 +136,30 @@ def test_a_followed_file_gives_what_find_gives_of_the_same_run(
         out=tmp_path / "lattices.parquet", stream=None,
     )  # fmt: skip
     assert indexed["indexed"] >= followed["indexed"]
+
+
+def test_ctrl_c_ends_the_source_and_leaves_complete_files(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT after the first batch, long before the source would end by itself."""
+    path, geometry, _ = simulated
+    growing, add = tmp_path / "grow.h5", LiveStatistics.add
+    growing.write_bytes(path.read_bytes())
+
+    def add_and_interrupt(self: LiveStatistics, *arguments: Any) -> None:
+        add(self, *arguments)
+        if self.figures().frames == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(LiveStatistics, "add", add_and_interrupt)
+    out, cxi = tmp_path / "live.parquet", tmp_path / "live.cxi"
+    extra = ["--finder", "peakfinder8", "--cxi", str(cxi)]
+    figures = stream(str(growing), geometry, out, "batch_frames=2", "idle_s=300", extra=extra)
+    assert 2 <= figures["frames"] <= N_FRAMES
+    with open_run(cxi, cxi.with_suffix(".geom")) as run:
+        assert run.n_frames == figures["frames"]
+    assert len(read_table(out, PEAKS)) == figures["peaks"]
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
 def test_settings_go_to_the_stream_or_to_the_finder() -> None:
