@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail("peaknet", f"{error.filename}: {error.strerror or error}")
     except (click.Abort, KeyboardInterrupt):
-        click.echo("peaknet: interrupted; nothing half-written was left", err=True)
+        click.echo("peaknet: interrupted; no output was left half-written", err=True)
         sys.exit(130)
 
 

@@ -61,15 +61,7 @@ class Parameters:
     @classmethod
     def from_settings(cls, settings: Iterable[str]) -> Self:
         """Build from ``NAME=VALUE`` strings, as given by ``--set`` on the command line."""
-        pairs: dict[str, str] = {}
-        for setting in settings:
-            name, separator, value = setting.partition("=")
-            if not separator:
-                raise ParameterError(
-                    "not a setting", where=cls.__name__, expected="NAME=VALUE", found=setting
-                )
-            pairs[name.strip().replace("-", "_")] = value.strip()
-        return cls.from_mapping(pairs)
+        return cls.from_mapping(read_settings(settings, where=cls.__name__))
 
     @classmethod
     def own(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +77,17 @@ class Parameters:
         """Return a short hash of all values, for provenance columns."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_settings(settings: Iterable[str], *, where: str) -> dict[str, str]:
+    """Return names and values of ``NAME=VALUE`` strings; ParameterError, naming ``where``, if one is none."""
+    pairs: dict[str, str] = {}
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        if not separator:
+            raise ParameterError("not a setting", where=where, expected="NAME=VALUE", found=setting)
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs
 
 
 def _check(owner: str, item: "dataclasses.Field[Any]", value: Any) -> None:

@@ -19,7 +19,7 @@ from peaknet_pipeline.types import SCHEMAS
 PAGE = Path(__file__).parent / "docs" / "reference.md"
 COMMAND = "python -m peaknet_pipeline.reference"
 PLACES = {
-    "Peakfinder8Params": "`finder` in experiment.yaml; `peaknet find --set`",
+    "Peakfinder8Params": "`finder` in experiment.yaml; `peaknet find --set`; `peaknet stream --finder peakfinder8 --set`",
     "ScanStageParams": "`scan` in experiment.yaml",
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
     "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
@@ -29,6 +29,7 @@ PLACES = {
     "MatchParams": "`match` in experiment.yaml",
     "FitParams": "`fit` in experiment.yaml",
     "RasterParams": "`labels` in experiment.yaml",
+    "CellCheckParams": "`cell_check` in experiment.yaml",
     "MetricParams": "`metrics` in experiment.yaml",
     "BadPixelParams": "`bad_pixels` in experiment.yaml",
     "DiagnosisParams": "`diagnosis` in experiment.yaml",
@@ -41,8 +42,9 @@ PLACES = {
     "RunInferenceParams": "`inference` in pipeline.yaml",
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",
+    "DetectionParams": "`peaknet stream --finder peaknet --set`, beside those of the stream",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
-    "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`",
+    "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`, and with `stream`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
 

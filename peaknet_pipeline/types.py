@@ -623,7 +623,7 @@ DIAGNOSIS = Schema(
 
 SCAN = Schema(
     "finder_scan",
-    "Every peakfinder8 setting of a grid on a sample of a run's frames",
+    "Every peakfinder8 setting of a grid, and the one in use, on likely hits of a run",
     (
         Column("threshold", "float64", "adu", "floor of the pixel limit"),
         Column("min_snr", "float64", "", "lowest SNR"),
@@ -633,9 +633,14 @@ SCAN = Schema(
         Column("frames", "int32", "", "frames tried"),
         Column("n_peaks", "int64", "", "peaks found in them"),
         Column("indexed", "int32", "", "frames with at least one accepted lattice"),
-        Column("indexing_yield", "float64", "", "indexed / frames"),
+        Column("indexing_yield", "float64", "", "indexed / frames tried, most of them hits"),
         Column("explained", "int64", "", "peaks that the lattices explain"),
-        Column("merit", "float64", "", "indexing yield; of equals, more explained peaks are better"),
+        Column(
+            "merit",
+            "float64",
+            "",
+            "indexing yield; of equals, the better balance of peaks explained and found (F1)",
+        ),
     ),
 )
 

@@ -2,6 +2,9 @@
 
 A stage's capacity is the number of its units divided by its seconds per frame. Readers and writers share the cores
 that a GPU brings along; transfer and network belong to the GPU; the shared storage is one for all.
+
+Where finding was measured on a CPU, a GPU's time is assumed: the shipped network's operations and bytes at a GPU's
+published peaks, of which a share is reached.
 """
 
 import json
@@ -10,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.bench.model import SHAPE, measure_work
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.learn.checkpoint import load_shipped
 
 GPUS = (1, 8, 100)
 RATES_HZ = (120.0, 2_000.0, 35_000.0, 1_000_000.0)
@@ -73,56 +78,77 @@ def run(
     write_ms: float = 0.0,
     megapixels: float = 4.2,
     bytes_per_pixel: float = 2.0,
-    compression: float = 4.0,
+    compression: float = 0.0,
     transfer_gb_s: float = 50.0,
     readers_per_gpu: int = 8,
     storage_gb_s: float = 100.0,
+    gpu_tflop_s: float = 990.0,
+    gpu_tb_s: float = 4.8,
+    gpu_share: float = 0.25,
 ) -> dict[str, Any]:
     """Predict from the record of ``bench stream`` (a JSON file), single costs overridden where they are given.
 
-    Costs of the record are scaled to ``megapixels``. ``transfer_gb_s`` is the bandwidth between host and GPU.
+    Costs of the record are scaled to ``megapixels``. ``transfer_gb_s`` is the bandwidth between host and GPU;
+    ``gpu_tflop_s`` (bfloat16) and ``gpu_tb_s`` are an H200's, of which ``gpu_share`` is reached, the other steps on
+    the GPU included.
 
     Raises
     ------
     ParameterError
-        Neither a record nor all three costs, or a record of something else.
+        Neither a record nor costs of reading and writing, or a record of something else.
 
     """
     raw_bytes = megapixels * 1e6 * bytes_per_pixel
     measured = _measured(Path(figures), megapixels) if figures else {}
     given = {"read": read_ms, "find": find_ms, "write": write_ms}
     seconds = {name: given[name] / 1e3 or measured.get(name, 0.0) for name in given}
+    assumed = seconds["find"] <= 0
+    if assumed:
+        seconds["find"] = network_bound_s(megapixels, tflop_s=gpu_tflop_s, tb_s=gpu_tb_s) / gpu_share
     missing = [f"{name}_ms" for name, value in seconds.items() if value <= 0]
     if missing:
         raise ParameterError("costs are missing", expected="figures=RECORD.json, or each cost", found=missing)
+    ratio = compression or measured.get("compression", 1.0)
     costs = StageCosts(
         seconds["read"],
         raw_bytes / (transfer_gb_s * 1e9),
         seconds["find"],
         seconds["write"],
-        raw_bytes / compression,
+        raw_bytes / ratio,
         raw_bytes,
     )
     site = Site(readers_per_gpu, 1, storage_gb_s)
     return {
         "costs": asdict(costs),
+        "finding_is": "assumed" if assumed else "measured or given",
+        "compression": round(ratio, 2),
         "site": asdict(site),
         "predictions": [predict(costs, site, n, rate) for n in GPUS for rate in RATES_HZ],
     }
 
 
-def _measured(path: Path, megapixels: float) -> dict[str, float]:
-    """Return seconds per frame of each stage of a record, scaled to the frame's size.
+def network_bound_s(megapixels: float, *, tflop_s: float, tb_s: float) -> float:
+    """Return the least seconds that the shipped network takes for a frame: its operations, or its bytes to and from memory."""
+    work = measure_work(load_shipped().model.config)
+    per_pixel = max(work.flop / (tflop_s * 1e12), work.activation_bytes / (tb_s * 1e12)) / math.prod(SHAPE)
+    return megapixels * 1e6 * per_pixel
 
-    Reading and writing cost the CPU time that they took, whatever else ran on the machine; finding, the time on its device.
+
+def _measured(path: Path, megapixels: float) -> dict[str, float]:
+    """Return seconds per frame of each stage of a record, scaled to the frame's size, and how far frames are compressed.
+
+    Reading and writing cost the CPU time that they took, whatever else ran on the machine; finding, the time on its
+    GPU, and is left out where that was a CPU.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         scale = megapixels * 1e6 / record["pixels"]
         cpu_ms = record["cpu_ms_per_frame"]
-        find_s = 1 / record["frames_per_second_alone"]["find"]
-        return {"read": scale * cpu_ms["read"] / 1e3, "find": scale * find_s, "write": cpu_ms["write"] / 1e3}
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        costs = {"read": scale * cpu_ms["read"] / 1e3, "write": cpu_ms["write"] / 1e3}
+        if record["device"].startswith("cuda"):
+            costs["find"] = scale / record["frames_per_second_alone"]["find"]
+        return costs | {"compression": record["frame_bytes"] / record["stored_bytes_per_frame"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ParameterError(
             f"not a record of the stream benchmark ({error})",
             where=path,

@@ -11,6 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.bench.memory import resident_mib
 from peaknet_pipeline.bench.stream_bounds import Workload, measure_round, summarise
+from peaknet_pipeline.bench.stream_ray import compare
 from peaknet_pipeline.bench.stream_runs import SmallFrames, simulated_run
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.infer.engine import Engine
@@ -18,12 +19,14 @@ from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import StreamParams
+from peaknet_pipeline.infer.parts import PartSink, open_parts
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.types import FrameArray
 
 TARGET_GROWTH_MIB = 16.0
 """How far the memory of a soak's second half may rise above the median of its first, after a quarter to warm up."""
@@ -39,6 +42,7 @@ def run(
     batch_frames: int = 0,
     scale: str = "shipped",
     soak_frames: int = 0,
+    ray: bool = False,
     seed: int = 11,
 ) -> dict[str, Any]:
     """Measure a simulated, compressed run: each stage alone and the stream, in turn, medians over ``repeats``.
@@ -47,6 +51,7 @@ def run(
     ``scale`` names an untrained network, or ``shipped`` the one of the package. On a GPU where there is one.
     ``finders`` and ``batch_frames`` are chosen for the device where they are 0.
     With ``soak_frames``, as many small frames go through the stream instead, and the memory is watched.
+    With ``ray``, the stream is also measured on Ray.
     """
     if soak_frames:
         return {"cpus": os.cpu_count(), **soak(soak_frames, scale=scale, seed=seed)}
@@ -62,22 +67,27 @@ def run(
         )
         work = Workload.prepare(opener, find, params, Path(folder), seconds=seconds)
         rounds = [measure_round(work) for _ in range(repeats)]
+        stored = (Path(folder) / "run.h5").stat().st_size / n_frames
+        on_ray = compare(work, partial(_warm_engine, scale, first), repeats=repeats) if ray else {}
     return {
         "detector": detector,
         "device": str(find.device),
         "pixels": first.size,
+        "frame_bytes": first.nbytes,
+        "stored_bytes_per_frame": round(stored),
         "frames": work.n_frames,
         "network": scale,
         "batch_frames": params.batch_frames,
         "readers": params.readers,
         "finders": params.finders,
         **summarise(rounds),
+        **({"on_ray": on_ray} if ray else {}),
         "resident_mib": round(resident_mib(), 1),
     }
 
 
 def soak(n_frames: int, *, scale: str = "shipped", seed: int = 11) -> dict[str, Any]:
-    """Send many small frames, read from disk again and again, through the stream; watch the resident memory."""
+    """Send many small frames, read from disk again and again, through the stream into parts; watch the resident memory."""
     seen: list[tuple[int, float]] = []
     step = max(1, n_frames // 40)
 
@@ -89,9 +99,10 @@ def soak(n_frames: int, *, scale: str = "shipped", seed: int = 11) -> dict[str, 
         opener = simulated_run(Path(folder), "demo", 32, seed)
         find = _engine(scale, (1, 64, 64))
         small = partial(SmallFrames, opener, n_frames)
-        sink = ParquetSink(Path(folder) / "peaks.parquet")
         params = StreamParams(batch_frames=64, readers=2)
-        _, report = stream_run(small, find, params=params, sinks=[sink], progress=watch)
+        with open_parts(Path(folder) / "work", recipe="", n_frames=n_frames) as parts:
+            _, report = stream_run(small, find, params=params, sinks=[PartSink(parts)], progress=watch)
+            parts.join([ParquetSink(Path(folder) / "peaks.parquet")])
     rest = [rss for done, rss in seen if done >= n_frames // 4]
     half = len(rest) // 2
     growth = max(rest[half:]) - statistics.median(rest[:half])
@@ -110,6 +121,13 @@ def _engine(scale: str, shape: tuple[int, ...]) -> Engine:
     """Return an engine with the package's network, or an untrained one of a size."""
     network = Network.from_checkpoint(load_shipped() if scale == "shipped" else _untrained(scale))
     return Engine(network, bad_pixels=np.zeros(shape, dtype=np.bool_))
+
+
+def _warm_engine(scale: str, frame: FrameArray) -> Engine:
+    """Return an engine that has compiled what it needs for frames like this one (1, n_panels, ss, fs)."""
+    engine = _engine(scale, frame.shape[1:])
+    engine(frame, 0)
+    return engine
 
 
 def _untrained(scale: str) -> LoadedModel:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from peaknet_pipeline.bench.stream_runs import RepeatedRun
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink
@@ -107,12 +110,16 @@ class Workload:
     @property
     def repeats(self) -> int:
         """How often a stage alone gets the batches."""
-        return self.n_frames // (2 * sum(len(frames) for _, frames in self.batches))
+        return self.n_frames // (2 * self.distinct)
+
+    @property
+    def distinct(self) -> int:
+        """Number of the distinct frames."""
+        return sum(len(frames) for _, frames in self.batches)
 
     def open(self, share: int = 1) -> RepeatedRun:
         """Open the long run, or the first 1 / ``share`` of it."""
-        distinct = sum(len(frames) for _, frames in self.batches)
-        return RepeatedRun(self.opener, self.n_frames // share, distinct)
+        return RepeatedRun(self.opener, self.n_frames // share, self.distinct)
 
     def read(self) -> None:
         """Read half of the run with as many threads as the stream has readers."""
@@ -137,7 +144,7 @@ class Workload:
             for (first, frames), table in zip(
                 self.batches * self.repeats, self.peaks * self.repeats, strict=True
             ):
-                sink.write(table, frames, first)
+                sink.write(Found(table), np.arange(first, first + len(frames)))
 
 
 def measure_round(work: Workload) -> Round:

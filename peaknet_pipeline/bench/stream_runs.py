@@ -1,12 +1,12 @@
 """Simulated runs that are as long as a benchmark needs: a short one, read over and over."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.infer.chunks import open_parallel
 from peaknet_pipeline.infer.stream import FrameReader, RunOpener
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.simulate.draw import draw_experiment
@@ -20,7 +20,7 @@ def simulated_run(folder: Path, detector: str, n_frames: int, seed: int) -> RunO
     experiment = draw_experiment(seed, detector=detector, sample="lysozyme")
     geometry, _ = write_experiment_files(experiment, folder)
     path = simulate_run(experiment, folder / "run.h5", n_frames=n_frames, seed=seed)
-    return lambda: open_parallel(open_run(path, geometry))
+    return partial(open_run, path, geometry)
 
 
 class _Again:

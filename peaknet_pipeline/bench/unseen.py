@@ -4,7 +4,7 @@ Each experiment is one run of a detector of its own. peakfinder8 gets the best s
 all of its frames included, and its default setting besides; the network gets nothing but its stored threshold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
+from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel
@@ -29,7 +30,7 @@ from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.scanning import CROWDED
+from peaknet_pipeline.stages.scanning import CROWDED, merit
 from peaknet_pipeline.types import BoolArray, FrameArray, IndexTable, PeakTable
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
@@ -94,7 +95,7 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
         "default": judge(run, peakfinder8_peaks(run, Peakfinder8Params())),
         "network": judge(run, network_peaks(run, model, model.card.threshold)),
     }
-    curve = [score(run, network_peaks(run, model, t)) for t in thresholds]
+    curve = [score(run, peaks) for peaks in network_curve(run, model, thresholds)]
     wanted = outcomes["tuned"].scores.precision.value
     reaching = [s for s in curve if s.precision.value >= wanted] if np.isfinite(wanted) else []
     return {
@@ -108,21 +109,25 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
 
 
 def tune_peakfinder8(run: UnseenRun) -> Peakfinder8Params:
-    """Return the setting of :data:`SCAN` that indexes most frames of the run, explaining most peaks."""
+    """Return the best setting of :data:`SCAN` on the run, chosen as the asset ``finder_scan`` chooses."""
     response = run.experiment.response
     levels = tuple(response.offset_adu + t * response.adu_per_photon for t in SCAN.threshold)
     grid = parameter_grid(ScanParams.from_mapping({**SCAN.to_dict(), "threshold": levels}))
 
-    def merit(peaks: PeakTable, setting: Peakfinder8Params) -> Mapping[str, float]:
+    def index(peaks: PeakTable, setting: Peakfinder8Params) -> Mapping[str, float]:
         if len(peaks) > CROWDED * len(run.frames):
-            return {"merit": 0.0}
+            return {"indexed": 0, "explained": 0}
         table = _index(run, peaks)
-        return {"merit": table["frame"].nunique() + 1e-6 * table["n_explained"].sum()}
+        return {"indexed": table["frame"].nunique(), "explained": int(table["n_explained"].sum())}
 
-    geometry = run.experiment.geometry
     scan = scan_parameters(
-        run.frames, radius=pixel_radius(geometry), bad_pixels=run.bad_pixels, grid=grid, score=merit
+        run.frames,
+        radius=pixel_radius(run.experiment.geometry),
+        bad_pixels=run.bad_pixels,
+        grid=grid,
+        score=index,
     )
+    scan["merit"] = merit(scan, len(run.frames))
     return best_setting(scan, "merit")
 
 
@@ -137,6 +142,15 @@ def network_peaks(run: UnseenRun, model: LoadedModel, threshold: float) -> PeakT
     decode, engine = InferenceParams(device="cpu").parts()
     network = Network.from_checkpoint(model, threshold=threshold)
     return Engine(network, bad_pixels=run.bad_pixels, decode=decode, params=engine)(run.frames)
+
+
+def network_curve(run: UnseenRun, model: LoadedModel, thresholds: tuple[float, ...]) -> Iterator[PeakTable]:
+    """Give the network's peaks at each threshold; the network runs once."""
+    decode, engine = InferenceParams(device="cpu").parts()
+    network = Network.from_checkpoint(model)
+    logits = Engine(network, bad_pixels=run.bad_pixels, params=engine).logits(run.frames)
+    for threshold in thresholds:
+        yield decode_frames(run.frames, logits, run.bad_pixels, threshold=threshold, params=decode)
 
 
 def score(run: UnseenRun, peaks: PeakTable) -> TruthScores:

@@ -15,17 +15,21 @@ from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PA
 @GEOMETRY
 @click.option(
     "--finder",
-    type=click.Choice(["peaknet", "peakfinder8"]),
+    type=click.Choice(["peaknet", "peakfinder8", "droplet"]),
     default="peaknet",
     show_default=True,
-    help="Neural or classical.",
+    help="Neural or classical (droplet: LCLS's).",
 )
 @click.option("--model", type=PATH, help="Model folder; the shipped weights without it.")
-@click.option("--mask", type=PATH, help="Extra mask file.")
+@click.option(
+    "--mask", "masks", type=PATH, multiple=True,
+    help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
+)  # fmt: skip
 @click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
 @SETTINGS
 @click.option("--out", type=PATH, help="Peak table to write (Parquet).")
 @click.option("--cxi", type=PATH, help="CXI file to write, frames and peaks, as CrystFEL reads it.")
+@click.option("--segmentation", type=PATH, help="Network's segmentation masks to write (HDF5).")
 @HITS_ONLY
 @MIN_PEAKS
 @click.option(
@@ -38,11 +42,12 @@ def stream(
     geometry: Path,
     finder: str,
     model: Path | None,
-    mask: Path | None,
+    masks: tuple[Path, ...],
     cell: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
     cxi: Path | None,
+    segmentation: Path | None,
     hits_only: bool,
     min_peaks: int,
     port: int | None,
@@ -56,33 +61,37 @@ def stream(
 
     told = 0.0
 
-    def report(now: Any, address: str | None) -> None:
+    def report(now: Any) -> None:
         nonlocal told
-        if time.monotonic() - told < 1.0:
-            return
-        if not told and address:
-            click.echo(f"figures at {address}/metrics", err=True)
-        told = time.monotonic()
-        click.echo(
-            f"{now.frames} frames, hit rate {now.hit_rate:.1%} ({now.hits} / {now.frames}), "
-            f"indexed {now.indexed} / {now.hits} hits, {now.frames_per_second:.1f} frames/s, "
-            f"latency p50 {now.latency_p50_s:.3f} s, p99 {now.latency_p99_s:.3f} s",
-            err=True,
-        )
+        if time.monotonic() - told >= 1.0:
+            told = time.monotonic()
+            click.echo(live_line(now), err=True)
 
     return stream_command(
         source,
         geometry=geometry,
         finder=finder,
         model=model,
-        mask=mask,
+        masks=masks,
         cell=cell,
         settings=settings,
         out=out,
         cxi=cxi,
+        segmentation=segmentation,
         hits_only=hits_only,
         min_peaks=min_peaks,
         say=functools.partial(click.echo, err=True),
         serve=None if port is None else (host, port),
         report=report,
+    )
+
+
+def live_line(now: Any) -> str:
+    """Return a line of a live stream's figures so far."""
+    indexed = "" if now.indexed is None else f", indexed {now.indexed} / {now.hits} hits"
+    behind = f", {now.waiting} frames waiting" if now.waiting else ""
+    return (
+        f"{now.frames} frames, hit rate {now.hit_rate:.1%} ({now.hits} / {now.frames}){indexed}, "
+        f"{now.frames_per_second:.1f} frames/s, "
+        f"latency p50 {now.latency_p50_s:.3f} s, p99 {now.latency_p99_s:.3f} s{behind}"
     )

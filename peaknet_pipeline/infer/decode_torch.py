@@ -130,7 +130,7 @@ def _measure(
     intensity = total(value)
     snr = torch.where(sigma > 0, intensity / sigma, 0.0)
     logit, top = highest(logits.flatten()[found.pixels].double()), highest(value)
-    beside = _highest_neighbour(pixels, good, found, value >= top[number]) - mean
+    beside = torch.minimum(top, _highest_neighbour(pixels, good, found, value >= top[number]) - mean)
     neighbour = torch.where(sigma > 0, beside / sigma, torch.where(beside > 0, torch.inf, 0.0))
     figures = [fs, ss, intensity, top, mean, sigma, snr, count, logit, neighbour, on_panel]
     return torch.stack(figures, dim=1)

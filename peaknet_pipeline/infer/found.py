@@ -1,5 +1,6 @@
 """What a finder hands on: peaks and, on request, the pixels that belong to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -38,6 +39,17 @@ class PeakPixels:
     def from_masks(cls, masks: BoolArray) -> Self:
         """Take masks (n, n_panels, ss, fs), True on peaks."""
         return cls.from_flat(np.flatnonzero(masks), masks.shape)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put the pixels of successive frames together; there must be some."""
+        offsets = np.cumsum([0, *(len(part.index) for part in parts)])
+        starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
+        return cls(
+            parts[0].shape,
+            np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+            np.concatenate([part.index for part in parts]),
+        )
 
     def __len__(self) -> int:
         """Return the number of frames."""

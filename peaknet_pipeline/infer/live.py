@@ -11,6 +11,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
@@ -30,17 +31,21 @@ Indexer = Callable[[PeakTable], int]
 class LiveFigures:
     """What a live stream has done so far; latencies in seconds from the frame's time to its peaks' writing.
 
-    ``refused`` counts messages that could not be used.
+    A frame's time is its sender's, or, from files, when it was read. ``indexed`` is None without indexing; ``refused`` counts
+    messages that could not be used; ``waiting`` frames in the followed file that were not taken yet (None: not
+    known). ``frames_per_second`` is of the last seconds, ``mean_frames_per_second`` of the whole stream.
     """
 
     frames: int = 0
     hits: int = 0
-    indexed: int = 0
+    indexed: int | None = None
     peaks: int = 0
     frames_per_second: float = 0.0
     latency_p50_s: float = 0.0
     latency_p99_s: float = 0.0
     refused: int = 0
+    waiting: int | None = None
+    mean_frames_per_second: float = 0.0
 
     @property
     def hit_rate(self) -> float:
@@ -49,13 +54,13 @@ class LiveFigures:
 
     @property
     def indexing_rate(self) -> float:
-        """indexed / hits"""
-        return self.indexed / self.hits if self.hits else 0.0
+        """indexed / hits; 0 without indexing"""
+        return (self.indexed or 0) / self.hits if self.hits else 0.0
 
     @property
     def indexing_yield(self) -> float:
-        """indexed / frames"""
-        return self.indexed / self.frames if self.frames else 0.0
+        """indexed / frames; 0 without indexing"""
+        return (self.indexed or 0) / self.frames if self.frames else 0.0
 
 
 class LiveStatistics:
@@ -65,20 +70,27 @@ class LiveStatistics:
         self.min_peaks = min_peaks
         self._clock = clock
         self._lock = threading.Lock()
-        self._frames = self._hits = self._indexed = self._peaks = self._refused = 0
+        self._frames = self._hits = self._peaks = self._refused = 0
+        self._indexed: int | None = None
+        self._waiting: int | None = None
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[tuple[float, int]] = deque()
         self._powder: Float32Array | None = None
 
-    def add(self, arrival: Arrival, peaks: PeakTable, n_indexed: int = 0) -> None:
-        """Count a batch whose peaks are written."""
+    def add(self, arrival: Arrival, peaks: PeakTable, n_indexed: int | None = None) -> None:
+        """Count a batch whose peaks are written; ``n_indexed`` of its frames index, if that was tried."""
         now = self._clock()
         powder = _maximum(arrival.frames)
         n_hits = len(hit_frames(peaks, min_peaks=self.min_peaks))
         with self._lock:
             self._frames += len(arrival.frames)
             self._hits += n_hits
-            self._indexed += n_indexed
+            if n_indexed is not None:
+                self._indexed = (self._indexed or 0) + n_indexed
+            self._waiting, self._last = arrival.waiting, now
+            self._first = self._first or (now, len(arrival.frames))
             self._peaks += len(peaks)
             self._latencies.extend(now - arrival.times)
             self._recent.append((now, len(arrival.frames)))
@@ -105,7 +117,9 @@ class LiveStatistics:
             rate = sum(n for _, n in recent[1:]) / max(now - recent[0][0], 1e-3) if recent else 0.0
             p50, p99 = (float(q) for q in np.percentile(latencies, (50, 99)))
             counts = (self._frames, self._hits, self._indexed, self._peaks)
-            return LiveFigures(*counts, rate, p50, p99, self._refused)
+            since, n_first = self._first or (0.0, 0)
+            mean = (self._frames - n_first) / (self._last - since) if self._last > since > 0 else 0.0
+            return LiveFigures(*counts, rate, p50, p99, self._refused, self._waiting, mean)
 
     def virtual_powder(self) -> Float32Array | None:
         """Return each pixel's maximum so far, (n_panels, ss, fs); None before the first frame."""
@@ -154,7 +168,7 @@ def live_stream(
     """
     stop = StopSignal()
     arrivals: Channel[Arrival] = Channel(queue_batches, 1, stop)
-    found: Channel[tuple[Arrival, PeakTable]] = Channel(queue_batches, 1, stop)
+    found: Channel[tuple[Arrival, Found]] = Channel(queue_batches, 1, stop)
     threads = [
         threading.Thread(target=_guarded, args=(stop, _receive, source, arrivals), name="receive"),
         threading.Thread(target=_guarded, args=(stop, _find_all, arrivals, find, found), name="find"),
@@ -168,17 +182,13 @@ def live_stream(
                 stack.enter_context(cxi)
             for thread in threads:
                 thread.start()
-            for arrival, peaks in _until_end(found):
+            for arrival, batch in _until_end(found):
+                peaks = batch.peaks
                 hits = hit_frames(peaks, min_peaks=statistics.min_peaks)
                 of_hits = peaks[peaks["frame"].isin(hits)]
-                _write(
-                    arrival,
-                    of_hits if hits_only else peaks,
-                    hits if hits_only else arrival.numbers,
-                    sinks,
-                    cxi,
-                )
-                n_indexed = index(of_hits) if index is not None and len(hits) else 0
+                wanted = Found(of_hits, batch.pixels) if hits_only else batch
+                _write(arrival, wanted, hits if hits_only else arrival.numbers, sinks, cxi)
+                n_indexed = None if index is None else index(of_hits) if len(hits) else 0
                 statistics.add(arrival, peaks, n_indexed)
                 if report is not None:
                     report(statistics.figures())
@@ -200,27 +210,28 @@ def _receive(source: Iterable[Arrival], arrivals: Channel[Arrival]) -> None:
     arrivals.close()
 
 
-def _find_all(arrivals: Channel[Arrival], find: Finder, found: Channel[tuple[Arrival, PeakTable]]) -> None:
+def _find_all(arrivals: Channel[Arrival], find: Finder, found: Channel[tuple[Arrival, Found]]) -> None:
     while (arrival := arrivals.get()[0]) is not None:
-        peaks = as_found(find(arrival.frames, 0)).peaks
-        numbers = arrival.numbers[peaks["frame"].to_numpy()]
-        found.put((arrival, peaks.assign(frame=numbers.astype(np.int32))))
+        batch = as_found(find(arrival.frames, 0))
+        numbers = arrival.numbers[batch.peaks["frame"].to_numpy()]
+        peaks = batch.peaks.assign(frame=numbers.astype(np.int32))
+        found.put((arrival, Found(peaks, batch.pixels)))
     found.close()
 
 
-def _until_end(found: Channel[tuple[Arrival, PeakTable]]) -> Iterator[tuple[Arrival, PeakTable]]:
+def _until_end(found: Channel[tuple[Arrival, Found]]) -> Iterator[tuple[Arrival, Found]]:
     while (batch := found.get()[0]) is not None:
         yield batch
 
 
 def _write(
-    arrival: Arrival, peaks: PeakTable, wanted: IntArray, sinks: Sequence[PeakSink], cxi: CxiFile | None
+    arrival: Arrival, found: Found, wanted: IntArray, sinks: Sequence[PeakSink], cxi: CxiFile | None
 ) -> None:
     for sink in sinks:
-        sink.write(peaks, arrival.frames, int(arrival.numbers[0]))
+        sink.write(found, arrival.numbers)
     rows = np.isin(arrival.numbers, wanted)
     if cxi is not None and rows.any():
-        cxi.append(peaks, arrival.frames[rows], arrival.numbers[rows])
+        cxi.append(found.peaks, arrival.frames[rows], arrival.numbers[rows])
 
 
 def _guarded(stop: StopSignal, work: Callable[..., None], *arguments: object) -> None:

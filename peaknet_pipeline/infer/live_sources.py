@@ -13,20 +13,38 @@ import hdf5plugin  # noqa: F401  (registers the compression filters)
 import numpy as np
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, decode_message, encode_message
+from peaknet_pipeline.runs.hdf5_files import LinkedFiles
 from peaknet_pipeline.runs.listing import list_runs
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
-from peaknet_pipeline.types import Float64Array, FrameArray, Geometry, IntArray
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file says about its frames: mask (n_panels, ss, fs) and first photon energy in eV, where it does."""
+
+    bad_pixels: BoolArray | None = None
+    photon_energy_ev: float | None = None
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Frames that came together: their numbers (n,), pixels (n, n_panels, ss, fs) and Unix times (n,)."""
+    """Frames that came together: their numbers (n,), pixels (n, n_panels, ss, fs) and Unix times (n,).
+
+    ``facts`` come with the frames of a file; ``waiting`` is the number of frames that are there but not taken yet, where that
+    is known.
+    """
 
     numbers: IntArray
     frames: FrameArray
     times: Float64Array
+    facts: FileFacts | None = None
+    waiting: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,27 +91,34 @@ def follow_file(
 ) -> Iterator[Arrival]:
     """Yield the frames of an HDF5 file that another process is writing in SWMR mode, as they appear.
 
-    It ends with frame ``n_frames``, or after ``patience.idle_s`` seconds without a new frame. The writer extends the
-    data set and flushes after writing the pixels.
+    A file that is not there yet, or not in SWMR mode yet, is waited for. It ends with frame ``n_frames``, or after
+    ``patience.idle_s`` seconds without a new frame. The writer extends the data set and flushes after writing the pixels.
 
     Raises
     ------
     StreamError
-        The file cannot be read while it is written, or has no such data set.
+        The file did not appear, cannot be read while it is written, or has no such data set.
+    RunError
+        The mask that the geometry names cannot be read.
 
     """
     patience = patience or Patience()
-    with _open_growing(path) as file:
+    opened = _open_growing(path, patience)
+    if opened is None:
+        return
+    with opened as file:
         growing = GrowingData(path, file, data_path, geometry)
+        facts = _facts_of_growing(path, geometry)
         most = n_frames if n_frames is not None else np.iinfo(np.int64).max
         done, news = 0, time.monotonic()
         while done < most and not patience.is_stopped:
-            last = min(growing.count(done), done + batch_frames, most)
+            there = min(growing.count(done), most)
+            last = min(there, done + batch_frames)
             if last == done:
                 if not patience.wait(news):
                     return
                 continue
-            yield _arrived(done, growing.read(done, last))
+            yield _arrived(done, growing.read(done, last), facts, there - last)
             done, news = last, time.monotonic()
 
 
@@ -175,10 +200,12 @@ def follow_folder(
         for path in (run.path for run in listed if run.state == "complete"):
             known.add(path)
             with open_run(path, geometry) as run:
+                facts = FileFacts(run.bad_pixels, _first_known(run.photon_energy_ev))
                 for start, frames in run.batches(batch_frames):
                     if patience.is_stopped:
                         return
-                    yield _arrived(first + start, frames)
+                    waiting = run.n_frames - start - len(frames)
+                    yield _arrived(first + start, frames, facts, waiting)
                 first += run.n_frames
             news = time.monotonic()
         if not patience.wait(news):
@@ -311,20 +338,51 @@ def _group(messages: list[FrameMessage]) -> Iterator[Arrival]:
         yield Arrival(numbers, np.stack([m.pixels for m in same]), np.array([m.timestamp for m in same]))
 
 
-def _arrived(first: int, frames: FrameArray) -> Arrival:
-    return Arrival(np.arange(first, first + len(frames)), frames, np.full(len(frames), time.time()))
+def _arrived(first: int, frames: FrameArray, facts: FileFacts, waiting: int) -> Arrival:
+    times = np.full(len(frames), time.time())
+    return Arrival(np.arange(first, first + len(frames)), frames, times, facts, waiting)
 
 
-def _open_growing(path: Path) -> Any:
+def _open_growing(path: Path, patience: Patience) -> Any:
+    """Open a file that another process writes in SWMR mode, once it is there; None if the stream is to end before."""
     opener: Callable[..., Any] = h5py.File
-    try:
-        return opener(path, "r", libver="latest", swmr=True)
-    except OSError as error:
-        raise StreamError(
-            f"the file cannot be followed ({error})",
-            where=path,
-            remedy="Its writer must use libver='latest' and swmr_mode; else follow the folder.",
-        ) from error
+    since = time.monotonic()
+    while True:
+        try:
+            return opener(path, "r", libver="latest", swmr=True)
+        except (FileNotFoundError, BlockingIOError) as error:
+            if patience.wait(since):
+                continue
+            if patience.is_stopped:
+                return None
+            why = "it is not there" if isinstance(error, FileNotFoundError) else "its writer keeps it locked"
+            remedy = "Check the path; its writer must switch on swmr_mode. Or follow the folder."
+            raise StreamError(f"the file cannot be followed ({why})", where=path, remedy=remedy) from error
+        except OSError as error:
+            raise StreamError(
+                f"the file cannot be followed ({error})",
+                where=path,
+                remedy="Its writer must use libver='latest' and swmr_mode; else follow the folder.",
+            ) from error
+
+
+def _facts_of_growing(path: Path, geometry: Geometry | None) -> FileFacts:
+    if geometry is None:
+        return FileFacts()
+    with LinkedFiles(path, growing=True) as files:
+        named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
+        there = all(files.find(path) is not None for path in named)
+        bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
+        energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
+        values = np.ravel(energy[()]) if isinstance(energy, h5py.Dataset) else np.empty(0)
+    return FileFacts(
+        bad, _first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values[:1]]))
+    )
+
+
+def _first_known(energies: Float64Array) -> float | None:
+    """Return the first photon energy; None where there is none, or it is no number above zero."""
+    return float(energies[0]) if energies.size and energies[0] > 0 else None
 
 
 def _zmq() -> Any:

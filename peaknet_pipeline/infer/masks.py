@@ -13,6 +13,7 @@ from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.types import IntArray
 
 MASKS, FRAMES = "/peak_mask", "/frame"
 
@@ -73,8 +74,8 @@ class MaskFile:
             raise
         self._replace.__exit__(kind, value, traceback)
 
-    def write(self, found: Found, first_frame: int) -> None:
-        """Write the masks of a batch whose frames are numbered from ``first_frame``.
+    def write(self, found: Found, numbers: IntArray) -> None:
+        """Write the masks of the frames of these ``numbers`` (n,).
 
         Raises
         ------
@@ -91,12 +92,12 @@ class MaskFile:
                 found=None if pixels is None else pixels.shape,
                 remedy="Masks come from the network, of the detector that the file was opened for.",
             )
-        numbers = np.arange(first_frame, first_frame + len(pixels))
+        wanted = numbers
         if self._min_peaks:
-            numbers = hit_frames(found.peaks, min_peaks=self._min_peaks)
+            wanted = numbers[np.isin(numbers, hit_frames(found.peaks, min_peaks=self._min_peaks))]
         done = self._masks.shape[0]
-        self._masks.resize(done + len(numbers), axis=0)
-        self._numbers.resize(done + len(numbers), axis=0)
-        self._numbers[done:] = numbers
-        for row, number in enumerate(numbers, start=done):
-            self._masks[row] = pixels.mask(int(number) - first_frame)
+        self._masks.resize(done + len(wanted), axis=0)
+        self._numbers.resize(done + len(wanted), axis=0)
+        self._numbers[done:] = wanted
+        for place, row in enumerate(np.flatnonzero(np.isin(numbers, wanted)), start=done):
+            self._masks[place] = pixels.mask(int(row))

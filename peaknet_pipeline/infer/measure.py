@@ -6,7 +6,7 @@ import numpy as np
 from peaknet_pipeline.infer.labelling import append_runs, join_runs
 
 FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS, LOGIT, NEIGHBOUR = range(10)
-"""Columns of a table of measured peaks; NEIGHBOUR: highest of the eight pixels around the highest one, in sigma."""
+"""Columns of a table of measured peaks; NEIGHBOUR: the lower of the highest pixel and the highest around it, in sigma."""
 
 N_COLUMNS = 10
 MIN_BACKGROUND_PIXELS = 12
@@ -172,7 +172,8 @@ def _measure(frame, logits, bad, marked, rows, columns, radius, peak):  # type: 
     peak[BACKGROUND], peak[SIGMA] = mean, sigma
     peak[SNR] = total / sigma if sigma > 0 else 0.0
     peak[N_PIXELS], peak[LOGIT] = n, logit
-    neighbour = _highest_neighbour(frame, bad, rows[top], columns[top]) - mean
+    # The lower of the two: a dim pixel beside a hot one is no pair.
+    neighbour = min(highest, _highest_neighbour(frame, bad, rows[top], columns[top]) - mean)
     # On a background without a single photon any light is significant.
     peak[NEIGHBOUR] = neighbour / sigma if sigma > 0 else (np.inf if neighbour > 0 else 0.0)
 

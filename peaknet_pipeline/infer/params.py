@@ -15,7 +15,7 @@ class DecodeParams(Parameters):
     min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
     min_neighbour: float = parameter(
         0.0,
-        meaning="least height of the highest pixel next to a peak's highest one, which a hot pixel lacks; 0 keeps all",
+        meaning="least height of a peak's highest pixel and of the highest next to it, which a hot pixel lacks; 0 keeps all",
         unit="sigma",
         ge=0,
     )

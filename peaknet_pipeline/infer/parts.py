@@ -1,133 +1,218 @@
-"""A peak table that is written in parts: what has a name is complete, so that work can be taken up again.
+"""What an unfinished stream has found, on disk in parts, so that it can be taken up again.
 
-Each batch is one Parquet file whose name is its number. Writing a batch twice replaces a file by an equal one, so a
-batch that is repeated after a failure is neither lost nor doubled.
+A part holds the results of consecutive frames, and its name tells which. It has its name only when it is complete: frames
+that a part names are never computed again, those that none names are, and none is lost or doubled.
 """
 
-import json
+import fcntl
+import hashlib
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
 from peaknet_pipeline.atomic import replace_atomically
-from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.errors import StreamError, TableError
+from peaknet_pipeline.infer.batches import Stretch
 from peaknet_pipeline.infer.found import Found, PeakPixels
-from peaknet_pipeline.infer.masks import MaskFile
-from peaknet_pipeline.infer.sinks import ParquetSink
-from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import PEAKS
+from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
+from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import PEAKS, IntArray
 
-PLAN_FILE = "plan.json"
+LOCK_FILE = "lock"
+OPEN_PART = "open.parquet"
+PART_S = 5.0
+"""Seconds of a local stream's work that go into one part: what a killed process loses at most."""
+
+PART_PIXELS = 5_000_000
+"""Peak pixels that a part gathers in memory before it is closed early."""
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Which frames make which batch, and of what work (``recipe``: run, model and parameters, hashed)."""
+class Parts:
+    """The parts of one stream over a run of ``n_frames`` frames; see :func:`open_parts`."""
 
-    start: int
-    stop: int
-    batch_frames: int
-    recipe: str = ""
+    def __init__(self, folder: Path, n_frames: int) -> None:
+        self.folder, self.n_frames = folder, n_frames
+        self.written: list[Stretch] = _whole_parts(folder)
 
     @property
-    def n_batches(self) -> int:
-        """Number of batches."""
-        return -(-(self.stop - self.start) // self.batch_frames)
+    def missing(self) -> list[Stretch]:
+        """Stretches of frames that are in no part, ascending."""
+        bounds = [0, *(bound for stretch in sorted(self.written) for bound in stretch), self.n_frames]
+        gaps = zip(bounds[::2], bounds[1::2], strict=True)
+        return [(first, stop) for first, stop in gaps if first < stop]
 
-    def frames(self, number: int) -> tuple[int, int]:
-        """Return the first frame of a batch and the one after its last."""
-        first = self.start + number * self.batch_frames
-        return first, min(first + self.batch_frames, self.stop)
+    @property
+    def n_written(self) -> int:
+        """Number of frames that are in parts."""
+        return sum(stop - first for first, stop in self.written)
+
+    def join(self, sinks: Sequence[PeakSink]) -> None:
+        """Give everything to the sinks, in frame order, as a stream that was never interrupted does.
+
+        Raises
+        ------
+        StreamError
+            Frames are missing.
+
+        """
+        if self.missing:
+            raise StreamError("frames are missing", where=self.folder, found=self.missing)
+        with ExitStack() as stack:
+            for sink in sinks:
+                stack.enter_context(sink)
+            for span in sorted(self.written):
+                found = read_part(self.folder, span)
+                for sink in sinks:
+                    sink.write(found, np.arange(*span))
 
 
-def parts_folder(out: Path) -> Path:
-    """Return the folder of the parts of the table ``out``."""
-    return out.with_name(f".{out.name}.parts")
+@contextmanager
+def open_parts(folder: Path, *, recipe: str, n_frames: int) -> Iterator[Parts]:
+    """Give the parts that a stream of the same ``recipe`` (run, model, parameters, program) left in ``folder``.
 
+    What other recipes left there is thrown away. The folder is removed at the end of the block, unless there is an
+    exception.
 
-def part_path(folder: Path, number: int) -> Path:
-    """Return the file of a batch."""
-    return folder / f"{number:09d}.parquet"
+    Raises
+    ------
+    StreamError
+        Another process is at work there.
 
-
-def pixels_path(folder: Path, number: int) -> Path:
-    """Return the file of a batch's peak pixels."""
-    return folder / f"{number:09d}.npz"
-
-
-def prepare_parts(folder: Path, plan: BatchPlan) -> set[int]:
-    """Return the numbers of the batches that are already written; parts of another plan are thrown away."""
-    plan_file = folder / PLAN_FILE
-    if folder.exists() and _read_plan(plan_file) != asdict(plan):
+    """
+    with _lock(folder):
+        mine = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+        for path in folder.iterdir():
+            if path.is_dir() and path != mine:
+                shutil.rmtree(path)
+        mine.mkdir(exist_ok=True)
+        yield Parts(mine, n_frames)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out; the system opens the lock when this one ends, however it does."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(plan_file, asdict(plan))
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-    numbers = {int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdigit()}
-    return {number for number in numbers if _is_whole(part_path(folder, number))}
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StreamError(
+                "another process is finding these peaks",
+                where=folder,
+                remedy="Wait for it, end it, or write to another file.",
+            ) from error
+        yield
 
 
-def write_part(folder: Path, number: int, found: Found) -> None:
-    """Write a batch, atomically: its pixels, if there are any, before its peaks, whose name says that it is complete."""
+class PartSink:
+    """Takes what a stream finds, in frame order, into parts of at most ``part_s`` seconds of work.
+
+    Whatever ends the stream, the batches that came are kept.
+    """
+
+    def __init__(self, parts: Parts, *, part_s: float = PART_S) -> None:
+        self._parts, self._part_s = parts, part_s
+        self._table: ParquetSink | None = None
+        self._pixels: list[PeakPixels] = []
+        self._first, self._stop, self._since = 0, 0, 0.0
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the open part."""
+        self._close()
+
+    def write(self, found: Found, numbers: IntArray) -> None:
+        """Add consecutive frames to the open part, or to a new one."""
+        first, stop = int(numbers[0]), int(numbers[-1]) + 1
+        if self._table is None or first != self._stop:
+            self._close()
+            self._first, self._since = first, time.monotonic()
+            self._table = ParquetSink(self._parts.folder / OPEN_PART)
+            self._table.__enter__()
+        self._table.write(found, numbers)
+        if found.pixels is not None:
+            self._pixels.append(found.pixels)
+        self._stop = stop
+        n_pixels = sum(len(pixels.index) for pixels in self._pixels)
+        if time.monotonic() - self._since >= self._part_s or n_pixels > PART_PIXELS:
+            self._close()
+
+    def _close(self) -> None:
+        if self._table is None:
+            return
+        table, self._table = self._table, None
+        pixels, self._pixels = self._pixels, []
+        span = (self._first, self._stop)
+        table.__exit__(None, None, None)
+        if pixels:
+            _write_pixels(self._parts.folder, span, PeakPixels.join(pixels))
+        table.path.replace(part_path(self._parts.folder, span))
+        self._parts.written.append(span)
+
+
+def part_path(folder: Path, span: Stretch) -> Path:
+    """Return the file of the peaks of some frames."""
+    return folder / f"{span[0]:09d}-{span[1]:09d}.parquet"
+
+
+def pixels_path(folder: Path, span: Stretch) -> Path:
+    """Return the file of the peaks' pixels."""
+    return part_path(folder, span).with_suffix(".npz")
+
+
+def write_part(folder: Path, span: Stretch, found: Found) -> None:
+    """Write a part, atomically: its pixels, if there are any, before its peaks, whose name says that it is complete."""
     if found.pixels is not None:
-        with replace_atomically(pixels_path(folder, number)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file, shape=found.pixels.shape, starts=found.pixels.starts, index=found.pixels.index
-            )
-    write_table(found.peaks, part_path(folder, number), PEAKS)
+        _write_pixels(folder, span, found.pixels)
+    with ParquetSink(part_path(folder, span)) as sink:
+        sink.write(found, np.arange(*span))
 
 
-def read_part(folder: Path, number: int, *, with_pixels: bool) -> Found:
-    """Read a batch."""
-    peaks = read_table(part_path(folder, number), PEAKS)
-    if not with_pixels:
+def read_part(folder: Path, span: Stretch) -> Found:
+    """Read a part."""
+    peaks = read_table(part_path(folder, span), PEAKS)
+    if not pixels_path(folder, span).is_file():
         return Found(peaks)
-    with np.load(pixels_path(folder, number)) as kept:
+    with np.load(pixels_path(folder, span)) as kept:
         n_panels, height, width = (int(side) for side in kept["shape"])
         return Found(peaks, PeakPixels((n_panels, height, width), kept["starts"], kept["index"]))
 
 
-def join_parts(
-    folder: Path,
-    out: Path,
-    plan: BatchPlan,
-    *,
-    masks: MaskFile | None = None,
-    extra: Mapping[str, str] | None = None,
-) -> int:
-    """Join all batches in frame order to the table ``out``, remove the parts, and return the number of peaks.
-
-    The file is the one that a local stream writes, bit for bit.
-    """
-    n_peaks = 0
-    with ParquetSink(out, extra=extra) as sink, masks or nullcontext():
-        for number in range(plan.n_batches):
-            first, _ = plan.frames(number)
-            found = read_part(folder, number, with_pixels=masks is not None)
-            sink.write(found.peaks, np.empty((0, 0, 0, 0)), first)
-            if masks is not None:
-                masks.write(found, first)
-            n_peaks += len(found.peaks)
-    shutil.rmtree(folder)
-    return n_peaks
+def _write_pixels(folder: Path, span: Stretch, pixels: PeakPixels) -> None:
+    with replace_atomically(pixels_path(folder, span)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, shape=pixels.shape, starts=pixels.starts, index=pixels.index)
 
 
-def _read_plan(path: Path) -> object:
+def _whole_parts(folder: Path) -> list[Stretch]:
+    """Return the frames of the parts that can be read, each frame once; remove what is damaged or half written."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    whole: list[Stretch] = []
+    for path in sorted(folder.glob("[0-9]*-[0-9]*.parquet")):
+        first, stop = (int(number) for number in path.stem.split("-"))
+        if first >= (whole[-1][1] if whole else 0) and _is_whole(folder, (first, stop)):
+            whole.append((first, stop))
+        else:
+            path.unlink()
+    return whole
+
+
+def _is_whole(folder: Path, span: Stretch) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        read_table(path, PEAKS)
-    except TableError:
-        path.unlink(missing_ok=True)
+        read_part(folder, span)
+    except (TableError, OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
     return True

@@ -15,6 +15,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def metrics_text(figures: LiveFigures) -> str:
     """Return the figures in Prometheus's text exposition format."""
     lines: list[str] = []
+    rate = None if figures.indexed is None else figures.indexing_rate
     for name, kind, meaning, value in (
         ("frames_total", "counter", "Frames processed.", figures.frames),
         ("hits_total", "counter", "Frames with enough peaks.", figures.hits),
@@ -22,9 +23,12 @@ def metrics_text(figures: LiveFigures) -> str:
         ("peaks_total", "counter", "Peaks found.", figures.peaks),
         ("refused_total", "counter", "Messages that could not be used.", figures.refused),
         ("hit_rate", "gauge", "Hits / frames.", figures.hit_rate),
-        ("indexing_rate", "gauge", "Indexed / hits.", figures.indexing_rate),
+        ("indexing_rate", "gauge", "Indexed / hits.", rate),
         ("frames_per_second", "gauge", "Frames per second over the last seconds.", figures.frames_per_second),
+        ("waiting_frames", "gauge", "Frames in the followed file that are not taken yet.", figures.waiting),
     ):
+        if value is None:  # not measured, which is not zero
+            continue
         lines += [
             f"# HELP peaknet_{name} {meaning}",
             f"# TYPE peaknet_{name} {kind}",

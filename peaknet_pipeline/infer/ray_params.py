@@ -12,6 +12,9 @@ class RayParams(Parameters):
     address: str = parameter("local", meaning="Ray cluster (auto, host:port, ray://…); local starts one here")
     producers: int = parameter(1, meaning="actors that read", ge=1)
     consumers: int = parameter(1, meaning="actors that find peaks", ge=1)
+    threads_per_consumer: int = parameter(
+        1, meaning="threads of each consumer; 2 overlap transfer, network and decoding on a GPU", ge=1
+    )
     writers: int = parameter(1, meaning="actors that write", ge=1)
     batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
     in_flight: int = parameter(8, meaning="batches under way at most", ge=1)

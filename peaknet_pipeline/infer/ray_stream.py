@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.batches import Batches, Stretch
 from peaknet_pipeline.infer.found import Found
-from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.occupancy import StageReport, StreamReport
-from peaknet_pipeline.infer.parts import BatchPlan, join_parts, parts_folder, prepare_parts, write_part
+from peaknet_pipeline.infer.parts import Parts, write_part
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener, as_found
 from peaknet_pipeline.types import FrameArray
@@ -35,35 +35,22 @@ STAGES = ("read", "find", "write")
 def stream_run_on_ray(
     open_run: RunOpener,
     make_finder: FinderFactory,
-    out: Path,
+    parts: Parts,
     *,
     params: RayParams | None = None,
-    start: int = 0,
-    stop: int | None = None,
-    recipe: str = "",
-    masks: MaskFile | None = None,
-    extra: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> StreamReport:
-    """Find the peaks of a run with Ray actors and write them as the table ``out``.
+    """Find the missing parts of a run with Ray actors.
 
     Parameters
     ----------
     open_run, make_finder : callable
         Opens the run, makes the finder; both are sent to the actors, so they must be picklable.
-    out : Path
-        Parquet file, on a file system that all writers and the calling process share.
+    parts : Parts
+        What is found already, on a file system that all writers and the calling process share; complete afterwards.
     params : RayParams, optional
-    start, stop : int
-        Range of frames; all by default.
-    recipe : str
-        Names run, model and parameters: what an interrupted stream of the same recipe has written is used again.
-    masks : MaskFile, optional
-        Takes the pixels of the peaks, in frame order; the finder must give them, and ``recipe`` say so.
-    extra : mapping, optional
-        Goes into the file's key-value metadata.
     progress : callable, optional
-        Called with the frames done and the frames in all.
+        Called with the frames done and the frames to do.
 
     Returns
     -------
@@ -79,21 +66,12 @@ def stream_run_on_ray(
 
     """
     params = params or RayParams()
-    with open_run() as run:
-        last = run.n_frames if stop is None else stop
-        if not 0 <= start <= last <= run.n_frames:
-            raise StreamError(
-                "no such frames", expected=f"within 0 … {run.n_frames}", found=f"{start} … {last}"
-            )
-    plan = BatchPlan(start, last, params.batch_frames, recipe)
-    folder = parts_folder(out.resolve())
-    done = prepare_parts(folder, plan)
+    batches = Batches(parts.missing, params.batch_frames, n_frames=parts.n_frames)
     started = time.perf_counter()
     with _connected(params) as ray:
-        crew = _Crew(ray, params, open_run, make_finder, folder, plan)
-        work = crew.run([n for n in range(plan.n_batches) if n not in done], len(done), progress)
-    n_peaks = join_parts(folder, out, plan, masks=masks, extra=extra)
-    return _report(work, params, n_peaks, time.perf_counter() - started)
+        work = _Crew(ray, params, open_run, make_finder, parts.folder).run(batches, progress)
+    parts.written += batches
+    return _report(work, params, time.perf_counter() - started)
 
 
 class _Actor:
@@ -105,29 +83,27 @@ class _Actor:
 class Producer(_Actor):
     """Reads batches."""
 
-    def __init__(self, open_run: RunOpener, plan: BatchPlan) -> None:
+    def __init__(self, open_run: RunOpener) -> None:
         self._opened = open_run()
         self._run = self._opened.__enter__()
-        self._plan = plan
 
-    def read(self, number: int) -> tuple[FrameArray, float]:
+    def read(self, span: Stretch) -> tuple[FrameArray, float]:
         """Return a batch's frames and the seconds taken."""
         started = time.perf_counter()
-        return self._run.read(*self._plan.frames(number)), time.perf_counter() - started
+        return self._run.read(*span), time.perf_counter() - started
 
 
 class Consumer(_Actor):
     """Finds peaks."""
 
-    def __init__(self, make_finder: FinderFactory, plan: BatchPlan) -> None:
+    def __init__(self, make_finder: FinderFactory) -> None:
         self._find = make_finder()
-        self._plan = plan
 
-    def find(self, batch: tuple[FrameArray, float], number: int) -> tuple[Found, float, float]:
+    def find(self, batch: tuple[FrameArray, float], span: Stretch) -> tuple[Found, float, float]:
         """Return a batch's peaks and the seconds taken so far."""
         frames, read_s = batch
         started = time.perf_counter()
-        found = as_found(self._find(frames, self._plan.frames(number)[0]))
+        found = as_found(self._find(frames, span[0]))
         return found, read_s, time.perf_counter() - started
 
 
@@ -137,20 +113,25 @@ class Writer(_Actor):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, batch: tuple[Found, float, float], number: int) -> tuple[int, float, float, float]:
-        """Write a batch's part; return its number and the seconds of each stage."""
+    def write(self, batch: tuple[Found, float, float], span: Stretch) -> tuple[int, float, float, float]:
+        """Write a batch's part; return the number of its peaks and the seconds of each stage."""
         found, read_s, find_s = batch
         started = time.perf_counter()
-        write_part(self._folder, number, found)
-        return number, read_s, find_s, time.perf_counter() - started
+        write_part(self._folder, span, found)
+        return len(found.peaks), read_s, find_s, time.perf_counter() - started
 
 
 @dataclass
 class _Work:
-    """What was done: frames, and seconds per stage."""
+    """What was done: frames, peaks, and seconds per stage."""
 
     frames: int = 0
+    peaks: int = 0
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+Chosen = list[tuple[str, int]]
+"""The actor of each stage that a batch goes to."""
 
 
 class _Crew:
@@ -163,52 +144,45 @@ class _Crew:
         open_run: RunOpener,
         make_finder: FinderFactory,
         folder: Path,
-        plan: BatchPlan,
     ) -> None:
-        self._ray, self._params, self._plan = ray, params, plan
+        self._ray, self._params = ray, params
         self._number = next(_STREAMS)
         # References that are held here stay alive, so that a restarted actor finds what it is made of.
         self._kept: list[Any] = []
         self._actors = {
-            "read": self._hire(Producer, params.producers, open_run, plan, scheduling_strategy="SPREAD"),
+            "read": self._hire(Producer, params.producers, open_run, scheduling_strategy="SPREAD"),
             "find": self._hire(
-                Consumer, params.consumers, make_finder, plan, num_gpus=params.gpus_per_consumer
+                Consumer,
+                params.consumers,
+                make_finder,
+                num_gpus=params.gpus_per_consumer,
+                max_concurrency=params.threads_per_consumer,
             ),
             "write": self._hire(Writer, params.writers, folder),
         }
         self._load: Counter[tuple[str, int]] = Counter()
 
-    def run(self, numbers: list[int], n_done: int, progress: Progress | None) -> _Work:
+    def run(self, batches: Batches, progress: Progress | None) -> _Work:
         """Send all batches through, a bounded number at a time."""
-        waiting: dict[Any, tuple[int, list[tuple[str, int]]]] = {}
-        todo, work = iter(numbers), _Work()
-        total = self._plan.stop - self._plan.start
-        before = total - sum(self._size(n) for n in numbers)
-        exhausted = False
-        while waiting or not exhausted:
-            while len(waiting) < self._params.in_flight and not exhausted:
-                number = next(todo, None)
-                if number is None:
-                    exhausted = True
-                else:
-                    reference, chosen = self._send(number)
-                    waiting[reference] = (number, chosen)
-            ready, _ = self._ray.wait(list(waiting)) if waiting else ([], [])
-            for reference in ready:
-                number, chosen = waiting.pop(reference)
+        waiting: dict[Any, tuple[Stretch, Chosen]] = {}
+        todo, work = iter(batches), _Work()
+        while True:
+            for span in itertools.islice(todo, self._params.in_flight - len(waiting)):
+                reference, chosen = self._send(span)
+                waiting[reference] = (span, chosen)
+            if not waiting:
+                return work
+            for reference in self._ray.wait(list(waiting))[0]:
+                span, chosen = waiting.pop(reference)
                 self._load.subtract(chosen)
-                _, *seconds = self._result(reference, number)
-                work.frames += self._size(number)
+                n_peaks, *seconds = self._result(reference, span)
+                work.frames += span[1] - span[0]
+                work.peaks += n_peaks
                 work.seconds = tuple(a + b for a, b in zip(work.seconds, seconds, strict=True))
                 if progress is not None:
-                    progress(before + work.frames, total)
-        return work
+                    progress(work.frames, batches.n_frames)
 
-    def _size(self, number: int) -> int:
-        first, last = self._plan.frames(number)
-        return last - first
-
-    def _send(self, number: int) -> tuple[Any, list[tuple[str, int]]]:
+    def _send(self, span: Stretch) -> tuple[Any, Chosen]:
         """Start a batch on the least loaded actor of each stage; return the reference to its end."""
         chosen = [
             (stage, min(range(len(self._actors[stage])), key=lambda i: self._load[stage, i]))
@@ -216,11 +190,11 @@ class _Crew:
         ]
         self._load.update(chosen)
         producer, consumer, writer = (self._actors[stage][i] for stage, i in chosen)
-        frames = producer.read.remote(number)
-        peaks = consumer.find.remote(frames, number)
-        return writer.write.remote(peaks, number), chosen
+        frames = producer.read.remote(span)
+        peaks = consumer.find.remote(frames, span)
+        return writer.write.remote(peaks, span), chosen
 
-    def _result(self, reference: Any, number: int) -> Any:
+    def _result(self, reference: Any, span: Stretch) -> Any:
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference)
@@ -228,10 +202,9 @@ class _Crew:
             cause = _cause_of(error)
             if not isinstance(cause, errors.RayError):
                 raise cause from error
-            first, last = self._plan.frames(number)
             raise StreamError(
                 f"an actor died {self._params.max_retries + 1} times ({type(cause).__name__})",
-                where=f"frames {first} to {last - 1}",
+                where=f"frames {span[0]} to {span[1] - 1}",
                 remedy="Look at its log; what was written is kept, and the same command goes on from there.",
             ) from error
 
@@ -264,20 +237,27 @@ def _connected(params: RayParams) -> Any:
     if ray.is_initialized():
         yield ray
         return
-    if params.address == "local":
-        ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address=params.address)
+    try:
+        if params.address == "local":
+            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(address=params.address)
+    except (ConnectionError, ValueError) as error:
+        raise StreamError(
+            f"no connection to the Ray cluster ({error.__cause__ or error})",
+            where=params.address,
+            remedy="Check the address, and that RAY_AUTH_MODE and Ray's version are the cluster's.",
+        ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _report(work: _Work, params: RayParams, n_peaks: int, seconds: float) -> StreamReport:
+def _report(work: _Work, params: RayParams, seconds: float) -> StreamReport:
     workers = (params.producers, params.consumers, params.writers)
     stages = tuple(
         StageReport(name, n, busy, 0.0, 0.0, busy / (n * seconds) if seconds > 0 else 0.0)
         for name, n, busy in zip(STAGES, workers, work.seconds, strict=True)
     )
-    return StreamReport(work.frames, n_peaks, seconds, stages)
+    return StreamReport(work.frames, work.peaks, seconds, stages)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peaknet_pipeline.atomic import replace_atomically
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.tables import arrow_schema, check_table, empty_table
-from peaknet_pipeline.types import PEAKS, FrameArray, PeakTable
+from peaknet_pipeline.types import PEAKS, IntArray, PeakTable
 
 
 class PeakSink(Protocol):
@@ -26,8 +27,8 @@ class PeakSink(Protocol):
     ) -> None:
         """Finish, or give up if there is an exception."""
 
-    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
-        """Take the peaks of ``frames`` (n, n_panels, ss, fs), numbered from ``first_frame``."""
+    def write(self, found: Found, numbers: IntArray) -> None:
+        """Take what was found in the frames of these ``numbers`` (n,)."""
 
 
 class TableCollector:
@@ -45,10 +46,10 @@ class TableCollector:
     ) -> None:
         """Nothing to finish."""
 
-    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+    def write(self, found: Found, numbers: IntArray) -> None:
         """Keep the peaks."""
-        if len(peaks):
-            self._parts.append(peaks)
+        if len(found.peaks):
+            self._parts.append(found.peaks)
 
     def table(self) -> PeakTable:
         """Return the peaks so far."""
@@ -98,8 +99,9 @@ class ParquetSink:
             raise
         self._replace.__exit__(kind, value, traceback)
 
-    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+    def write(self, found: Found, numbers: IntArray) -> None:
         """Check the peaks against the schema and write full row groups."""
+        peaks = found.peaks
         check_table(peaks, PEAKS)
         done = 0
         while done < len(peaks):

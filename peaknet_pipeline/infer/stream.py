@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.batches import Batches, Stretch
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped, Window
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.heap import kept_heap
-from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.occupancy import StageClock, StreamReport, report_stream
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import PeakSink, TableCollector
@@ -47,7 +49,7 @@ class Batch:
     """Consecutive frames on their way, with their peaks once found."""
 
     number: int
-    first_frame: int
+    span: Stretch
     frames: FrameArray
     found: Found | None = None
 
@@ -58,9 +60,7 @@ def stream_run(
     *,
     params: StreamParams | None = None,
     sinks: Sequence[PeakSink] | None = None,
-    masks: MaskFile | None = None,
-    start: int = 0,
-    stop: int | None = None,
+    stretches: Sequence[Stretch] | None = None,
     progress: Progress | None = None,
 ) -> tuple[PeakTable, StreamReport]:
     """Find the peaks of a run, reading, finding and writing at the same time.
@@ -73,11 +73,9 @@ def stream_run(
         Frames (n, n_panels, ss, fs) and the first frame's number to a PeakTable.
     params : StreamParams, optional
     sinks : sequence of PeakSink, optional
-        Take the peaks in frame order. None collects them in memory instead.
-    masks : MaskFile, optional
-        Takes the pixels of the peaks, in frame order; the finder must give them.
-    start, stop : int
-        Range of frames; all by default.
+        Take what is found in frame order. None collects the peaks in memory instead.
+    stretches : sequence of (first, stop), optional
+        The frames that are wanted, ascending; all by default.
     progress : callable, optional
         Called in the calling thread after each batch.
 
@@ -90,16 +88,18 @@ def stream_run(
     Raises
     ------
     StreamError
-        The range is not within the run.
+        The stretches are not within the run.
     BaseException
         Whatever was raised first in any stage: all threads have ended then, and the sinks have given up.
 
     """
     collector = TableCollector()
+    params = params or StreamParams()
     with kept_heap(), open_run() as run:
-        end = _checked_end(run.n_frames, start, stop)
-        stream = _Stream(run, open_run, find, params or StreamParams(), start, end)
-        report = stream.run([collector] if sinks is None else sinks, masks, progress)
+        wanted = [(0, run.n_frames)] if stretches is None else stretches
+        batches = Batches(wanted, params.batch_frames, n_frames=run.n_frames)
+        stream = _Stream(run, open_run, find, params, batches)
+        report = stream.run([collector] if sinks is None else sinks, progress)
     return collector.table(), report
 
 
@@ -110,15 +110,13 @@ class _Stream:
         open_run: RunOpener,
         find: Finder,
         params: StreamParams,
-        start: int,
-        end: int,
+        batches: Batches,
     ) -> None:
         self.open_run, self.find, self.params = open_run, find, params
         self.opened: list[FrameReader] = [run]
-        self.start, self.end = start, end
-        self.n_batches = -(-(self.end - start) // params.batch_frames)
+        self.batches = batches
         self.stop = StopSignal()
-        self.window = Window(params.in_flight, self.n_batches, self.stop)
+        self.window = Window(params.in_flight, len(batches), self.stop)
         self.to_find: Channel[Batch] = Channel(params.queue_batches, params.readers, self.stop)
         self.to_write: Channel[Batch] = Channel(params.queue_batches, params.finders, self.stop)
         self.clocks = (
@@ -127,9 +125,7 @@ class _Stream:
             StageClock("write", 1),
         )
 
-    def run(
-        self, sinks: Sequence[PeakSink], masks: MaskFile | None, progress: Progress | None
-    ) -> StreamReport:
+    def run(self, sinks: Sequence[PeakSink], progress: Progress | None) -> StreamReport:
         """Run all threads; the calling thread writes, so that it is the one that Ctrl-C interrupts."""
         started = time.perf_counter()
         workers = [(self._read, "read")] * self.params.readers + [(self._find, "find")] * self.params.finders
@@ -139,11 +135,9 @@ class _Stream:
             with ExitStack() as stack:
                 for sink in sinks:
                     stack.enter_context(sink)
-                if masks is not None:
-                    stack.enter_context(masks)
                 for thread in threads:
                     thread.start()
-                n_peaks = self._write(sinks, masks, progress)
+                n_peaks = self._write(sinks, progress)
         except StreamStopped:
             raise self.stop.error or StreamError("the stream was stopped") from None
         except BaseException as error:
@@ -154,7 +148,7 @@ class _Stream:
                 if thread.ident is not None:
                     thread.join()
         seconds = time.perf_counter() - started
-        return report_stream(self.clocks, frames=self.end - self.start, peaks=n_peaks, seconds=seconds)
+        return report_stream(self.clocks, frames=self.batches.n_frames, peaks=n_peaks, seconds=seconds)
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
@@ -172,10 +166,10 @@ class _Stream:
                 clock.add(blocked=waited)
                 if number is None:
                     break
-                first = self.start + number * self.params.batch_frames
+                span = self.batches[number]
                 with clock.working():
-                    frames = run.read(first, min(first + self.params.batch_frames, self.end))
-                clock.add(blocked=self.to_find.put(Batch(number, first, frames)))
+                    frames = run.read(*span)
+                clock.add(blocked=self.to_find.put(Batch(number, span, frames)))
         self.to_find.close()
 
     def _opened(self) -> AbstractContextManager[FrameReader]:
@@ -193,30 +187,31 @@ class _Stream:
             if batch is None:
                 break
             with clock.working():
-                found = as_found(self.find(batch.frames, batch.first_frame))
-            done = Batch(batch.number, batch.first_frame, batch.frames, found)
+                found = as_found(self.find(batch.frames, batch.span[0]))
+            done = Batch(batch.number, batch.span, batch.frames, found)
             clock.add(blocked=self.to_write.put(done))
         self.to_write.close()
 
-    def _write(self, sinks: Sequence[PeakSink], masks: MaskFile | None, progress: Progress | None) -> int:
+    def _write(self, sinks: Sequence[PeakSink], progress: Progress | None) -> int:
         clock = self.clocks[2]
         early: dict[int, Batch] = {}
-        n_peaks, next_number = 0, 0
-        while next_number < self.n_batches:
+        n_peaks, n_done, next_number = 0, 0, 0
+        while next_number < len(self.batches):
             batch, waited = self.to_write.get()
             clock.add(starved=waited)
             if batch is None:
                 raise StreamError(
-                    "the stream ended early", expected=self.n_batches, found=f"{next_number} batches"
+                    "the stream ended early", expected=len(self.batches), found=f"{next_number} batches"
                 )
             early[batch.number] = batch
             while (ready := early.pop(next_number, None)) is not None:
                 with clock.working():
-                    n_peaks += _deliver(ready, sinks, masks)
+                    n_peaks += _deliver(ready, sinks)
                 next_number += 1
                 self.window.finish()
+                n_done += len(ready.frames)
                 if progress is not None:
-                    progress(ready.first_frame + len(ready.frames) - self.start, self.end - self.start)
+                    progress(n_done, self.batches.n_frames)
         return n_peaks
 
 
@@ -225,19 +220,10 @@ def as_found(found: PeakTable | Found) -> Found:
     return found if isinstance(found, Found) else Found(found)
 
 
-def _deliver(batch: Batch, sinks: Sequence[PeakSink], masks: MaskFile | None) -> int:
+def _deliver(batch: Batch, sinks: Sequence[PeakSink]) -> int:
     found = batch.found
     if found is None:
-        raise StreamError("the finder gave no table", where=f"frame {batch.first_frame}", found=None)
+        raise StreamError("the finder gave no table", where=f"frame {batch.span[0]}", found=None)
     for sink in sinks:
-        sink.write(found.peaks, batch.frames, batch.first_frame)
-    if masks is not None:
-        masks.write(found, batch.first_frame)
+        sink.write(found, np.arange(*batch.span))
     return len(found.peaks)
-
-
-def _checked_end(n_frames: int, start: int, stop: int | None) -> int:
-    end = n_frames if stop is None else stop
-    if not 0 <= start <= end <= n_frames:
-        raise StreamError("no such frames", expected=f"within 0 … {n_frames}", found=f"{start} … {end}")
-    return end

@@ -133,8 +133,8 @@ CHAIN = (
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
         tables=("fits", "matches", "frame_matches", "label_quality"),
-        checks=("agrees_with_lmfit", "hits_have_lattices", "labels_are_true"),
-        blocking=("agrees_with_lmfit", "hits_have_lattices"),
+        checks=("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "labels_are_true"),
+        blocking=("agrees_with_lmfit", "hits_have_lattices", "cell_holds"),
     ),
     StageSpec(
         run=training_set.training_set,
@@ -231,8 +231,8 @@ CHAIN = (
         kinds=frozenset({"hdf5", "parquet"}),
         parameters=MatchParams,
         tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit", "lattices_hold"),
-        blocking=("agrees_with_lmfit", "lattices_hold"),
+        checks=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
+        blocking=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
         automation=ON_MISSING,
     ),
     StageSpec(

@@ -74,7 +74,8 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
         A chunk is damaged.
 
     """
-    if chunk_codec(dataset) is None:
+    usual, chunk_shape = chunk_codec(dataset), dataset.chunks
+    if usual is None:
         _check(dataset, selection)
         return np.asarray(dataset[selection])
     out = np.empty(tuple(s.stop - s.start for s in selection), dtype=dataset.dtype)
@@ -82,14 +83,16 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
     descriptor = os.open(dataset.file.filename, os.O_RDONLY)
     try:
         for piece in _pieces(dataset, selection):
-            codec = chunk_codec(dataset, piece.skipped) if piece.is_stored else None
+            codec = usual if piece.is_stored and not piece.skipped else None
+            if piece.is_stored and piece.skipped:
+                codec = chunk_codec(dataset, piece.skipped)
             if codec is None:
                 check_chunks(dataset, _stored([piece]))
                 out[piece.target] = dataset[piece.box]
             elif pool is None:
-                _read_piece(descriptor, piece, codec, dataset.chunks, out)
+                _read_piece(descriptor, piece, codec, chunk_shape, out)
             else:
-                jobs.append(pool.submit(_read_piece, descriptor, piece, codec, dataset.chunks, out))
+                jobs.append(pool.submit(_read_piece, descriptor, piece, codec, chunk_shape, out))
         wait(jobs)
     finally:
         os.close(descriptor)
@@ -153,10 +156,11 @@ def chunk_codec(dataset: Any, skipped: int = 0) -> ChunkCodec | None:
 
 def _pieces(dataset: Any, selection: Selection) -> list[_Piece]:
     pieces = []
-    grids = [range(s.start // c * c, s.stop, c) for s, c in zip(selection, dataset.chunks, strict=True)]
+    shape = dataset.chunks
+    grids = [range(s.start // c * c, s.stop, c) for s, c in zip(selection, shape, strict=True)]
     for origin in itertools.product(*grids):
         info = dataset.id.get_chunk_info_by_coord(origin)
-        bounds = list(zip(origin, dataset.chunks, selection, strict=True))
+        bounds = list(zip(origin, shape, selection, strict=True))
         pieces.append(
             _Piece(
                 offset=info.byte_offset or 0,

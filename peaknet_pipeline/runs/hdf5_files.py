@@ -34,6 +34,8 @@ class LinkedFiles(contextlib.ExitStack):
         The run's own file.
     root : Path, optional
         Folder that links may not leave; the run file's own folder by default.
+    growing : bool
+        Another process is writing the file in SWMR mode.
 
     Raises
     ------
@@ -42,9 +44,10 @@ class LinkedFiles(contextlib.ExitStack):
 
     """
 
-    def __init__(self, path: Path, root: Path | None = None) -> None:
+    def __init__(self, path: Path, root: Path | None = None, *, growing: bool = False) -> None:
         super().__init__()
         self.path = path
+        self._growing = growing
         self.has_own_root = root is not None
         self.root = (root if root is not None else path.resolve().parent).resolve()
         if not path.resolve().is_relative_to(self.root):
@@ -241,7 +244,7 @@ class LinkedFiles(contextlib.ExitStack):
     def _open_file(self, path: Path) -> Any:
         resolved = path.resolve()
         if resolved not in self._open:
-            self._open[resolved] = self.enter_context(open_hdf5(resolved))
+            self._open[resolved] = self.enter_context(open_hdf5(resolved, growing=self._growing))
         return self._open[resolved]
 
     def _suggestion(self) -> str:
@@ -251,8 +254,8 @@ class LinkedFiles(contextlib.ExitStack):
         )
 
 
-def open_hdf5(path: Path) -> Any:
-    """Open an HDF5 file for reading.
+def open_hdf5(path: Path, *, growing: bool = False) -> Any:
+    """Open an HDF5 file for reading, ``growing`` if another process is writing it in SWMR mode.
 
     Raises
     ------
@@ -264,8 +267,9 @@ def open_hdf5(path: Path) -> Any:
         raise RunError("no such file", where=path, remedy="Check the path.")
     if path.stat().st_size == 0:
         raise RunError("the file is empty", where=path, expected="an HDF5 file", found="0 bytes")
+    opener: Callable[..., Any] = h5py.File
     try:
-        return h5py.File(path, "r")
+        return opener(path, "r", libver="latest", swmr=True) if growing else opener(path, "r")
     except OSError as error:
         raise _describe(path, str(error)) from error
 

@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
@@ -85,6 +86,7 @@ class Evidence:
     sample: FrameArray
     bad_pixels: BoolArray
     params: DiagnosisParams = field(default_factory=DiagnosisParams)
+    cell_check: CellCheckParams = field(default_factory=CellCheckParams)
 
     def repeating(self) -> BoolArray:
         """Return which peaks, (n_peaks,), come back at the same place."""

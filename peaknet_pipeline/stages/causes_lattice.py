@@ -7,7 +7,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.indexing.blind import BlindParams
-from peaknet_pipeline.indexing.consensus import align_basis, find_cell
+from peaknet_pipeline.indexing.consensus import CellConsensus, align_basis, find_cell
+from peaknet_pipeline.indexing.examine import examine_cell
 from peaknet_pipeline.indexing.geometry_refine import (
     GeometryRefinement,
     GeometryRefineParams,
@@ -16,6 +17,7 @@ from peaknet_pipeline.indexing.geometry_refine import (
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.stages.causes import Evidence, Finding
+from peaknet_pipeline.stages.cell_check import describe_cell, judge_cell
 from peaknet_pipeline.types import Float64Array, Geometry, IndexTable, IntArray, PeakTable, UnitCell
 
 N_STRONG = 24
@@ -39,6 +41,10 @@ MAX_SCALE = 0.3
 REFINED_LATTICES = 60
 """Lattices that the geometry of a run that indexes is judged by."""
 
+LESS_VOLUME, SAME_SHARE, MORE_SHARE = 0.7, 0.9, 1.1
+"""A found cell of less than this volume of a doubted one must explain this share of the peaks that the doubted one does; a
+larger one must explain this much more."""
+
 CONVINCING = 0.7
 """Share of strong hits, or of their peaks, that a cause explains, beyond which no other is sought."""
 
@@ -48,14 +54,41 @@ def find_lattice_causes(evidence: Evidence) -> list[Finding]:
     hits, indexed = evidence.hits(), evidence.indexed_hits()
     if len(hits) < evidence.params.min_hits:
         return []
-    if len(indexed) >= evidence.params.healthy_rate * len(hits):
+    doubt, healthy = _doubt(evidence), len(indexed) >= evidence.params.healthy_rate * len(hits)
+    if healthy and not doubt:
         return _off_geometry(evidence)
     trial = _strong_hits(evidence, hits)
+    better = _better_cell(evidence, trial, doubt) if doubt else []
+    if better or healthy:
+        return better or [_doubtful(doubt)]
     found = _other_beam(evidence, trial)
     if not found or found[0].share < CONVINCING:
         # A large enough cell explains some of anything: the beam centre is asked first, the better answer counts.
         found = sorted([*found, *_other_lattice(evidence, trial)], key=lambda f: -f.share)[:1]
     return found or [_unexplained(len(hits), len(indexed))]
+
+
+def _doubt(evidence: Evidence) -> str:
+    """Return what the peaks of indexed frames say against the cell; empty if nothing."""
+    found = examine_cell(
+        evidence.clean_peaks(),
+        evidence.lattices,
+        geometry=evidence.geometry,
+        photon_energy_ev=evidence.photon_energy_ev,
+        cell=evidence.cell,
+        params=evidence.cell_check,
+    )
+    verdict = judge_cell(found, evidence.cell_check)
+    return "" if verdict.passed else verdict.message
+
+
+def _doubtful(doubt: str) -> Finding:
+    return Finding(
+        "cell doubtful",
+        1.0,
+        f"{doubt}; but the strong hits agree on no other cell that explains their peaks",
+        "Check the cell file, its centring too; try peaknet cell on more frames. Split crystals can look like this.",
+    )
 
 
 def _unexplained(n_hits: int, n_indexed: int) -> Finding:
@@ -100,19 +133,25 @@ def _gains(trial: _Trial, lattices: IndexTable) -> int | None:
 
 def _other_lattice(evidence: Evidence, trial: _Trial) -> list[Finding]:
     """Search without the cell; a lattice that is the given one at another scale speaks of the distance."""
+    found = _blind_cell(evidence, trial)
+    if found is None:
+        return []
+    scale = _scale_of(found.cell, evidence.cell)
+    if scale is None:
+        return _wrong_cell(evidence, trial, found.cell, found.n_agreeing, found.n_tried)
+    return [] if abs(scale - 1.0) < SAME_CELL else _wrong_distance(evidence, trial, scale)
+
+
+def _blind_cell(evidence: Evidence, trial: _Trial) -> CellConsensus | None:
     try:
-        found = find_cell(
+        return find_cell(
             trial.peaks,
             geometry=evidence.geometry,
             photon_energy_ev=evidence.photon_energy_ev,
             params=BlindParams(max_frames=N_BLIND),
         )
     except IndexingError:
-        return []
-    scale = _scale_of(found.cell, evidence.cell)
-    if scale is None:
-        return _wrong_cell(evidence, trial, found.cell, found.n_agreeing, found.n_tried)
-    return [] if abs(scale - 1.0) < SAME_CELL else _wrong_distance(evidence, trial, scale)
+        return None
 
 
 def _scale_of(found: UnitCell, given: UnitCell) -> float | None:
@@ -143,6 +182,36 @@ def _wrong_cell(
             {"indexed": n, "indexed_now": trial.indexed},
         )
     ]
+
+
+def _better_cell(evidence: Evidence, trial: _Trial, doubt: str) -> list[Finding]:
+    """Search without the doubted cell for one that explains as many peaks with a smaller cell, or more of them."""
+    found = _blind_cell(evidence, trial)
+    if found is None or _scale_of(found.cell, evidence.cell) is not None:
+        return []
+    lattices = _index(evidence, trial.peaks, evidence.geometry, found.cell)
+    now = evidence.lattices[evidence.lattices["frame"].isin(trial.frames)]
+    explained, before = (float(t["n_explained"].sum()) / len(trial.peaks) for t in (lattices, now))
+    smaller = _volume(found.cell) < LESS_VOLUME * _volume(evidence.cell)
+    if explained < (SAME_SHARE if smaller else MORE_SHARE) * before:
+        return []
+    n = int(lattices["frame"].nunique())
+    return [
+        Finding(
+            "wrong cell",
+            n / len(trial.frames),
+            f"{doubt}. {found.n_agreeing} of {found.n_tried} strong hits agree on another cell, {describe_cell(found.cell)}, "
+            f"which explains {explained:.0%} of the peaks of {len(trial.frames)} strong hits; the given one, "
+            f"{describe_cell(evidence.cell)}, explains {before:.0%}",
+            "Check the cell file, and whether this is the sample that was meant.",
+            {"indexed": n, "indexed_now": trial.indexed, "explained": explained, "explained_now": before},
+        )
+    ]
+
+
+def _volume(cell: UnitCell) -> float:
+    """Return the volume of a cell's primitive lattice, Å³."""
+    return float(1.0 / np.linalg.det(primitive_matrix(cell)))
 
 
 def _wrong_distance(evidence: Evidence, trial: _Trial, scale: float) -> list[Finding]:
@@ -269,12 +338,4 @@ def _shift_px(old: Geometry, new: Geometry) -> tuple[float, float]:
     return (
         float(np.median([b.corner_x - a.corner_x for a, b in pairs])),
         float(np.median([b.corner_y - a.corner_y for a, b in pairs])),
-    )
-
-
-def describe_cell(cell: UnitCell) -> str:
-    """Return a cell in one line."""
-    lengths = f"{cell.a:.1f} {cell.b:.1f} {cell.c:.1f} Å"
-    return (
-        f"{cell.lattice_type} {cell.centering} {lengths} {cell.alpha:.1f} {cell.beta:.1f} {cell.gamma:.1f}°"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.stages.cell_check import cell_holds
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.finding import peaks_path
@@ -58,7 +59,8 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
         for name, (table, schema) in made.items():
             write_table(table, tables[name], schema, extra=origin_of(recipe, run=key, **network))
         figures = {"candidates": len(frames), **label_figures(labelled), "model": network["model"]}
-        checks = (audit_check(labelled), lattices_hold(read_control(store, key, "peaknet")))
+        cell = cell_holds(context, "peaknet", params.cell_check)
+        checks = (audit_check(labelled), lattices_hold(read_control(store, key, "peaknet")), cell)
         return StageResult(output, figures, tables, {"fits": plot_labels(labelled.fits, title=key)}, checks)
 
     inputs = [*label_inputs(context, "peaknet"), curation_path(store, key)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
@@ -98,6 +99,7 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
         sample=np.concatenate([run.read(int(i), int(i) + 1) for i in chosen]),
         bad_pixels=read_bad_pixels(store, key),
         params=params,
+        cell_check=context.experiment.parameters("cell_check", CellCheckParams),
     )
 
 

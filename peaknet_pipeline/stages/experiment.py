@@ -20,6 +20,7 @@ SECTIONS = (
     "match",
     "fit",
     "labels",
+    "cell_check",
     "curation",
     "prediction",
     "metrics",

@@ -1,6 +1,7 @@
 """The ``peaknet find`` command: peaks of one file by any finder, written as wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,18 @@ def find_command(
         raise ParameterError("--model and --segmentation go with --finder peaknet only")
     output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
-    with open_run(path, known) as run, progress_bar(f"{finder} {path.name}") as progress:
+    with ExitStack() as stack:
+        run = stack.enter_context(open_run(path, known))
+        progress = stack.enter_context(progress_bar(f"{finder} {path.name}"))
         bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
         inputs = [path, geometry, *masks]
         if finder in FINDERS:
             found = _find_classically(run, finder, settings, bad, inputs, progress)
         else:
             unfinished = out.with_name(f".{out.name}.stream")
-            found = _infer(run, model, settings, bad, inputs, output, unfinished, segmentation, progress)
+            found = stack.enter_context(
+                _infer(run, model, settings, bad, inputs, output, unfinished, segmentation, progress)
+            )
         peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
         written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=found.metadata)
         n_frames = run.n_frames
@@ -89,6 +94,7 @@ def _find_classically(
     return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
 
 
+@contextmanager
 def _infer(
     run: Run,
     model: Path | None,
@@ -99,7 +105,8 @@ def _infer(
     folder: Path,
     segmentation: Path | None,
     progress: Progress,
-) -> Search:
+) -> Iterator[Search]:
+    """Give what the network finds; until the block has ended well, it is kept for the next try."""
     from peaknet_pipeline.stages import inference
 
     loaded = inference.load_model(model)
@@ -108,12 +115,9 @@ def _infer(
     metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
     inputs = [*inputs, inference.card_of(model)]
     metadata |= command_origin("find", params.to_dict(), inputs, **inference.network_name(loaded))
-    peaks, report = inference.infer_in_run(
-        run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder,
-        segmentation=segmentation, progress=progress,
-    )  # fmt: skip
-    figures = {
-        "frames_per_second": round(report.frames_per_second, 2),
-        "limiting_stage": report.limiting_stage,
-    }
-    return Search(peaks, metadata, figures)
+    job = inference.inference_in_run(
+        run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder, segmentation=segmentation
+    )
+    with job.streamed(progress) as (peaks, report):
+        figures = inference.stream_figures(report, run.n_frames)
+        yield Search(peaks, metadata, figures)

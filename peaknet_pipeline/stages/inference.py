@@ -1,7 +1,8 @@
 """Inference with the network over a run, as a stream, for the asset and the command line."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,9 @@ from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputParams, StreamParams
+from peaknet_pipeline.infer.parts import Parts, open_parts
 from peaknet_pipeline.infer.ray_params import RayParams
+from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.learn.checkpoint import (
     CARD_FILE,
     SHIPPED_FOLDER,
@@ -45,11 +48,12 @@ from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.version import code_version
 
 
 @dataclass(frozen=True)
-class InferenceParams(Parameters):
-    """How the network runs over a run."""
+class DetectionParams(Parameters):
+    """What the network counts as a peak, and where it runs."""
 
     threshold: float | None = parameter(
         None, meaning="decision threshold; the model card's without it", ge=0, le=1
@@ -59,7 +63,7 @@ class InferenceParams(Parameters):
     min_snr: float = parameter(1.0, meaning="smallest SNR of a peak; 0 keeps every one", ge=0)
     min_neighbour: float = parameter(
         3.0,
-        meaning="least height of the highest pixel next to a peak's highest one, which a hot pixel lacks; 0 keeps all",
+        meaning="least height of a peak's highest pixel and of the highest next to it, which a hot pixel lacks; 0 keeps all",
         unit="sigma",
         ge=0,
     )
@@ -67,6 +71,24 @@ class InferenceParams(Parameters):
     precision: str = parameter(
         "auto", meaning="arithmetic of the network", choices=("auto", "float32", "bfloat16")
     )
+
+    def parts(self) -> tuple[DecodeParams, EngineParams]:
+        """Return the parameter sets of decoding and engine."""
+        return (
+            DecodeParams(
+                min_pix=self.min_pix,
+                max_pix=self.max_pix,
+                min_snr=self.min_snr,
+                min_neighbour=self.min_neighbour,
+            ),
+            EngineParams(device=self.device, precision=self.precision),
+        )
+
+
+@dataclass(frozen=True)
+class InferenceParams(DetectionParams):
+    """How the network runs over a run."""
+
     batch_frames: int = parameter(0, meaning="frames per batch; 0 fits them to the memory", ge=0)
     readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
     stream: str = parameter(
@@ -89,26 +111,13 @@ class InferenceParams(Parameters):
         """Return the parameters with the batch size chosen for a raw frame (1, n_panels, ss, fs) and ``n_frames``."""
         if self.batch_frames:
             return self
-        on_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
-        device = torch.device("cuda") if on_gpu else choose_device(self.device)
-        fitted = fit_batch(frame, device, in_flight=self.local().in_flight, n_frames=n_frames)
+        in_flight = self.ray().in_flight if self.stream == "ray" else self.local().in_flight
+        fitted = fit_batch(frame, self._device(), in_flight=in_flight, n_frames=n_frames)
         return dataclasses.replace(self, batch_frames=fitted)
-
-    def parts(self) -> tuple[DecodeParams, EngineParams]:
-        """Return the parameter sets of decoding and engine."""
-        return (
-            DecodeParams(
-                min_pix=self.min_pix,
-                max_pix=self.max_pix,
-                min_snr=self.min_snr,
-                min_neighbour=self.min_neighbour,
-            ),
-            EngineParams(device=self.device, precision=self.precision),
-        )
 
     def local(self) -> StreamParams:
         """Return the parameter set of a stream in this process."""
-        finders = 1 if self.stream == "ray" else fit_finders(choose_device(self.device))
+        finders = fit_finders(self._device())
         return StreamParams(batch_frames=max(self.batch_frames, 1), readers=self.readers, finders=finders)
 
     def output(self) -> OutputParams:
@@ -122,15 +131,22 @@ class InferenceParams(Parameters):
 
     def ray(self) -> RayParams:
         """Return the parameter set of a stream on Ray."""
+        threads = fit_finders(self._device())
         return RayParams(
             address=self.ray_address,
             producers=self.readers,
             consumers=self.consumers,
+            threads_per_consumer=threads,
             writers=self.writers,
             batch_frames=max(self.batch_frames, 1),
-            in_flight=2 * (self.readers + self.consumers + self.writers) + 2,
+            in_flight=2 * (self.readers + self.consumers * threads + self.writers) + 2,
             gpus_per_consumer=self.gpus_per_consumer,
         )
+
+    def _device(self) -> torch.device:
+        """Return the kind of device where peaks are found; on Ray it may be another machine's."""
+        on_ray_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
+        return torch.device("cuda") if on_ray_gpu else choose_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -174,15 +190,24 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 segmentation=segmentation_path(store, key) if params.segmentation else None,
                 metadata=metadata,
             )
-            peaks, report = job.stream(progress)
-            peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
             cxi = store.file("peaknet_peaks", key, ".cxi")
-            written = write_found(peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata)
+            with job.streamed(progress) as (found, report):
+                peaks = drop_ring_peaks(found, read_left_out_rings(store, key))
+                written = write_found(
+                    peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata
+                )
             n_frames = run.n_frames
+        if not params.segmentation:  # those of other parameters would be taken for these peaks'
+            segmentation_path(store, key).unlink(missing_ok=True)
         result = peak_result(
             output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
-        figures = {**result.figures, **written.figures, **_stream_figures(report), "model": folder.name}
+        figures = {
+            **result.figures,
+            **written.figures,
+            **stream_figures(report, n_frames),
+            "model": folder.name,
+        }
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
     inputs = model_inputs(store, folder, named=bool(params.model))
@@ -191,7 +216,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
     return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
 
 
-def infer_in_run(
+def inference_in_run(
     run: Run,
     model: LoadedModel,
     params: InferenceParams,
@@ -200,20 +225,18 @@ def infer_in_run(
     metadata: Mapping[str, str],
     folder: Path,
     segmentation: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[PeakTable, StreamReport]:
-    """Find the peaks of an open run with a network.
+) -> "InferenceJob":
+    """Return the work of finding the peaks of an open run with a network.
 
-    ``metadata`` tells the origin, with the ``recipe``'s hash; ``folder`` is where the unfinished work of a stream on Ray
-    is kept, to go on from; ``segmentation`` is where the network's masks go.
+    ``metadata`` tells the origin, with the ``recipe``'s hash; ``folder`` is where unfinished work is kept, to go on from;
+    ``segmentation`` is where the network's masks go.
     """
     geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
     source = RunSource(run.info.path, geometry, run.info.data_path)
-    job = InferenceJob(
+    return InferenceJob(
         source, run, model, params, bad_pixels,
         folder=folder, digest=metadata["recipe"], segmentation=segmentation, metadata=metadata,
     )  # fmt: skip
-    return job.stream(progress)
 
 
 def network_name(model: LoadedModel) -> dict[str, str]:
@@ -228,7 +251,7 @@ def card_of(folder: Path | None) -> Path:
 
 def engine_recipe(
     model: LoadedModel,
-    params: InferenceParams,
+    params: DetectionParams,
     *,
     geometry: Geometry,
     bad_pixels: BoolArray,
@@ -253,30 +276,33 @@ class InferenceJob:
     segmentation: Path | None
     metadata: Mapping[str, str]
 
-    def stream(self, progress: Progress | None) -> tuple[PeakTable, StreamReport]:
-        """Read, find and collect; masks are written on the way."""
+    @contextmanager
+    def streamed(self, progress: Progress | None) -> Iterator[tuple[PeakTable, StreamReport]]:
+        """Read, find and collect, for the block to write; masks are written.
+
+        What was found stays in ``folder`` until the block has ended well, so that the same inference, whatever had ended
+        it, takes up from there.
+        """
         geometry = geometry_of(self.run)
         params = self.params.fit(self.run.read(0, 1), self.run.n_frames)
-        masks_wanted = self.segmentation is not None
-        recipe = engine_recipe(
-            self.model, params, geometry=geometry, bad_pixels=self.bad_pixels, masks=masks_wanted
-        )
         masks = self._mask_file()
-        if params.stream == "ray":
-            peaks, report = stream_on_ray(
-                self.source,
-                recipe,
-                params.ray(),
-                folder=self.folder,
-                digest=f"{self.digest}{' with masks' if masks else ''}",
-                masks=masks,
-                progress=progress,
-            )
-        else:
-            peaks, report = stream_locally(
-                self.source, recipe, params.local(), masks=masks, progress=progress
-            )
-        return add_resolution(peaks, geometry, self.run.photon_energy_ev), report
+        recipe = engine_recipe(
+            self.model, params, geometry=geometry, bad_pixels=self.bad_pixels, masks=masks is not None
+        )
+        collector = TableCollector()
+        with self._parts() as parts:
+            before = parts.n_written
+            told = _shifted(progress, before, self.run.n_frames) if progress is not None else None
+            if params.stream == "ray":
+                report = stream_on_ray(self.source, recipe, params.ray(), parts, progress=told)
+            else:
+                report = stream_locally(self.source, recipe, params.local(), parts, progress=told)
+            parts.join([collector] if masks is None else [collector, masks])
+            yield add_resolution(collector.table(), geometry, self.run.photon_energy_ev), report
+
+    def _parts(self) -> AbstractContextManager[Parts]:
+        recipe = f"{self.digest} {code_version()}{' with masks' if self.segmentation else ''}"
+        return open_parts(self.folder, recipe=recipe, n_frames=self.run.n_frames)
 
     def _mask_file(self) -> MaskFile | None:
         if self.segmentation is None:
@@ -287,9 +313,20 @@ class InferenceJob:
         )
 
 
-def _stream_figures(report: StreamReport) -> dict[str, Any]:
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    """Return what counts the frames of an earlier, interrupted stream as done."""
+    return lambda done, _: progress(before + done, total)
+
+
+def stream_figures(report: StreamReport, n_frames: int) -> dict[str, Any]:
+    """Return a stream's figures; ``frames_taken_up`` of the run's were found before an interruption."""
     busy = {f"{stage.name}_busy": round(stage.busy_fraction, 3) for stage in report.stages}
-    return {"limiting_stage": report.limiting_stage, **busy}
+    return {
+        "frames_per_second": round(report.frames_per_second, 2),
+        "frames_taken_up": n_frames - report.frames,
+        "limiting_stage": report.limiting_stage,
+        **busy,
+    }
 
 
 def load_model(folder: Path | None) -> LoadedModel:

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
 from peaknet_pipeline.simulate.truth import Truth
-from peaknet_pipeline.stages.context import RunContext, frame_reader, open_raw, read_context
+from peaknet_pipeline.stages.cell_check import cell_holds
+from peaknet_pipeline.stages.context import RunContext, cell_file, frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.label_quality import (
@@ -44,7 +46,7 @@ from peaknet_pipeline.types import (
     ReflectionTable,
 )
 
-GATES = ("agrees_with_lmfit", "hits_have_lattices", "lattices_hold")
+GATES = ("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "lattices_hold")
 """Checks of label files; a file that failed one teaches nothing, now or later."""
 
 LEAST_AGREEMENT = 0.9
@@ -68,10 +70,11 @@ class LabelParams:
     match: MatchParams
     fit: FitParams
     labels: RasterParams
+    cell_check: CellCheckParams
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and values, ready for JSON."""
-        return {name: getattr(self, name).to_dict() for name in ("match", "fit", "labels")}
+        return {name: getattr(self, name).to_dict() for name in ("match", "fit", "labels", "cell_check")}
 
 
 def label_parameters(context: RunContext, overrides: Mapping[str, Any] | None) -> LabelParams:
@@ -81,6 +84,7 @@ def label_parameters(context: RunContext, overrides: Mapping[str, Any] | None) -
         experiment.parameters("match", MatchParams, overrides),
         experiment.parameters("fit", FitParams),
         experiment.parameters("labels", RasterParams),
+        experiment.parameters("cell_check", CellCheckParams),
     )
 
 
@@ -99,7 +103,8 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
         truth, origin = read_truth_of(context.path), origin_of(recipe, run=key)
-        return _result(store, key, labelled, n_hits=n_hits, truth=truth, origin=origin)
+        cell = cell_holds(context, "classical", params.cell_check)
+        return _result(store, key, labelled, cell, n_hits=n_hits, truth=truth, origin=origin)
 
     inputs = label_inputs(context, "classical")
     return make_stage("peak_labels", parameters=params.to_dict(), inputs=inputs, build=build)
@@ -109,7 +114,7 @@ def label_inputs(context: RunContext, finder: str) -> list[Path]:
     """Return the files that labels from one finder's peaks are made from."""
     store, key = context.store, str(context.key)
     made = [peaks_path(store, key, finder), index_path(store, key, finder), statistics_path(store, key)]
-    return [*made, context.path, *context.settings_files]
+    return [*made, context.path, cell_file(context), *context.settings_files]
 
 
 def label_run(
@@ -155,6 +160,7 @@ def _result(
     store: Store,
     key: str,
     labelled: LabelRun,
+    cell: Check,
     *,
     n_hits: int,
     truth: Truth | None,
@@ -172,7 +178,7 @@ def _result(
         label_figures(labelled, scores),
         _write_tables(store, key, labelled, quality, origin),
         plots,
-        _checks(labelled, scores, n_hits=n_hits),
+        _checks(labelled, scores, cell, n_hits=n_hits),
     )
 
 
@@ -224,10 +230,11 @@ def audit_check(labelled: LabelRun) -> Check:
     return Check("agrees_with_lmfit", agrees, told, audit.to_dict() if audit is not None else {})
 
 
-def _checks(labelled: LabelRun, scores: TruthScores | None, *, n_hits: int) -> tuple[Check, ...]:
+def _checks(labelled: LabelRun, scores: TruthScores | None, cell: Check, *, n_hits: int) -> tuple[Check, ...]:
     lattices, quality = judge_label_run(labelled.frame_matches, n_hits=n_hits), judge_quality(scores)
     return (
         audit_check(labelled),
         Check("hits_have_lattices", lattices.passed, lattices.message),
+        cell,
         Check("labels_are_true", quality.passed, quality.message),
     )

@@ -1,35 +1,53 @@
 """Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
 import dataclasses
+import itertools
+import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from peaknet_pipeline.errors import GeometryError, StreamError
+from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.geometry.crystfel_text import energy_ev
-from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
-from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels
+from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
-from peaknet_pipeline.infer.live_sources import Arrival, Patience, follow_file, follow_folder, receive_frames
-from peaknet_pipeline.infer.network import Network
+from peaknet_pipeline.infer.live_sources import (
+    Arrival,
+    FileFacts,
+    Patience,
+    follow_file,
+    follow_folder,
+    receive_frames,
+)
+from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.prometheus import serve_figures
-from peaknet_pipeline.infer.sinks import ParquetSink
-from peaknet_pipeline.infer.stream import Finder
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
+from peaknet_pipeline.infer.stream import Finder, as_found
+from peaknet_pipeline.learn.checkpoint import LoadedModel
+from peaknet_pipeline.params import Parameters, parameter, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.stages.finding import FINDERS, add_resolution, classical_finder
+from peaknet_pipeline.stages.inference import (
+    DetectionParams,
+    card_of,
+    engine_recipe,
+    load_model,
+    network_name,
+)
 from peaknet_pipeline.stages.provenance import command_origin
-from peaknet_pipeline.types import BoolArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")
 
@@ -52,9 +70,6 @@ class LiveParams(Parameters):
         unit="eV",
         gt=0,
     )
-    threshold: float | None = parameter(
-        None, meaning="decision threshold; the model card's without it", ge=0, le=1
-    )
 
 
 def stream_command(
@@ -63,16 +78,17 @@ def stream_command(
     geometry: Path,
     finder: str = "peaknet",
     model: Path | None = None,
-    mask: Path | None = None,
+    masks: Sequence[Path] = (),
     cell: Path | None = None,
     settings: Sequence[str] = (),
     out: Path | None = None,
     cxi: Path | None = None,
+    segmentation: Path | None = None,
     hits_only: bool = False,
     min_peaks: int = 15,
     serve: tuple[str, int] | None = None,
-    report: Callable[[LiveFigures, str | None], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    report: Callable[[LiveFigures], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Follow a source until it ends; return its figures. See ``peaknet stream``.
 
@@ -82,45 +98,137 @@ def stream_command(
     ----------
     source : str
         File, folder, or ZeroMQ address to bind.
-    geometry, model, mask, cell : Path
+    geometry, model, masks, cell : Path
         With a cell, hits are indexed as they come.
-    out, cxi : Path, optional
-        Peak table, and CXI file with frames and peaks, to write.
+    settings : sequence of str
+        ``NAME=VALUE`` of the stream and of the finder.
+    out, cxi, segmentation : Path, optional
+        Peak table, CXI file with frames and peaks, and the network's masks, to write.
     hits_only : bool
         Write frames with at least ``min_peaks`` peaks only.
     serve : (host, port), optional
         Where figures and virtual powder are served.
     report : callable, optional
-        Called after each batch with the figures and the address where they are served.
+        Called after each batch with the figures.
     say : callable, optional
-        Told what a user should know: why the source ended, what was refused.
+        Told what a user should know: what is waited for, why the source ended, what was refused.
 
     """
-    params = LiveParams.from_settings(settings)
+    if finder != "peaknet" and (model is not None or segmentation is not None):
+        raise ParameterError("a model and segmentation masks go with the finder peaknet only", found=finder)
+    params, detection = read_parameters(finder, settings)
     detector = read_geometry(geometry)
-    detector = dataclasses.replace(detector, photon_energy_ev=_photon_energy(params, detector, Path(source)))
-    bad = _bad_pixels(detector, mask)
+    energy = params.photon_energy_ev or detector.photon_energy_ev
+    if cell is not None and source.startswith(SOCKETS):
+        check_energy(energy, detector)
+    bad = np.logical_or.reduce([geometry_bad_pixels(detector), *(read_mask(m, detector)[0] for m in masks)])
     statistics = LiveStatistics(min_peaks=min_peaks)
-    find = _finder(finder, model, detector, bad, params.threshold)
-    find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)
+    network = load_model(model) if finder == "peaknet" else None
+    make = partial(_make_finder, detection, network, detector, with_masks=segmentation is not None)
+    find = make(bad)
+    find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)  # compiles before there are frames
+    inputs = [geometry, *masks, cell, card_of(model) if network is not None else None]
     told = {"source": source, "finder": finder, "hits_only": str(hits_only).lower()}
-    if out is not None or cxi is not None:
-        told |= command_origin("stream", params.to_dict(), [geometry, mask, cell])
-    images = CxiFile(cxi, detector, bad, provenance=told) if cxi is not None else None
+    told |= command_origin(
+        "stream", params.to_dict() | detection.to_dict(), inputs,
+        **({} if network is None else network_name(network)),
+    )  # fmt: skip
     with _served(statistics, detector, serve) as address, ending_gently() as stop:
+        if address is not None:
+            say(f"figures at {address}/metrics")
+        say(f"waiting for frames from {source}")
+        arrivals = open_source(source, detector, params, statistics=statistics, stop=stop, say=say)
+        arrivals, facts = peek(_told_end(arrivals, stop, say), detector, say, masked=bool(masks))
+        if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
+            bad = bad | facts.bad_pixels
+            find = make(bad)
+        energy = energy or facts.photon_energy_ev
+        detector = dataclasses.replace(detector, photon_energy_ev=energy)
+        if energy is not None:
+            find = with_resolution(find, detector, energy)
+            told["photon_energy_ev"] = json.dumps([energy])
+        index = _indexer(detector, cell) if cell is not None and facts is not NOTHING else None
+        sinks = _sinks(out, segmentation, detector, least=min_peaks if hits_only else 0, told=told)
+        images = CxiFile(cxi, detector, bad, provenance=told) if cxi is not None else None
         figures = live_stream(
-            open_source(source, detector, params, statistics=statistics, stop=stop, say=say),
-            find,
-            statistics,
-            sinks=[ParquetSink(out, extra=told)] if out else [],
-            cxi=images,
-            hits_only=hits_only,
-            index=_indexer(detector, cell) if cell is not None else None,
-            report=None if report is None else lambda now: report(now, address),
-        )
-    rates = {name: getattr(figures, name) for name in ("hit_rate", "indexing_rate", "indexing_yield")}
+            arrivals, find, statistics, sinks=sinks, cxi=images, hits_only=hits_only, index=index,
+            report=report,
+        )  # fmt: skip
     clipped = {} if images is None else {"cxi_clipped_peaks": images.n_clipped_peaks}
-    return {**asdict(figures), **rates, **clipped}
+    kept = {"kept_fraction": round(figures.hit_rate, 4)} if hits_only else {}
+    return {**summary(figures), "bad_pixels": int(bad.sum()), **kept, **clipped}
+
+
+def summary(figures: LiveFigures) -> dict[str, Any]:
+    """Return what a whole stream did; the rate is the mean from the first batch to the last."""
+    told: dict[str, Any] = {
+        "frames": figures.frames,
+        "hits": figures.hits,
+        "hit_rate": round(figures.hit_rate, 4),
+        "peaks": figures.peaks,
+    }
+    if figures.indexed is not None:
+        told |= {
+            "indexed": figures.indexed,
+            "indexing_rate": round(figures.indexing_rate, 4),
+            "indexing_yield": round(figures.indexing_yield, 4),
+        }
+    return told | {
+        "frames_per_second": round(figures.mean_frames_per_second, 2),
+        "latency_p50_s": round(figures.latency_p50_s, 3),
+        "latency_p99_s": round(figures.latency_p99_s, 3),
+        "refused": figures.refused,
+    }
+
+
+def read_parameters(finder: str, settings: Sequence[str]) -> tuple[LiveParams, Parameters]:
+    """Return the stream's and the finder's parameters out of one list of settings."""
+    kind = DetectionParams if finder == "peaknet" else FINDERS[finder]
+    values = read_settings(settings, where="stream")
+    own = LiveParams.own(values)
+    return LiveParams.from_mapping(own), kind.from_mapping({n: v for n, v in values.items() if n not in own})
+
+
+NOTHING = FileFacts()
+
+
+def peek(
+    arrivals: Iterator[Arrival], geometry: Geometry, say: Callable[[str], None], *, masked: bool = False
+) -> tuple[Iterator[Arrival], FileFacts]:
+    """Wait for the first frames; return all frames, and what the first one's file says, which holds for all.
+
+    ``say`` is told where a mask is missing (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are
+    ``NOTHING``.
+    """
+    first = next(arrivals, None)
+    if first is None:
+        return iter(()), NOTHING
+    facts = first.facts or FileFacts()
+    if facts.bad_pixels is None and mask_layers(geometry) and not masked:
+        say("the geometry names a mask, which these frames come without: give it as --mask")
+    return _same_mask(itertools.chain([first], arrivals), facts, say), facts
+
+
+def _told_end(
+    arrivals: Iterator[Arrival], stop: threading.Event, say: Callable[[str], None]
+) -> Iterator[Arrival]:
+    yield from arrivals
+    if stop.is_set():
+        say("ended by hand: what has arrived is still found and written (once more gives up)")
+
+
+def _same_mask(
+    arrivals: Iterable[Arrival], facts: FileFacts, say: Callable[[str], None]
+) -> Iterator[Arrival]:
+    known, mask = facts, facts.bad_pixels
+    for arrival in arrivals:
+        if arrival.facts is not None and arrival.facts is not known:
+            known = arrival.facts
+            if mask is not None and not np.array_equal(known.bad_pixels, mask):  # type: ignore[arg-type]
+                say(
+                    f"frame {arrival.numbers[0]} comes with another mask; the first file's is used throughout"
+                )
+        yield arrival
 
 
 @contextmanager
@@ -151,15 +259,14 @@ def open_source(
     *,
     statistics: LiveStatistics,
     stop: threading.Event | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None],
 ) -> Iterator[Arrival]:
     """Return the frames of a ZeroMQ address, a folder or a file."""
-    say = say or (lambda text: None)
     patience = Patience(
         params.poll_s,
         params.idle_s,
         stop,
-        lambda idle: say(f"no new frame for {idle:.0f} s: the stream ends"),
+        lambda idle: say(f"no new frame for {idle:.0f} s: the stream ends (idle_s = {params.idle_s:g})"),
     )
     if source.startswith(SOCKETS):
 
@@ -198,37 +305,41 @@ def open_source(
     )
 
 
-def _finder(
-    name: str, model: Path | None, geometry: Geometry, bad: BoolArray, threshold: float | None
+def _sinks(
+    out: Path | None, segmentation: Path | None, geometry: Geometry, *, least: int, told: Mapping[str, str]
+) -> list[PeakSink]:
+    sinks: list[PeakSink] = [ParquetSink(out, extra=told)] if out is not None else []
+    if segmentation is not None:
+        sinks.append(MaskFile(segmentation, geometry.stack_shape, min_peaks=least, extra=told))
+    return sinks
+
+
+def _make_finder(
+    detection: Parameters,
+    network: LoadedModel | None,
+    geometry: Geometry,
+    bad: BoolArray,
+    *,
+    with_masks: bool,
 ) -> Finder:
-    if name == "peakfinder8":
-        from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-
-        classical = Peakfinder8(pixel_radius(geometry), bad, Peakfinder8Params())
-        return lambda frames, first: classical.find(frames, first_frame=first)
-    from peaknet_pipeline.stages.inference import load_model
-
-    return Engine(Network.from_checkpoint(load_model(model), threshold=threshold), bad_pixels=bad)
+    """Make the finder that ``peaknet find`` would use."""
+    if network is None or not isinstance(detection, DetectionParams):
+        return classical_finder(geometry, detection, bad)
+    return engine_recipe(network, detection, geometry=geometry, bad_pixels=bad, masks=with_masks).make()
 
 
-def _photon_energy(params: LiveParams, geometry: Geometry, source: Path) -> float | None:
-    """Return the photon energy, eV: as told, of the geometry, or the first one in the followed file."""
-    known = params.photon_energy_ev or geometry.photon_energy_ev
-    if known is not None or geometry.photon_energy_path is None or not source.is_file():
-        return known
-    try:
-        with h5py.File(source, "r", libver="latest", swmr=True) as file:
-            values = np.ravel(file[geometry.photon_energy_path][()])
-    except (OSError, KeyError):
-        return None
-    return energy_ev(float(values[0]), geometry.photon_energy_unit) if values.size else None
+def with_resolution(find: Finder, geometry: Geometry, energy_ev: float) -> Finder:
+    """Return a finder of frames that are numbered from 0 and have one photon energy, which adds 1/d to the peaks."""
+
+    def find_with_resolution(frames: FrameArray, first: int) -> Found:
+        found = as_found(find(frames, first))
+        return Found(add_resolution(found.peaks, geometry, np.full(len(frames), energy_ev)), found.pixels)
+
+    return find_with_resolution
 
 
-def _indexer(geometry: Geometry, cell: Path) -> Indexer:
-    from peaknet_pipeline.indexing.cell import read_cell
-    from peaknet_pipeline.indexing.lattice import index_peaks
-
-    target, energy = read_cell(cell), geometry.photon_energy_ev
+def check_energy(energy: float | None, geometry: Geometry) -> float:
+    """Return the photon energy, eV; GeometryError where it is not known."""
     if energy is None:
         raise GeometryError(
             "no photon energy, which indexing needs",
@@ -236,17 +347,20 @@ def _indexer(geometry: Geometry, cell: Path) -> Indexer:
             expected="photon_energy = … eV",
             remedy="Give it with --set photon_energy_ev=…",
         )
+    return energy
+
+
+def _indexer(geometry: Geometry, cell: Path) -> Indexer:
+    from peaknet_pipeline.indexing.cell import read_cell
+    from peaknet_pipeline.indexing.lattice import index_peaks
+
+    target, energy = read_cell(cell), check_energy(geometry.photon_energy_ev, geometry)
 
     def index(peaks: PeakTable) -> int:
         lattices = index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=target)
         return int(lattices["frame"].nunique())
 
     return index
-
-
-def _bad_pixels(geometry: Geometry, mask: Path | None) -> BoolArray:
-    bad = geometry_bad_pixels(geometry)
-    return bad if mask is None else bad | read_mask(mask, geometry)[0]
 
 
 @contextmanager

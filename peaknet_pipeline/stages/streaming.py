@@ -1,25 +1,23 @@
 """One inference, on threads of this process or on Ray actors: the same table either way."""
 
 import functools
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peaknet_pipeline.infer.chunks import ParallelRun, open_parallel
 from peaknet_pipeline.infer.engine import Engine
-from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
+from peaknet_pipeline.infer.parts import Parts, PartSink
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.stream import Finder, stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Geometry, PeakTable
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.types import BoolArray, Geometry
 
 Progress = Callable[[int, int], None]
 
@@ -34,10 +32,10 @@ class RunSource:
     root: Path | None = None
     calibration: CalibrationFile | None = None
 
-    def open(self) -> ParallelRun:
-        """Open the run for reading around HDF5's lock."""
+    def open(self) -> Run:
+        """Open the run."""
         run = open_run(self.path, self.geometry, data_path=self.data_path, root=self.root)
-        return open_parallel(run if self.calibration is None else self.calibration.apply(run))
+        return run if self.calibration is None else self.calibration.apply(run)
 
 
 @dataclass(frozen=True)
@@ -72,39 +70,33 @@ def stream_locally(
     source: RunSource,
     recipe: EngineRecipe,
     params: StreamParams,
+    parts: Parts,
     *,
-    masks: MaskFile | None = None,
     progress: Progress | None = None,
-) -> tuple[PeakTable, StreamReport]:
-    """Stream with the threads of this process."""
+) -> StreamReport:
+    """Find the missing parts with the threads of this process."""
     find = recipe.make()
     with source.open() as run:
         find(run.read(0, 1), 0)  # compiles on first use, which is no part of the speed
-    return stream_run(source.open, find, params=params, masks=masks, progress=progress)
+    sinks = [PartSink(parts)]
+    return stream_run(
+        source.open, find, params=params, sinks=sinks, stretches=parts.missing, progress=progress
+    )[1]
 
 
 def stream_on_ray(
     source: RunSource,
     recipe: EngineRecipe,
     params: RayParams,
+    parts: Parts,
     *,
-    folder: Path,
-    digest: str,
-    masks: MaskFile | None = None,
     progress: Progress | None = None,
-) -> tuple[PeakTable, StreamReport]:
-    """Stream with Ray actors; an interrupted stream of the same ``digest`` in ``folder`` is taken up again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / "ray_peaks.parquet"
-    report = stream_run_on_ray(
+) -> StreamReport:
+    """Find the missing parts with Ray actors."""
+    return stream_run_on_ray(
         functools.partial(RunSource.open, source),
         functools.partial(EngineRecipe.make, recipe),
-        out,
+        parts,
         params=params,
-        recipe=digest,
-        masks=masks,
         progress=progress,
     )
-    peaks = read_table(out, PEAKS)
-    shutil.rmtree(folder)
-    return peaks, report

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from peaknet_pipeline.bench.scale import Site, StageCosts, capacities, predict, run
+from peaknet_pipeline.bench.scale import Site, StageCosts, capacities, network_bound_s, predict, run
 from peaknet_pipeline.errors import ParameterError
 
 COSTS = StageCosts(read_s=8e-3, transfer_s=2e-4, find_s=5e-4, write_s=1e-4, stored_bytes=2e6, raw_bytes=8e6)
@@ -33,18 +33,33 @@ def test_a_slow_detector_is_kept_up_with() -> None:
     assert predict(COSTS, SITE, 1, 120.0)["kept_up"]
 
 
-def test_a_record_is_scaled_to_the_frame(tmp_path: Path) -> None:
-    record = tmp_path / "stream.json"
+def write_record(path: Path, device: str) -> str:
     alone = {"read": 20.0, "find": 50.0, "write": 100.0}
     cpu_ms = {"read": 10.0, "find": 15.0, "write": 1.0}
-    record.write_text(
-        json.dumps({"pixels": 1e6, "frames_per_second_alone": alone, "cpu_ms_per_frame": cpu_ms})
-    )
-    costs = run(figures=str(record), megapixels=4.0)["costs"]
-    assert costs["read_s"] == pytest.approx(0.04)
-    assert costs["find_s"] == pytest.approx(0.08)
-    assert costs["write_s"] == pytest.approx(0.001)
-    assert run(figures=str(record), megapixels=4.0, find_ms=1.5)["costs"]["find_s"] == pytest.approx(0.0015)
+    record = {"device": device, "pixels": 1e6, "frame_bytes": 2e6, "stored_bytes_per_frame": 5e5}
+    path.write_text(json.dumps({**record, "frames_per_second_alone": alone, "cpu_ms_per_frame": cpu_ms}))
+    return str(path)
+
+
+def test_a_record_is_scaled_to_the_frame(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "stream.json", "cuda:0")
+    told = run(figures=record, megapixels=4.0)
+    assert told["costs"]["read_s"] == pytest.approx(0.04)
+    assert told["costs"]["find_s"] == pytest.approx(0.08)
+    assert told["costs"]["write_s"] == pytest.approx(0.001)
+    assert told["costs"]["stored_bytes"] == pytest.approx(2e6)
+    assert told["compression"] == 4.0
+    assert run(figures=record, megapixels=4.0, find_ms=1.5)["costs"]["find_s"] == pytest.approx(0.0015)
+
+
+def test_finding_on_a_cpu_says_nothing_of_a_gpu(tmp_path: Path) -> None:
+    """The shipped network's work at the GPU's peaks stands in, and that is said."""
+    record = write_record(tmp_path / "stream.json", "cpu")
+    told = run(figures=record, gpu_share=0.5)
+    assert told["finding_is"] == "assumed"
+    assert told["costs"]["find_s"] == pytest.approx(2 * network_bound_s(4.2, tflop_s=990.0, tb_s=4.8))
+    slow_memory, slow_cores = run(figures=record, gpu_tb_s=0.1), run(figures=record, gpu_tflop_s=1.0)
+    assert slow_memory["costs"]["find_s"] > told["costs"]["find_s"] < slow_cores["costs"]["find_s"]
 
 
 def test_missing_costs_and_foreign_records_are_refused(tmp_path: Path) -> None:

@@ -214,6 +214,19 @@ def test_a_lone_bright_pixel_is_no_peak_where_a_neighbour_is_asked_for() -> None
     pd.testing.assert_frame_equal(found, on_torch, rtol=1e-4)
 
 
+def test_a_dim_pixel_beside_a_hot_one_is_no_peak_where_a_neighbour_is_asked_for() -> None:
+    frames = np.random.default_rng(3).poisson(5.0, SHAPE).astype(np.float32)
+    frames[0, 0, 10, 10] = 900.0
+    frames[0, 0, 20, 20:22] = 80.0, 30.0
+    logits = np.full(SHAPE, -5.0, dtype=np.float32)
+    logits[0, 0, 10, 11] = logits[0, 0, 20, 20] = 5.0  # the network calls the hot pixel's neighbour a peak
+    bad = np.zeros(SHAPE[1:], dtype=bool)
+    params = DecodeParams(min_neighbour=3.0)
+    for decode in (decode_frames, decode_on_torch):
+        found = decode(frames, logits, bad, threshold=0.5, params=params)
+        assert found[["ss", "fs"]].to_numpy().tolist() == [[20.0, 20.0]]
+
+
 def test_a_spot_on_no_background_at_all_is_kept_and_a_lone_photon_is_not() -> None:
     frames = np.zeros(SHAPE, dtype=np.float32)
     frames[0, 0, 10, 10:12] = 6.0, 3.0

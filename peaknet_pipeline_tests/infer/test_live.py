@@ -86,6 +86,38 @@ def test_a_growing_file_is_followed_while_it_is_written(tmp_path: Path) -> None:
     assert arrivals[0].frames.shape[1:] == (1, 6, 5)
 
 
+LATE_WRITER = """
+import sys, time
+import h5py, numpy as np
+time.sleep(0.2)  # the reader looks for a file that is not there
+with h5py.File(sys.argv[1], "w", libver="latest") as file:
+    time.sleep(0.3)  # it is locked, and its data set not there yet
+    frames = np.arange(6)[:, None, None] * np.ones((1, 6, 5))
+    file.create_dataset("/data", data=frames, dtype="i4", maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    file.swmr_mode = True
+    sys.stdin.readline()
+"""
+
+
+def test_a_file_is_waited_for_until_its_writer_switches_on_swmr(tmp_path: Path) -> None:
+    path = tmp_path / "late.h5"
+    with subprocess.Popen([sys.executable, "-c", LATE_WRITER, str(path)], stdin=subprocess.PIPE) as writer:
+        source = follow_file(path, "/data", batch_frames=4, n_frames=6, patience=Patience(0.005, 20.0))
+        arrivals = list(source)
+        writer.communicate(b"\n")
+    assert writer.returncode == 0
+    np.testing.assert_array_equal(np.concatenate([a.frames for a in arrivals])[:, 0, 0, 0], np.arange(6))
+    assert [arrival.waiting for arrival in arrivals] == [2, 0]
+
+
+def test_a_file_that_never_appears_is_an_error_and_a_stopped_wait_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StreamError, match=r"cannot be followed \(it is not there\).*Check the path"):
+        list(follow_file(tmp_path / "no.h5", "/data", patience=Patience(0.01, 0.1)))
+    stop = threading.Event()
+    stop.set()
+    assert list(follow_file(tmp_path / "no.h5", "/data", patience=Patience(0.01, 20.0, stop))) == []
+
+
 def test_a_file_that_stops_growing_ends_the_source(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "run.h5", "w", libver="latest") as file:
         file.create_dataset("/data", data=np.zeros((5, 6, 5), "i4"), maxshape=(None, 6, 5), chunks=(1, 6, 5))
@@ -283,6 +315,23 @@ def test_figures_are_counts_over_frames() -> None:
     assert [f.frames for f in seen] == [2, 4, 6, 8, 10]
 
 
+def test_without_indexing_nothing_is_told_about_it() -> None:
+    figures = live_stream(arrivals(10), two_peaks_in_even_frames, LiveStatistics(min_peaks=2))
+    assert figures.indexed is None
+    assert "peaknet_index" not in metrics_text(figures)
+    assert "peaknet_waiting" not in metrics_text(figures)
+
+
+def test_the_mean_rate_is_that_of_the_whole_stream() -> None:
+    now = 1000.0
+    statistics = LiveStatistics(min_peaks=2, clock=lambda: now)
+    peaks = one_peak_per_frame(numbered([0, 1]), 0)
+    for now in (1000.0, 1000.5, 1020.0):
+        statistics.add(Arrival(np.arange(2), numbered([0, 1]), np.full(2, now)), peaks)
+    now = 1500.0
+    assert statistics.figures().mean_frames_per_second == pytest.approx(4 / 20)
+
+
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     now = 1000.0
     statistics = LiveStatistics(min_peaks=2, clock=lambda: now)
@@ -300,7 +349,7 @@ def test_no_frames_give_zeros() -> None:
     statistics = LiveStatistics(min_peaks=2)
     figures = live_stream(iter(()), one_peak_per_frame, statistics)
     assert figures == LiveFigures()
-    assert (figures.hit_rate, figures.indexing_rate) == (0.0, 0.0)
+    assert (figures.hit_rate, figures.indexed, figures.indexing_rate) == (0.0, None, 0.0)
     assert statistics.virtual_powder() is None
 
 

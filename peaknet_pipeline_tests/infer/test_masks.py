@@ -16,7 +16,8 @@ from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.found import Found, PeakPixels, keep_hits
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import BatchPlan, join_parts, prepare_parts, write_part
+from peaknet_pipeline.infer.parts import PartSink, open_parts, write_part
+from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.types import BoolArray, FrameArray, PeakTable
 from peaknet_pipeline_tests.infer.fake_network import threshold_network
@@ -45,7 +46,8 @@ def test_the_streams_masks_are_the_pixels_above_the_threshold(tmp_path: Path) ->
     path = tmp_path / "masks.h5"
     params = StreamParams(batch_frames=3, readers=2, finders=2)
     masks = MaskFile(path, SHAPE, extra={"model": "threshold", "recipe": "abc"})
-    peaks, _ = stream_run(lambda: ArrayRun(FRAMES), engine().segment, params=params, masks=masks)
+    peaks = TableCollector()
+    stream_run(lambda: ArrayRun(FRAMES), engine().segment, params=params, sinks=[peaks, masks])
     with h5py.File(path) as file:
         data = file["peak_mask"]
         assert data.chunks == (1, *SHAPE)
@@ -53,30 +55,35 @@ def test_the_streams_masks_are_the_pixels_above_the_threshold(tmp_path: Path) ->
         np.testing.assert_array_equal(data[...], FRAMES >= 30.0)
         np.testing.assert_array_equal(file["frame"][...], np.arange(10))
         assert dict(file.attrs) == {"model": "threshold", "recipe": "abc"}
-    assert len(peaks) == 10
-    assert peaks["n_pixels"].sum() == (FRAMES >= 30.0).sum()
+    assert len(peaks.table()) == 10
+    assert peaks.table()["n_pixels"].sum() == (FRAMES >= 30.0).sum()
 
 
 def test_only_hits_have_masks_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "masks.h5"
     frames = FRAMES.copy()
     frames[4:7] = 10.0
-    stream_run(lambda: ArrayRun(frames), engine().segment, masks=MaskFile(path, SHAPE, min_peaks=1))
+    stream_run(lambda: ArrayRun(frames), engine().segment, sinks=[MaskFile(path, SHAPE, min_peaks=1)])
     with h5py.File(path) as file:
         assert file["frame"][...].tolist() == [0, 1, 2, 3, 7, 8, 9]
         np.testing.assert_array_equal(file["peak_mask"][...], frames[[0, 1, 2, 3, 7, 8, 9]] >= 30.0)
 
 
-def test_parts_give_the_same_masks_as_the_stream(tmp_path: Path) -> None:
-    plan, folder = BatchPlan(0, 10, 3), tmp_path / "parts"
-    prepare_parts(folder, plan)
-    for number in (3, 1, 0, 2, 1):
-        first, last = plan.frames(number)
-        write_part(folder, number, engine().segment(FRAMES[first:last], first))
-    join_parts(folder, tmp_path / "peaks.parquet", plan, masks=MaskFile(tmp_path / "joined.h5", SHAPE))
-    stream_run(lambda: ArrayRun(FRAMES), engine().segment, masks=MaskFile(tmp_path / "streamed.h5", SHAPE))
+@pytest.mark.parametrize("part_s", [0.0, 60.0])
+def test_parts_give_the_same_masks_as_the_stream(tmp_path: Path, part_s: float) -> None:
+    with open_parts(tmp_path / "work", recipe="", n_frames=10) as parts:
+        write_part(parts.folder, (5, 8), engine().segment(FRAMES[5:8], 5))
+        parts.written.append((5, 8))
+        sinks = [PartSink(parts, part_s=part_s)]
+        params = StreamParams(batch_frames=2)
+        stream_run(
+            lambda: ArrayRun(FRAMES), engine().segment, params=params, sinks=sinks, stretches=parts.missing
+        )
+        parts.join([MaskFile(tmp_path / "joined.h5", SHAPE)])
+    stream_run(lambda: ArrayRun(FRAMES), engine().segment, sinks=[MaskFile(tmp_path / "streamed.h5", SHAPE)])
     with h5py.File(tmp_path / "joined.h5") as one, h5py.File(tmp_path / "streamed.h5") as other:
         np.testing.assert_array_equal(one["peak_mask"][...], other["peak_mask"][...])
+        np.testing.assert_array_equal(one["frame"][...], np.arange(10))
 
 
 def failing(at: int, frames: FrameArray, first_frame: int) -> Found:
@@ -91,16 +98,20 @@ def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
             lambda: ArrayRun(FRAMES),
             functools.partial(failing, 4),
             params=StreamParams(batch_frames=2),
-            masks=MaskFile(tmp_path / "masks.h5", SHAPE),
+            sinks=[MaskFile(tmp_path / "masks.h5", SHAPE)],
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finder_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="Masks come from the network"):
-        stream_run(lambda: ArrayRun(FRAMES), one_peak_per_frame, masks=MaskFile(tmp_path / "masks.h5", SHAPE))
+        stream_run(
+            lambda: ArrayRun(FRAMES), one_peak_per_frame, sinks=[MaskFile(tmp_path / "masks.h5", SHAPE)]
+        )
     with pytest.raises(StreamError, match=r"no masks for their file.*expected \(2, 40, 40\)"):
-        stream_run(lambda: ArrayRun(FRAMES), engine().segment, masks=MaskFile(tmp_path / "m.h5", (2, 40, 40)))
+        stream_run(
+            lambda: ArrayRun(FRAMES), engine().segment, sinks=[MaskFile(tmp_path / "m.h5", (2, 40, 40))]
+        )
     assert list(tmp_path.iterdir()) == []
 
 

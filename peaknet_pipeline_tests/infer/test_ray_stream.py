@@ -3,10 +3,11 @@
 import functools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import parts_folder
+from peaknet_pipeline.infer.parts import open_parts
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.sinks import ParquetSink
-from peaknet_pipeline.infer.stream import Finder, stream_run
+from peaknet_pipeline.infer.stream import Finder, RunOpener, stream_run
 from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline_tests.infer import killed_stream
 from peaknet_pipeline_tests.infer.fakes import (
     ArrayRun,
     gaussian_frames,
@@ -72,16 +75,25 @@ def failing_finder(at: int) -> Finder:
     return find
 
 
-class CountingRun(ArrayRun):
-    """Notes every batch that is read in a folder."""
+def ray_stream(
+    open_run: RunOpener, make_finder: Callable[[], Finder], out: Path, *, params: RayParams, **options: Any
+) -> StreamReport:
+    """Stream on Ray into parts, and join them to the table ``out``."""
+    with open_run() as run:
+        n_frames = run.n_frames
+    with open_parts(work_of(out), recipe="model-1", n_frames=n_frames) as parts:
+        report = stream_run_on_ray(open_run, make_finder, parts, params=params, **options)
+        parts.join([ParquetSink(out)])
+    return report
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(FRAMES)
-        self.folder = folder
 
-    def read(self, start: int, stop: int) -> FrameArray:
-        (self.folder / str(start)).touch()
-        return super().read(start, stop)
+def work_of(out: Path) -> Path:
+    return out.with_name("work")
+
+
+def parts_of(out: Path) -> list[range]:
+    """Return the frames of the parts that are written."""
+    return [range(*map(int, path.stem.split("-"))) for path in work_of(out).glob("*/[0-9]*.parquet")]
 
 
 def local_file(path: Path, find: Finder = one_peak_per_frame, frames: FrameArray = FRAMES) -> bytes:
@@ -89,14 +101,21 @@ def local_file(path: Path, find: Finder = one_peak_per_frame, frames: FrameArray
     return path.read_bytes()
 
 
-@pytest.mark.parametrize(("producers", "consumers", "writers"), [(1, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize(("producers", "consumers", "threads", "writers"), [(1, 1, 1, 1), (2, 3, 2, 2)])
 def test_any_number_of_actors_gives_the_local_file(
-    tmp_path: Path, producers: int, consumers: int, writers: int
+    tmp_path: Path, producers: int, consumers: int, threads: int, writers: int
 ) -> None:
     out = tmp_path / "ray.parquet"
-    params = RayParams(batch_frames=2, in_flight=5, producers=producers, consumers=consumers, writers=writers)
+    params = RayParams(
+        batch_frames=2,
+        in_flight=5,
+        producers=producers,
+        consumers=consumers,
+        threads_per_consumer=threads,
+        writers=writers,
+    )
     seen: list[tuple[int, int]] = []
-    report = stream_run_on_ray(
+    report = ray_stream(
         functools.partial(ArrayRun, FRAMES),
         functools.partial(slow_finder, 0.0),
         out,
@@ -110,6 +129,37 @@ def test_any_number_of_actors_gives_the_local_file(
     assert [path.name for path in tmp_path.iterdir() if path.name != "local.parquet"] == ["ray.parquet"]
 
 
+def test_threads_of_a_consumer_work_at_the_same_time(tmp_path: Path) -> None:
+    """Batches that wait, not compute: two threads of one consumer overlap, one thread cannot."""
+
+    def overlaps(threads: int) -> int:
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        params = RayParams(batch_frames=2, threads_per_consumer=threads)
+        make_finder = functools.partial(meeting_finder, folder)
+        ray_stream(functools.partial(ArrayRun, FRAMES[:12]), make_finder, folder / "o.parquet", params=params)
+        return len(list(folder.glob("met-*")))
+
+    assert overlaps(1) == 0
+    assert overlaps(2) > 0
+
+
+def meeting_finder(folder: Path) -> Finder:
+    """Make a finder that leaves a file for each batch that began while another one was under way."""
+    busy = [0]
+
+    def find(frames: FrameArray, first_frame: int) -> PeakTable:
+        busy[0] += 1
+        time.sleep(0.2)
+        if busy[0] > 1:
+            (folder / f"met-{first_frame}").touch()
+        time.sleep(0.2)
+        busy[0] -= 1
+        return one_peak_per_frame(frames, first_frame)
+
+    return find
+
+
 def make_engine() -> Finder:
     from peaknet_pipeline.infer.engine import Engine
     from peaknet_pipeline_tests.infer.fake_network import threshold_network
@@ -121,17 +171,17 @@ def test_the_engine_on_ray_gives_the_local_file(tmp_path: Path) -> None:
     spots = np.array([[f, f % 2, 8 + 2.3 * f, 40 - 3.1 * f, 150.0] for f in range(10)])
     frames = gaussian_frames(spots, (10, 2, 40, 48)).astype(np.float32)
     out = tmp_path / "ray.parquet"
-    report = stream_run_on_ray(
+    report = ray_stream(
         functools.partial(ArrayRun, frames), make_engine, out, params=RayParams(batch_frames=2, consumers=2)
     )
     assert report.peaks == 10
     assert out.read_bytes() == local_file(tmp_path / "local.parquet", make_engine(), frames)
 
 
-def kill_one(kind: str, folder: Path, killed: list[int]) -> None:
+def kill_one(kind: str, out: Path, killed: list[int]) -> None:
     """Kill an actor of this kind with SIGKILL once a few parts are written."""
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and len(list(folder.glob("*.parquet"))) < 4:
+    while time.monotonic() < deadline and len(parts_of(out)) < 4:
         time.sleep(0.01)
     names = [name for name in ray.util.list_named_actors() if f"-{kind}-" in name]
     process = ray.get(ray.get_actor(max(names)).pid.remote())
@@ -143,9 +193,9 @@ def kill_one(kind: str, folder: Path, killed: list[int]) -> None:
 def test_killing_an_actor_loses_and_doubles_nothing(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "ray.parquet"
     killed: list[int] = []
-    killer = threading.Thread(target=kill_one, args=(kind, parts_folder(out), killed))
+    killer = threading.Thread(target=kill_one, args=(kind, out, killed))
     killer.start()
-    report = stream_run_on_ray(
+    report = ray_stream(
         functools.partial(ArrayRun, FRAMES), functools.partial(slow_finder, 0.1), out, params=PARAMS
     )
     killer.join()
@@ -156,21 +206,21 @@ def test_killing_an_actor_loses_and_doubles_nothing(tmp_path: Path, kind: str) -
 
 def test_an_actor_that_may_not_restart_ends_the_stream_and_keeps_what_is_written(tmp_path: Path) -> None:
     out = tmp_path / "ray.parquet"
-    killer = threading.Thread(target=kill_one, args=("consumer", parts_folder(out), []))
+    killer = threading.Thread(target=kill_one, args=("consumer", out, []))
     killer.start()
     params = RayParams(batch_frames=2, in_flight=6, max_restarts=0, max_retries=0)
     with pytest.raises(StreamError, match=r"an actor died.*goes on from there"):
-        stream_run_on_ray(
+        ray_stream(
             functools.partial(ArrayRun, FRAMES), functools.partial(slow_finder, 0.1), out, params=params
         )
     killer.join()
     assert not out.exists()
-    assert len(list(parts_folder(out).glob("*.parquet"))) >= 4
+    assert len(parts_of(out)) >= 4
 
 
 def test_a_stages_exception_ends_the_stream_with_that_exception(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match=r"frame 2[0-9]: the finder broke"):
-        stream_run_on_ray(
+        ray_stream(
             functools.partial(ArrayRun, FRAMES),
             functools.partial(failing_finder, 20),
             tmp_path / "ray.parquet",
@@ -178,27 +228,54 @@ def test_a_stages_exception_ends_the_stream_with_that_exception(tmp_path: Path) 
         )
 
 
-def test_a_restart_reads_only_what_is_missing(tmp_path: Path) -> None:
-    out = tmp_path / "ray.parquet"
-    arguments: dict[str, Any] = {"params": PARAMS, "recipe": "model-1"}
-    with pytest.raises(StreamError, match="the finder broke"):
-        stream_run_on_ray(
-            functools.partial(ArrayRun, FRAMES), functools.partial(failing_finder, 30), out, **arguments
-        )
-    n_kept = len(list(parts_folder(out).glob("*.parquet")))
-    assert 5 <= n_kept <= 15
-    counted = tmp_path / "read"
-    counted.mkdir()
-    report = stream_run_on_ray(
-        functools.partial(CountingRun, counted), functools.partial(slow_finder, 0.0), out, **arguments
-    )
-    assert len(list(counted.iterdir())) == N_FRAMES // 2 - n_kept
-    assert report.frames == N_FRAMES - 2 * n_kept
+def test_a_killed_driver_goes_on_from_what_was_written(tmp_path: Path) -> None:
+    """SIGKILL of the driving process, whose Ray dies with it; the next one computes only what no part holds."""
+    out = tmp_path / "peaks.parquet"
+    command = [sys.executable, "-m", killed_stream.__name__, "ray", str(tmp_path), "0.1", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 120
+        while len(parts_of(out)) < 4 and time.monotonic() < deadline and driver.poll() is None:
+            time.sleep(0.01)
+        driver.kill()
+    assert driver.returncode == -9
+    time.sleep(1.0)  # its actors notice
+    kept = parts_of(out)
+    assert 8 <= sum(map(len, kept)) < N_FRAMES
+    assert not out.exists()
+    (tmp_path / "notes").unlink()
+    killed_stream.stream("ray", tmp_path, 0.0, 3)
+    missing = set(range(N_FRAMES)).difference(*kept)
+    assert killed_stream.noted_frames(tmp_path / "notes") == sorted(missing)
     assert out.read_bytes() == local_file(tmp_path / "local.parquet")
 
 
-def test_frames_outside_the_run_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StreamError, match="no such frames"):
-        stream_run_on_ray(
-            functools.partial(ArrayRun, FRAMES), functools.partial(slow_finder, 0.0), tmp_path / "o", stop=99
+def test_a_restart_after_an_error_takes_up_what_was_written(tmp_path: Path) -> None:
+    out = tmp_path / "ray.parquet"
+    with pytest.raises(StreamError, match="the finder broke"):
+        ray_stream(
+            functools.partial(ArrayRun, FRAMES), functools.partial(failing_finder, 30), out, params=PARAMS
+        )
+    n_kept = sum(map(len, parts_of(out)))
+    assert 10 <= n_kept <= 30
+    report = ray_stream(
+        functools.partial(ArrayRun, FRAMES), functools.partial(slow_finder, 0.0), out, params=PARAMS
+    )
+    assert report.frames == N_FRAMES - n_kept
+    assert out.read_bytes() == local_file(tmp_path / "local.parquet")
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster") from RuntimeError("InvalidAuthToken")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(StreamError, match=r"head:6379: no connection.*InvalidAuthToken.*RAY_AUTH_MODE"):
+        ray_stream(
+            functools.partial(ArrayRun, FRAMES),
+            functools.partial(slow_finder, 0.0),
+            tmp_path / "o",
+            params=RayParams(address="head:6379"),
         )

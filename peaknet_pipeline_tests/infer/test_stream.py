@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import hdf5plugin
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -16,11 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink, TableCollector
 from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import PEAKS, FrameArray, PeakTable
+from peaknet_pipeline.types import PEAKS, FrameArray, IntArray, PeakTable
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, one_peak_per_frame
 
 
@@ -67,16 +71,19 @@ def test_order_is_kept_when_batches_overtake_each_other() -> None:
     np.testing.assert_array_equal(table["frame"], np.arange(60))
 
 
-def test_a_range_of_the_run() -> None:
-    table, report = stream_run(lambda: ArrayRun(numbered_frames(30)), one_peak_per_frame, start=7, stop=19)
-    np.testing.assert_array_equal(table["frame"], np.arange(7, 19))
-    assert report.frames == 12
+def test_stretches_of_the_run() -> None:
+    table, report = stream_run(
+        lambda: ArrayRun(numbered_frames(30)), one_peak_per_frame, stretches=[(2, 3), (7, 19), (19, 22)]
+    )
+    np.testing.assert_array_equal(table["frame"], [2, *range(7, 22)])
+    np.testing.assert_array_equal(table["intensity"], table["frame"])
+    assert report.frames == 16
 
 
-@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (2, 31), (5, 4)])
-def test_a_range_outside_the_run_is_refused(start: int, stop: int) -> None:
+@pytest.mark.parametrize("stretches", [[(-1, 3)], [(2, 31)], [(5, 4)], [(0, 4), (3, 5)]])
+def test_stretches_outside_the_run_or_out_of_order_are_refused(stretches: list[tuple[int, int]]) -> None:
     with pytest.raises(StreamError, match=r"no such frames.*0 … 30"):
-        stream_run(lambda: ArrayRun(numbered_frames(30)), one_peak_per_frame, start=start, stop=stop)
+        stream_run(lambda: ArrayRun(numbered_frames(30)), one_peak_per_frame, stretches=stretches)
 
 
 def test_an_empty_queue_is_not_the_end() -> None:
@@ -104,7 +111,7 @@ def test_the_stream_is_as_fast_as_its_slowest_stage() -> None:
             return super().read(start, stop)
 
     class Writing(TableCollector):
-        def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+        def write(self, found: Found, numbers: IntArray) -> None:
             time.sleep(0.005)
 
     def find(frames: FrameArray, first_frame: int) -> PeakTable:
@@ -129,10 +136,10 @@ def test_back_pressure_bounds_the_batches_under_way() -> None:
             return super().read(start, stop)
 
     class SlowSink(TableCollector):
-        def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
+        def write(self, found: Found, numbers: IntArray) -> None:
             nonlocal done
             time.sleep(0.01)
-            super().write(peaks, frames, first_frame)
+            super().write(found, numbers)
             done += 1
 
     _, report = stream_run(
@@ -167,8 +174,8 @@ class UnopenableRun(ArrayRun):
 
 
 class FailingSink(TableCollector):
-    def write(self, peaks: PeakTable, frames: FrameArray, first_frame: int) -> None:
-        if first_frame >= 12:
+    def write(self, found: Found, numbers: IntArray) -> None:
+        if numbers[0] >= 12:
             raise BrokenError("sink")
 
 
@@ -212,7 +219,7 @@ def test_row_groups_are_full_whatever_the_batches_hold(tmp_path: Path, counts: t
     ends = np.cumsum(counts)
     with ParquetSink(tmp_path / "peaks.parquet", group_rows=7) as sink:
         for n, end in zip(counts, ends, strict=True):
-            sink.write(whole.iloc[end - n : end], numbered_frames(0), 0)
+            sink.write(Found(whole.iloc[end - n : end]), np.arange(end - n, end))
     groups = pq.ParquetFile(tmp_path / "peaks.parquet").metadata
     sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
     assert sizes == [7] * (sum(counts) // 7) + [n for n in [sum(counts) % 7] if n]
@@ -234,7 +241,7 @@ def test_progress_counts_to_the_end() -> None:
     stream_run(
         lambda: ArrayRun(numbered_frames(20)),
         one_peak_per_frame,
-        start=2,
+        stretches=[(2, 20)],
         params=StreamParams(batch_frames=8),
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -285,3 +292,13 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 130
     assert rest.splitlines()[-1] == "threads 1"
     assert list(out.parent.iterdir()) == []
+
+
+def test_many_readers_of_one_compressed_file(tmp_path: Path) -> None:
+    frames = numbered_frames(60)[:, 0]
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        storage = hdf5plugin.Bitshuffle(cname="lz4")
+        file.create_dataset("/entry_1/data_1/data", data=frames, chunks=(1, 3, 4), **storage)
+    params = StreamParams(batch_frames=3, readers=4)
+    table, _ = stream_run(lambda: open_run(tmp_path / "run.h5"), one_peak_per_frame, params=params)
+    np.testing.assert_array_equal(table["intensity"], np.arange(60))

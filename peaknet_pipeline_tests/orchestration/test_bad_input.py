@@ -1,9 +1,13 @@
 """Bad input: the Dagster run names file, problem and remedy; other partitions go on; nothing half-written remains."""
 
+import re
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 
+from peaknet_pipeline.indexing.cell import read_cell, write_cell
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.run_table import run_table
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
@@ -123,6 +127,22 @@ def test_training_without_labels_says_so(fresh):
     result = fresh.materialize(["training_set"])
     assert not result.success
     assert "train" in failure_text(result)
+    assert not fresh.store.table("training_set", "all").exists()
+
+
+def test_labels_of_a_wrong_cell_are_blocked_and_nothing_is_trained_on_them(fresh):
+    path = fresh.store.raw_root / "small" / "small.cell"
+    cell = read_cell(path)
+    write_cell(replace(cell, c=cell.c / 2), path)
+    register_runs(fresh.instance, KEYS[:1])
+    result = fresh.materialize([*CHAIN, "peak_labels"], KEYS[0])
+    assert not result.success
+    (failed,) = [c for c in result.get_asset_check_evaluations() if not c.passed and c.blocking]
+    assert failed.check_name == "cell_holds"
+    assert re.search(f"layers across.*may.*small.cell.*peaknet diagnose {KEYS[0]}", failed.description)
+    training = fresh.materialize(["training_set"])
+    assert not training.success
+    assert re.search(f"{KEYS[0]}: cell_holds: .*layers across", failure_text(training))
     assert not fresh.store.table("training_set", "all").exists()
 
 

@@ -15,6 +15,7 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.bitshuffle import decode_bitshuffle_lz4
 from peaknet_pipeline.runs.chunks import chunk_codec, read_chunks
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.runs.files import CXI_DATA, slab_geometry, write_slab_run
 
 STORAGE: dict[str, dict[str, object]] = {
@@ -137,3 +138,51 @@ def test_a_damaged_chunk_names_the_frames_with_a_pool_too(tmp_path: Path, pool: 
 def test_real_runs_read_the_same_with_a_pool(realdata: Path, pool: Executor) -> None:
     with open_run(realdata / "thaumatin" / "stills.h5", realdata / "thaumatin" / "stills.geom") as run:
         np.testing.assert_array_equal(run.read(0, 3, pool=pool), run.read(0, 3))
+
+
+def numbered_run(path: Path, **options: object) -> FrameArray:
+    """Write seven noisy frames, one chunk each, whose first pixel is their number."""
+    frames = np.random.default_rng(5).poisson(20.0, (7, 37, 45)).astype("u2")
+    frames[:, 0, 0] = np.arange(7)
+    with h5py.File(path, "w") as file:
+        file.create_dataset(CXI_DATA, data=frames, chunks=(1, 37, 45), **options)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["bitshuffle-lz4", "deflate", "shuffle-deflate"])
+def test_flipped_bytes_in_a_run_are_refused_or_harmless(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run.h5"
+    numbered_run(path, **STORAGE[name])
+    with h5py.File(path) as file:
+        info = file[CXI_DATA].id.get_chunk_info(3)
+    whole, rng = path.read_bytes(), np.random.default_rng(2)
+    refused: list[str] = []
+    for place in [*range(0, 24), *rng.integers(24, info.size, 40)]:
+        hurt = bytearray(whole)
+        hurt[info.byte_offset + int(place)] ^= int(rng.integers(1, 256))
+        path.write_bytes(hurt)
+        with open_run(path) as run:
+            try:
+                assert run.read(2, 5).shape == (3, 1, 37, 45)
+            except RunError as error:
+                refused.append(str(error))
+    assert len(refused) > 5
+    assert all("frames 2 to 4 cannot be read" in message for message in refused)
+
+
+def test_a_truncated_chunk_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    numbered_run(path, **STORAGE["bitshuffle-lz4"])
+    with h5py.File(path, "r+") as file:
+        data = file[CXI_DATA]
+        _, raw = data.id.read_direct_chunk((2, 0, 0))
+        data.id.write_direct_chunk((2, 0, 0), raw[: len(raw) // 2])
+    with open_run(path) as run, pytest.raises(RunError, match="frames 0 to 6 cannot be read"):
+        run.read(0, 7)
+
+
+def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file.create_dataset(CXI_DATA, (4, 8, 9), "u2", chunks=(1, 8, 9), fillvalue=7)[1] = 3
+    with open_run(tmp_path / "run.h5") as run:
+        assert run.read(0, 4)[:, 0, 0, 0].tolist() == [7, 3, 7, 7]

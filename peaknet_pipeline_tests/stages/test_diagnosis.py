@@ -100,6 +100,26 @@ def test_a_wrong_cell_is_told_with_the_one_that_is_there(world):
     assert cause.figures["indexed"] >= 0.8 * len(world.evidence().hits())
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"a": 0.5}, "layers across"),
+        ({"c": 2.0}, "l even.*axis c is 2 times too long"),
+        ({"c": 1.617}, "layers across"),
+    ],
+    ids=["halved", "doubled", "stretched"],
+)
+def test_a_wrong_cell_that_indexes_most_hits_is_told_with_the_one_that_is_there(world, change, words):
+    right = world.experiment.sample.cell
+    wrong = replace(right, **{axis: factor * getattr(right, axis) for axis, factor in change.items()})
+    evidence = world.evidence(cell=wrong)
+    cause = only_cause(evidence)
+    assert len(evidence.indexed_hits()) >= 0.5 * len(evidence.hits())
+    assert cause.cause == "wrong cell"
+    assert re.search(f"{words}.*agree on another cell, tetragonal P 7[89]", cause.told)
+    assert cause.figures["explained"] >= 0.9
+
+
 def test_a_moved_beam_is_told_with_its_shift(world):
     cause = only_cause(world.evidence(geometry=move_panels(world.experiment.geometry, 5.0, -6.0)))
     assert cause.cause == "geometry off: beam centre"

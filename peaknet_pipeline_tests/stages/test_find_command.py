@@ -78,6 +78,27 @@ def test_hits_their_images_and_masks_are_a_part_of_everything(
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_what_was_found_before_an_interruption_is_taken_up(
+    tmp_path: Path, simulated: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, masks = tmp_path / "p.parquet", tmp_path / "m.h5"
+
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr("peaknet_pipeline.stages.find_command.write_found", full_disk)
+        find(simulated, out, segmentation=masks)
+    assert not out.exists()
+    taken_up = find(simulated, out, segmentation=masks)
+    written, drawn = out.read_bytes(), h5py.File(masks)["peak_mask"][...]
+    afresh = find(simulated, out, segmentation=masks)
+    assert (taken_up["frames_taken_up"], afresh["frames_taken_up"]) == (N_FRAMES, 0)
+    assert written == out.read_bytes()
+    np.testing.assert_array_equal(drawn, h5py.File(masks)["peak_mask"][...])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.h5", "p.parquet"]
+
+
 def test_masks_are_the_networks_alone(tmp_path: Path, simulated: tuple[Path, Path]) -> None:
     with pytest.raises(ParameterError, match="--segmentation go with --finder peaknet"):
         find(simulated, tmp_path / "p.parquet", finder="peakfinder8", segmentation=tmp_path / "m.h5")
@@ -108,5 +129,8 @@ def test_the_stream_is_chosen_by_its_parameters() -> None:
     assert (chosen.producers, chosen.consumers, chosen.writers, chosen.gpus_per_consumer) == (2, 4, 2, 1)
     assert chosen.batch_frames == ray.batch_frames > 1
     assert chosen.in_flight >= 8
+    assert (chosen.threads_per_consumer, ray.fit(frame, 1000).local().finders) == (2, 2)
+    on_cpus = InferenceParams.from_mapping({"stream": "ray", "device": "cpu"})
+    assert on_cpus.ray().threads_per_consumer == 1
     with pytest.raises(ParameterError, match="stream"):
         InferenceParams.from_mapping({"stream": "kafka"})

@@ -108,6 +108,24 @@ def test_unpredicted_and_weak_spots_are_ignored_and_never_background(labelled):
         assert maps[int(frame), int(panel), round(ss), round(fs)] == 255
 
 
+def test_spots_of_a_second_lattice_are_peaks_and_without_it_ignored(tmp_path):
+    frames, truth = make_run(4)
+    rng = np.random.default_rng(1)
+    second = np.arange(len(truth)) % 3 == 0
+    peaks = make_peaks(truth, rng)
+    both = make_reflections(truth, rng, np.full(len(truth), 30.0)).assign(lattice=second.astype(np.int16))
+    seen = {}
+    for name, reflections in (("both", both), ("first", both[~second].reset_index(drop=True))):
+        path = tmp_path / f"{name}.h5"
+        about = {"bad_pixels": np.zeros(SHAPE, bool), "adu_per_photon": GAIN, "audit_sample": 0}
+        run = label_frames(frames.__getitem__, peaks, reflections, path, **about)
+        assert set(run.fits["lattice"]) == set(reflections["lattice"])
+        maps = read_labels(path)[1]
+        seen[name] = [maps[int(f), int(p), round(ss), round(fs)] for f, p, ss, fs, _ in truth[second]]
+    assert np.mean(np.array(seen["both"]) == 1) > 0.85
+    assert set(seen["first"]) == {255}
+
+
 def test_bad_and_saturated_pixels_are_ignored_everywhere(labelled):
     *_, bad, frames, path = labelled
     _, maps = read_labels(path)

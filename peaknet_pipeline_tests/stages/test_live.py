@@ -1,19 +1,34 @@
 """``peaknet stream`` counts what a detector sends, live, and writes the peaks it finds."""
 
 import json
+import os
+import signal
 import socket
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from peaknet_pipeline.cli import peaknet
-from peaknet_pipeline.infer.live_sources import FrameSender
+from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.live import LiveStatistics
+from peaknet_pipeline.infer.live_sources import Arrival, FileFacts, FrameSender
+from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
+from peaknet_pipeline.stages.find_command import find_command
+from peaknet_pipeline.stages.index_command import index_command
+from peaknet_pipeline.stages.live import peek, read_parameters
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import PEAKS, FrameArray
 
@@ -38,8 +53,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Fra
         return path, geometry, run.read(0, N_FRAMES)
 
 
-def stream(source: str, geometry: Path, out: Path, *settings: str) -> dict[str, float]:
-    arguments = ["stream", source, "--geometry", str(geometry), "--finder", "peakfinder8", "--out", str(out)]
+def stream(
+    source: str, geometry: Path, out: Path, *settings: str, extra: Sequence[str] = ("--finder", "peakfinder8")
+) -> dict[str, float]:
+    arguments = ["stream", source, "--geometry", str(geometry), "--out", str(out), *extra]
     arguments += [part for setting in ("poll_s=0.02", *settings) for part in ("--set", setting)]
     result = CliRunner().invoke(peaknet, [*arguments, "--port", "0", "--json"], catch_exceptions=False)
     assert result.exit_code == 0
@@ -61,31 +78,113 @@ def test_frames_sent_over_zeromq_give_the_peaks_of_the_file(
 
     sender = threading.Thread(target=send)
     sender.start()
-    sent = stream(address, geometry, tmp_path / "sent.parquet", "idle_s=30")
+    masked = ("--finder", "peakfinder8", "--mask", str(path))  # frames sent come without the run's mask
+    sent = stream(address, geometry, tmp_path / "sent.parquet", "idle_s=30", extra=masked)
     sender.join()
     read = stream(str(path.parent), geometry, tmp_path / "read.parquet", "idle_s=0.7", "settle_s=0")
     assert sent["frames"] == read["frames"] == N_FRAMES
     assert sent["hits"] == read["hits"]
     assert sent["peaks"] > 0
     tables = [read_table(tmp_path / name, PEAKS) for name in ("sent.parquet", "read.parquet")]
-    assert tables[0].equals(tables[1])
+    assert tables[0].drop(columns="inv_d").equals(tables[1].drop(columns="inv_d"))  # nor have they an energy
+    assert sent["bad_pixels"] == read["bad_pixels"] > 0
 
 
 def test_a_source_that_is_not_there_is_one_clear_line(
     tmp_path: Path, simulated: tuple[Path, Path, FrameArray]
 ) -> None:
     _, geometry, _ = simulated
-    result = CliRunner().invoke(
-        peaknet, ["stream", str(tmp_path / "no.h5"), "--geometry", str(geometry), "--finder", "peakfinder8"]
-    )
-    assert "cannot be followed" in str(result.exception)
+    arguments = ["stream", str(tmp_path / "no.h5"), "--geometry", str(geometry), "--finder", "peakfinder8"]
+    result = CliRunner().invoke(peaknet, [*arguments, "--set", "idle_s=0.1"])
+    assert "cannot be followed (it is not there)" in str(result.exception)
 
 
 def test_no_half_written_table_stays(tmp_path: Path, simulated: tuple[Path, Path, FrameArray]) -> None:
     _, geometry, _ = simulated
     out = tmp_path / "out" / "peaks.parquet"
-    CliRunner().invoke(
-        peaknet,
-        ["stream", "no.h5", "--geometry", str(geometry), "--finder", "peakfinder8", "--out", str(out)],
+    arguments = ["stream", "no.h5", "--geometry", str(geometry), "--finder", "peakfinder8", "--out", str(out)]
+    CliRunner().invoke(peaknet, [*arguments, "--set", "idle_s=0.1"])
+    assert not out.exists()
+
+
+def test_a_followed_file_gives_what_find_gives_of_the_same_run(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray]
+) -> None:
+    """The same parameters and mask; the first frame's photon energy for all; hits are indexed on the way."""
+    path, geometry, _ = simulated
+    growing, cell = tmp_path / "grow.h5", next(geometry.parent.glob("*.cell"))
+    growing.write_bytes(path.read_bytes())
+    settings = ["--finder", "peaknet", "--cell", str(cell), "--segmentation", str(tmp_path / "m.h5")]
+    followed = stream(
+        str(growing), geometry, tmp_path / "live.parquet", f"n_frames={N_FRAMES}", extra=settings
     )
-    assert list(out.parent.iterdir()) == []
+    found = find_command(
+        path, geometry=geometry, finder="peaknet", model=None, settings=(), masks=(),
+        out=tmp_path / "found.parquet", cxi=None, segmentation=tmp_path / "f.h5",
+        output=OutputParams(segmentation=True),
+    )  # fmt: skip
+    tables = [read_table(tmp_path / name, PEAKS) for name in ("live.parquet", "found.parquet")]
+    assert tables[0].drop(columns="inv_d").equals(tables[1].drop(columns="inv_d"))
+    np.testing.assert_allclose(tables[0]["inv_d"], tables[1]["inv_d"], rtol=5e-3)
+    assert followed["bad_pixels"] == found["bad_pixels"] > 0
+    assert followed["hits"] == found["frames_with_15_peaks"] > 0
+    assert 0 < followed["indexed"] <= followed["hits"]
+    with h5py.File(tmp_path / "m.h5") as one, h5py.File(tmp_path / "f.h5") as other:
+        np.testing.assert_array_equal(one["peak_mask"][...], other["peak_mask"][...])
+    indexed = index_command(
+        tmp_path / "live.parquet", geometry=geometry, cell=cell, engine="lattice", settings=(),
+        out=tmp_path / "lattices.parquet", stream=None,
+    )  # fmt: skip
+    assert indexed["indexed"] >= followed["indexed"]
+
+
+def test_ctrl_c_ends_the_source_and_leaves_complete_files(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT after the first batch, long before the source would end by itself."""
+    path, geometry, _ = simulated
+    growing, add = tmp_path / "grow.h5", LiveStatistics.add
+    growing.write_bytes(path.read_bytes())
+
+    def add_and_interrupt(self: LiveStatistics, *arguments: Any) -> None:
+        add(self, *arguments)
+        if self.figures().frames == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(LiveStatistics, "add", add_and_interrupt)
+    out, cxi = tmp_path / "live.parquet", tmp_path / "live.cxi"
+    extra = ["--finder", "peakfinder8", "--cxi", str(cxi)]
+    figures = stream(str(growing), geometry, out, "batch_frames=2", "idle_s=300", extra=extra)
+    assert 2 <= figures["frames"] <= N_FRAMES
+    with open_run(cxi, cxi.with_suffix(".geom")) as run:
+        assert run.n_frames == figures["frames"]
+    assert len(read_table(out, PEAKS)) == figures["peaks"]
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_settings_go_to_the_stream_or_to_the_finder() -> None:
+    params, detection = read_parameters("peakfinder8", ["idle_s=5", "threshold=70"])
+    assert (params.idle_s, detection.to_dict()["threshold"]) == (5.0, 70.0)
+    assert read_parameters("peaknet", ["min_snr=2"])[1].to_dict()["min_snr"] == 2.0
+    with pytest.raises(ParameterError, match="unknown parameter 'local_bg_radius'"):
+        read_parameters("peaknet", ["local_bg_radius=3"])
+
+
+def test_frames_without_the_mask_that_the_geometry_names_are_told_of(
+    simulated: tuple[Path, Path, FrameArray],
+) -> None:
+    geometry = read_geometry(simulated[1])
+    frame = Arrival(np.arange(1), np.zeros((1, *geometry.stack_shape), np.int16), np.zeros(1))
+    told: list[str] = []
+    arrivals, facts = peek(iter([frame, frame]), geometry, told.append)
+    assert len(list(arrivals)) == 2
+    assert facts.bad_pixels is None
+    assert "give it as --mask" in told[0]
+    told.clear()
+    masks = [np.zeros(geometry.stack_shape, bool), np.ones(geometry.stack_shape, bool)]
+    files = [replace(frame, facts=FileFacts(mask)) for mask in masks]
+    arrivals, facts = peek(iter(files), geometry, told.append)
+    assert len(list(arrivals)) == 2
+    assert facts.bad_pixels is masks[0]
+    assert len(told) == 1
+    assert "another mask" in told[0]
