@@ -59,11 +59,17 @@ def peaknet() -> None:
     """
 
 
+def _share_the_machine() -> None:
+    """Let idle threads sleep, and numba take no more threads than OpenMP may: it would raise torch's number to its own."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if threads.isdecimal():
+        os.environ.setdefault("NUMBA_NUM_THREADS", threads)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; whatever a user can mend becomes one line on stderr and exit status 2."""
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # idle threads that spin stall busy ones on shared machines
+    _share_the_machine()
     try:
         peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:

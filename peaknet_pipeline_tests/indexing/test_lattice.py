@@ -248,3 +248,17 @@ def test_missing_energies_and_impossible_cells_are_told():
     batch, _ = simulated_frames(LYSOZYME, n_frames=1, n_true=20, n_false=0, seed=0)
     with pytest.raises(CellError, match="axis length"):
         index_vectors(batch, cell=UnitCell(0.0, 79, 38, 90, 90, 90))
+
+
+def test_candidates_divided_among_threads_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(refining.numba, "get_num_threads", lambda: 3)
+    parts = []
+
+    def loop(part):
+        parts.append(part)
+        return np.arange(part.start, part.stop), np.full(part.stop - part.start, 2.0)
+
+    order, twos = refining._in_threads(loop, 40)
+    assert len(parts) == 3
+    np.testing.assert_array_equal(order, np.arange(40))
+    assert twos.shape == (40,)
