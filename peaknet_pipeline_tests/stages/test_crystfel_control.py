@@ -1,6 +1,7 @@
 """The external engine's false-index control: its own hits, azimuths scrambled, through the same program."""
 
 import os
+import shutil
 import stat
 
 import h5py
@@ -11,13 +12,15 @@ import pytest
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.indexing.control import scramble_peaks
+from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, run_indexamajig
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
+from peaknet_pipeline.stages.find_command import find_command
 from peaknet_pipeline.stages.lattices import ControlRecord, index_with_crystfel
-from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.tables import empty_table, make_table, read_table
 from peaknet_pipeline.types import INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline_tests.indexing.spots import ENERGY_EV, LYSOZYME, flat_geometry
 
@@ -103,3 +106,26 @@ def test_scrambled_peaks_keep_resolution_and_number_and_lie_on_panels():
     assert scrambled["fs"].between(-0.5, 599.5).all()
     assert (np.hypot(scrambled["fs"] - peaks["fs"], scrambled["ss"] - peaks["ss"]) > 5).mean() > 0.8
     pd.testing.assert_frame_equal(scrambled, again)
+
+
+@pytest.mark.skipif(shutil.which("indexamajig") is None, reason="CrystFEL is not installed")
+def test_the_real_indexamajig_reads_the_peaks_of_a_cxi_file(tmp_path):
+    """Each peak that it reports is one of the file's, at the same place; its validation may drop some."""
+    experiment = demo_experiment(3)
+    geometry, cell = write_experiment_files(experiment, tmp_path)
+    run = simulate_run(experiment, tmp_path / "r0001.h5", n_frames=4, seed=1, run_number=1)
+    find_command(
+        run, geometry=geometry, finder="peakfinder8", model=None, settings=("threshold=70",), masks=(),
+        out=tmp_path / "peaks.parquet", cxi=tmp_path / "peaks.cxi",
+    )  # fmt: skip
+    ours = read_table(tmp_path / "peaks.parquet", PEAKS)
+    stream = run_indexamajig(
+        tmp_path / "peaks.cxi", geometry=tmp_path / "peaks.geom", cell=cell, stream=tmp_path / "peaks.stream",
+        params=IndexamajigParams(indexing="none", min_peaks=0, n_processes=1),
+    )  # fmt: skip
+    assert len(stream.peaks) >= 0.8 * len(ours) > 20
+    for frame, theirs in stream.peaks.groupby("frame"):
+        known = ours[ours["frame"] == frame]
+        place = ["panel", "fs", "ss"]
+        distance = np.abs(theirs[place].to_numpy()[:, None] - known[place].to_numpy()[None]).max(axis=2)
+        assert distance.min(axis=1).max() < 0.02
