@@ -623,7 +623,7 @@ DIAGNOSIS = Schema(
 
 SCAN = Schema(
     "finder_scan",
-    "Every peakfinder8 setting of a grid, and the one in use, on likely hits of a run",
+    "Every peakfinder8 setting of a grid, and the one in use, on hits and other frames of a run",
     (
         Column("threshold", "float64", "adu", "floor of the pixel limit"),
         Column("min_snr", "float64", "", "lowest SNR"),
@@ -633,7 +633,7 @@ SCAN = Schema(
         Column("frames", "int32", "", "frames tried"),
         Column("n_peaks", "int64", "", "peaks found in them"),
         Column("indexed", "int32", "", "frames with at least one accepted lattice"),
-        Column("indexing_yield", "float64", "", "indexed / frames tried, most of them hits"),
+        Column("indexing_yield", "float64", "", "indexed / frames tried, three quarters of them likely hits"),
         Column("explained", "int64", "", "peaks that the lattices explain"),
         Column(
             "merit",

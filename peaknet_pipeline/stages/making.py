@@ -13,7 +13,7 @@ CODE: dict[str, str] = {
     "raw_run": "1",
     "run_statistics": "2",
     "classical_peaks": "1",
-    "finder_scan": "3",
+    "finder_scan": "4",
     "found_cell": "1",
     "classical_index": "2",
     "refined_geometry": "1",

@@ -44,6 +44,9 @@ HIT_SIGMA, HIT_SNR, HIT_PEAKS = 8.0, 4.0, 10
 """Threshold above the background, SNR and least peaks by which likely hits are picked: a sensitive setting, so that weak
 hits, which tuning is about, are among them."""
 
+OTHER_SHARE = 4
+"""One frame in so many that are tried is none of the likely hits: blank frames tell how much noise a setting finds."""
+
 FRAMES_AT_ONCE = 16
 """Frames held in memory while hits are looked for."""
 
@@ -57,7 +60,9 @@ class ScanStageParams(ScanParams):
         meaning="thresholds above the run's background, where none are given",
         unit="σ",
     )
-    frames: int = parameter(24, meaning="frames tried: likely hits, spread over the run", ge=1)
+    frames: int = parameter(
+        24, meaning="frames tried, three quarters of them likely hits, spread over the run", ge=1
+    )
     searched: int = parameter(
         240, meaning="frames, spread over the run, that the likely hits come from", ge=1
     )
@@ -133,9 +138,10 @@ def spread_frames(n_frames: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.in
 def choose_frames(
     run: Run, bad_pixels: BoolArray, params: ScanStageParams, base: Peakfinder8Params
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return the frames that settings are tried on: likely hits, as blank frames tell nothing of a setting.
+    """Return the frames that settings are tried on: likely hits, which tell what a setting indexes, and some others.
 
-    All frames of a run of no more than ``params.frames``. Where there are fewer hits, others fill up.
+    All frames of a run of no more than ``params.frames``. Others fill up where there are fewer hits, and hits where there
+    are fewer others.
     """
     if run.n_frames <= params.frames:
         return spread_frames(run.n_frames, run.n_frames)
@@ -152,11 +158,14 @@ def choose_frames(
     peaks = pd.concat(parts, ignore_index=True)
     repeats = find_repeats(peaks, min_frames=max(3, len(searched) // 4), min_fraction=0.25)
     hits = hit_frames(peaks[~repeats], min_peaks=HIT_PEAKS)
-    if len(hits) >= params.frames:
-        return np.asarray(hits[spread_frames(len(hits), params.frames)], dtype=np.int64)
     others = np.setdiff1d(searched, hits)
-    filled = others[spread_frames(len(others), params.frames - len(hits))] if len(others) else others
-    return np.sort(np.concatenate([hits, filled])).astype(np.int64)
+    n_hits = min(len(hits), params.frames - min(len(others), params.frames // OTHER_SHARE))
+    parts_chosen = (
+        part[spread_frames(len(part), n)]
+        for part, n in ((hits, n_hits), (others, params.frames - n_hits))
+        if n
+    )
+    return np.sort(np.concatenate(list(parts_chosen))).astype(np.int64)
 
 
 def _read(run: Run, frames: "np.ndarray[Any, np.dtype[np.int64]]") -> FrameArray:

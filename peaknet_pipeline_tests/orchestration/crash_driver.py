@@ -43,6 +43,7 @@ from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.provenance import is_current, read_recipe
 from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.tables import read_table_metadata
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MADE = ("store", "models", "report")
@@ -181,7 +182,12 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def _decided(path: Path) -> bytes:
-    """Return what inputs decide of a file: of what names a model's version, all but that name and the time."""
+    """Return what inputs decide of a file: of what names a model's version, all but that name and the time.
+
+    Of a comparison it is the champion: once that is promoted there is nothing left to compare.
+    """
+    if path.parts[-2:] == ("champion", "all.parquet"):
+        return re.sub(r"-v\d{4}\b", "-v", read_table_metadata(path)["champion"]).encode()
     if path.suffix != ".json":
         return path.read_bytes()
     values = json.loads(path.read_text())

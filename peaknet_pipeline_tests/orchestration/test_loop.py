@@ -21,6 +21,7 @@ from peaknet_pipeline.stages.champion import comparison_path, spread_frames
 from peaknet_pipeline.stages.curated_labels import curated_labels
 from peaknet_pipeline.stages.curation import curation
 from peaknet_pipeline.stages.inference import peaknet_peaks
+from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.models import inference_model, write_newest
 from peaknet_pipeline.stages.provenance import is_current
 from peaknet_pipeline.stages.training_set import (
@@ -97,11 +98,11 @@ def test_an_equal_challenger_is_promoted_and_what_the_old_champion_found_is_stal
     training_set(store, KEYS[:2])
     twin = register(store.models, "student", copy_shipped)
     write_newest(store, "student", twin)
-    assert is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code="2")
+    assert is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
     result = world.materialize(["champion"])
     assert result.success, failure_text(result)
     assert champions(store.models) == ["general-v0001", twin.name]
-    assert not is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code="2")
+    assert not is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
     assert inference_model(store) == twin
 
 

@@ -59,10 +59,11 @@ def choose(store, **params):
 def test_settings_are_tried_on_hits_though_most_frames_are_blank(sparse):
     store, crystals, hits = sparse
     assert 4 <= len(hits) <= len(crystals) <= 16
-    chosen = choose(store, frames=len(hits))
+    chosen = choose(store, frames=8)
     assert list(chosen) == sorted(set(chosen))
-    assert len(chosen) == len(hits)
-    assert len(crystals & set(chosen)) >= 0.75 * len(chosen)  # of all frames a quarter has a crystal
+    assert len(chosen) == 8
+    assert len(crystals & set(chosen)) >= 5  # of all frames a quarter has a crystal
+    assert len(set(chosen) - crystals) >= 1  # and some tell what a setting finds in blank ones
 
 
 def test_where_hits_are_fewer_than_wanted_other_frames_fill_up(sparse):
