@@ -35,6 +35,7 @@ LZF_FILTER, BLOSC_FILTER, LZ4_FILTER, ZSTD_FILTER, BLOSC2_FILTER, BZIP2_FILTER =
 )
 KEEP_SIZE = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 UNKNOWN = 2**63
+LARGEST_OFFSET = 2**63 - 1
 """Stands for a size that a chunk doesn't tell."""
 
 
@@ -83,7 +84,9 @@ def _told(
     """Return what a chunk decodes to, or anything beyond the limit where it is more."""
     number, values, trailing = compression
     size = chunk.stored - trailing
-    return _TOLD[number](lambda n: os.pread(descriptor, min(n, size), chunk.offset), size, values, limit)
+    return _TOLD[number](
+        lambda n: read_bytes_at(descriptor, max(0, min(n, size)), chunk.offset), size, values, limit
+    )
 
 
 def _too_large(dataset: Any, expected: int, told: int) -> RunError:
@@ -207,3 +210,8 @@ _TOLD: Mapping[int, Callable[..., int]] = {
     ZSTD_FILTER: _zstd,
     BLOSC2_FILTER: _blosc2,
 }
+
+
+def read_bytes_at(descriptor: int, n_bytes: int, offset: int) -> bytes:
+    """Read at most ``n_bytes`` of a file; nothing from an offset that no file reaches, as a damaged index may name."""
+    return os.pread(descriptor, n_bytes, offset) if offset + n_bytes <= LARGEST_OFFSET else b""

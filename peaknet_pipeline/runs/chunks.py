@@ -18,7 +18,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.bitshuffle import BITSHUFFLE_FILTER, LZ4_CODE, decode_bitshuffle_lz4
-from peaknet_pipeline.runs.chunk_bounds import StoredChunk, check_chunks
+from peaknet_pipeline.runs.chunk_bounds import StoredChunk, check_chunks, read_bytes_at
 from peaknet_pipeline.types import FrameArray, UInt8Array
 
 Selection = tuple[slice, ...]
@@ -182,7 +182,7 @@ def _read_piece(
         raise RunError(
             "a chunk is damaged", expected=f"about {codec.n_bytes} bytes", found=f"{piece.stored} bytes"
         )
-    stored = os.pread(descriptor, piece.stored, piece.offset)
+    stored = read_bytes_at(descriptor, piece.stored, piece.offset)
     if len(stored) != piece.stored:
         raise RunError(
             "the file ends in a chunk", expected=f"{piece.stored} bytes", found=f"{len(stored)} bytes"

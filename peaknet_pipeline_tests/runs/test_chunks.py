@@ -181,6 +181,20 @@ def test_a_truncated_chunk_is_an_error(tmp_path: Path) -> None:
         run.read(0, 7)
 
 
+@pytest.mark.parametrize("name", sorted(STORAGE))
+@pytest.mark.parametrize("offset", [2**63 + 5, 2**63 - 3, 2**40])
+def test_a_chunk_that_lies_where_no_file_reaches_is_an_error(tmp_path: Path, name: str, offset: int) -> None:
+    path = tmp_path / "run.h5"
+    numbered_run(path, **STORAGE[name])
+    with h5py.File(path) as file:
+        true = file[CXI_DATA].id.get_chunk_info_by_coord((2, 0, 0)).byte_offset
+    content = path.read_bytes()
+    assert content.count(true.to_bytes(8, "little")) == 1
+    path.write_bytes(content.replace(true.to_bytes(8, "little"), offset.to_bytes(8, "little")))
+    with pytest.raises(RunError), open_run(path) as run:
+        run.read(0, 7)
+
+
 def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "run.h5", "w") as file:
         file.create_dataset(CXI_DATA, (4, 8, 9), "u2", chunks=(1, 8, 9), fillvalue=7)[1] = 3
