@@ -1,10 +1,9 @@
 """The device finder gives the compiled finder's peaks, with torch and with Triton; on a GPU where there is one.
 
-Without a GPU Triton's kernels run in its interpreter, which has to be asked for before they are imported.
+Without a GPU Triton's kernels run in its interpreter, which ``conftest`` asks for before anything imports Triton.
 """
 
 import importlib.util
-import os
 
 import numpy as np
 import pandas as pd
@@ -22,8 +21,6 @@ from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_
 
 HAS_GPU = torch.cuda.is_available()
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-if HAS_TRITON and not HAS_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
 TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="no Triton"))
 BOTH = pytest.mark.parametrize("kernels", ["torch", TRITON])
 DEVICE = "cuda" if HAS_GPU else "cpu"
