@@ -1,4 +1,4 @@
-"""Experiments with a story: the demonstration, and one whose background drifts from run to run."""
+"""The demonstration's experiment and its runs."""
 
 from dataclasses import dataclass
 
@@ -54,28 +54,4 @@ def demo_runs() -> tuple[PlannedRun, ...]:
         PlannedRun(2, "blank-heavy", RunConditions(hit_fraction=0.12)),
         PlannedRun(3, "stronger background", RunConditions(background_factor=2.5)),
         PlannedRun(4, "normal", RunConditions()),
-    )
-
-
-def drifting_runs(
-    n_runs: int, *, background_factor: float = 5.0, ring_photons: float = 3.0
-) -> tuple[PlannedRun, ...]:
-    """Return runs whose background drifts evenly from the experiment's own to a stronger one with a new ring.
-
-    The first run is the experiment as it is; the last has ``background_factor`` times its background,
-    ``ring_photons`` (at factor 1) in the ring, and a third of its brightness.
-    """
-    steps = [i / max(n_runs - 1, 1) for i in range(n_runs)]
-    return tuple(
-        PlannedRun(
-            number,
-            f"drift {step:.0%}",
-            RunConditions(
-                background_factor=background_factor**step,
-                brightness_factor=3.0**-step,
-                streak_factor=1 + 4 * step,
-                ring_photons=ring_photons * step,
-            ),
-        )
-        for number, step in enumerate(steps, start=1)
     )
