@@ -4,7 +4,7 @@ Each experiment is one run of a detector of its own. peakfinder8 gets the best s
 all of its frames included, and its default setting besides; the network gets nothing but its stored threshold.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.scanning import CROWDED, merit
+from peaknet_pipeline.stages.scanning import index_scorer, merit
 from peaknet_pipeline.types import BoolArray, FrameArray, IndexTable, PeakTable
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
@@ -114,18 +114,13 @@ def tune_peakfinder8(run: UnseenRun) -> Peakfinder8Params:
     levels = tuple(response.offset_adu + t * response.adu_per_photon for t in SCAN.threshold)
     grid = parameter_grid(ScanParams.from_mapping({**SCAN.to_dict(), "threshold": levels}))
 
-    def index(peaks: PeakTable, setting: Peakfinder8Params) -> Mapping[str, float]:
-        if len(peaks) > CROWDED * len(run.frames):
-            return {"indexed": 0, "explained": 0}
-        table = _index(run, peaks)
-        return {"indexed": table["frame"].nunique(), "explained": int(table["n_explained"].sum())}
-
+    scored = index_scorer(lambda peaks: _index(run, peaks), len(run.frames))
     scan = scan_parameters(
         run.frames,
         radius=pixel_radius(run.experiment.geometry),
         bad_pixels=run.bad_pixels,
         grid=grid,
-        score=index,
+        score=lambda peaks, _: scored(peaks),
     )
     scan["merit"] = merit(scan, len(run.frames))
     return best_setting(scan, "merit")

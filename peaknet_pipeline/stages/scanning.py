@@ -1,6 +1,6 @@
 """The expert, automated: the peakfinder8 setting that indexes most of a sample of a run's frames."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
-from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, PeakTable
+from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, IndexTable, PeakTable
 
 CROWDED = 1500
 """Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
@@ -93,25 +93,18 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             frames, energy, tried = _read(run, chosen), run.photon_energy_ev[chosen], 0
             grid = parameter_grid(_grid_of(params, frames, bad_pixels), base)
             grid += [] if base in grid else [base]
-            known: dict[bytes, dict[str, float]] = {}
+            scored = index_scorer(
+                lambda peaks: index_peaks(
+                    peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=index
+                ),
+                len(chosen),
+            )
 
             def score(peaks: PeakTable, setting: Peakfinder8Params) -> dict[str, float]:
                 nonlocal tried
                 tried += 1
                 progress(tried, len(grid))
-                peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), rings)
-                if len(peaks) > CROWDED * len(chosen):
-                    return {"indexed": 0, "explained": 0}
-                places = peaks[["frame", "panel", "fs", "ss"]].to_numpy(np.float64).tobytes()
-                if places not in known:
-                    table = index_peaks(
-                        peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=index
-                    )
-                    known[places] = {
-                        "indexed": table["frame"].nunique(),
-                        "explained": int(table["n_explained"].sum()),
-                    }
-                return known[places]
+                return scored(drop_ring_peaks(add_resolution(peaks, geometry, energy), rings))
 
             scan = scan_parameters(
                 frames,
@@ -171,6 +164,30 @@ def choose_frames(
 def _read(run: Run, frames: "np.ndarray[Any, np.dtype[np.int64]]") -> FrameArray:
     stack: FrameArray = np.concatenate([run.read(int(i), int(i) + 1) for i in frames])
     return stack
+
+
+def index_scorer(
+    index: Callable[[PeakTable], IndexTable], n_frames: int
+) -> Callable[[PeakTable], dict[str, float]]:
+    """Return what scores the peaks of ``n_frames`` frames: ``indexed`` frames and ``explained`` peaks.
+
+    Crowded frames are not indexed (:data:`CROWDED`), and equal peak lists, which many settings give, once.
+    """
+    known: dict[bytes, dict[str, float]] = {}
+
+    def score(peaks: PeakTable) -> dict[str, float]:
+        if len(peaks) > CROWDED * n_frames:
+            return {"indexed": 0, "explained": 0}
+        places = peaks[["frame", "panel", "fs", "ss"]].to_numpy(np.float64).tobytes()
+        if places not in known:
+            table = index(peaks)
+            known[places] = {
+                "indexed": table["frame"].nunique(),
+                "explained": int(table["n_explained"].sum()),
+            }
+        return known[places]
+
+    return score
 
 
 def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:

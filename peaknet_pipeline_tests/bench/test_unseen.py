@@ -60,7 +60,5 @@ def test_the_counts_of_runs_add_up(run, grid):
     assert total["indexed"] == 2 * one["network"]["indexed"] == 8 * total["indexing_yield"]
     found, of = one["network"]["precision"]
     assert total["precision"] == {"share": round(found / of, 4), "of": 2 * of}
-    reaching = one["at_equal_precision"]
-    if reaching is not None:
-        true, all_found = (part / whole for part, whole in (reaching["precision"], one["tuned"]["precision"]))
-        assert true >= all_found
+    equal, tuned = (one[name]["precision"] for name in ("at_equal_precision", "tuned"))
+    assert equal[0] / equal[1] >= tuned[0] / tuned[1]
