@@ -84,7 +84,10 @@ class Engine:
         return self._find(frames, first_frame, with_pixels=True)
 
     def logits(self, frames: FrameArray) -> Float32Array:
-        """Return the logit of "peak" of every pixel, (n, n_panels, ss, fs) float32, on the host."""
+        """Return the logit of "peak" of every pixel, (n, n_panels, ss, fs) float32, on the host.
+
+        It may be −100 wherever ``min_neighbour`` lets decoding keep no peak.
+        """
         self._check(frames)
         if self.device.type == "cpu":
             frames = self._calibrated(frames)
@@ -172,7 +175,7 @@ class Engine:
         if self.device.type != "cpu" or self.network.on_host is None:
             return None
         is_half = self.params.precision == "auto" and has_bfloat16()
-        return self.network.on_host(torch.bfloat16 if is_half else self.dtype)
+        return self.network.on_host(torch.bfloat16 if is_half else self.dtype, self.decode.min_neighbour)
 
     def _frame_mask(self, frames: FrameArray) -> BoolArray:
         """Return the bad pixels, (n_panels, ss, fs), or of every frame where the geometry flags some."""

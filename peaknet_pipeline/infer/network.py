@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from peaknet_pipeline.learn.checkpoint import LoadedModel
-from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
+from peaknet_pipeline.learn.edge_cpu import CELL_FAMILIES, EdgeOnCpu
+from peaknet_pipeline.learn.local_cpu import LocalOnCpu
 from peaknet_pipeline.learn.normalise import Background, estimate_static, normalise, significance
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
@@ -17,6 +18,11 @@ HostLogits = Callable[[FrameArray, BoolArray], Float32Array]
 
 Normaliser = Callable[[Tensor, Tensor], Tensor]
 """(n, ss, fs) pixels and (n, ss, fs) good pixels to the network's (n, 1, ss, fs) input."""
+
+
+SCREEN_SHARE = 0.9
+"""Of ``min_neighbour``, the height of pairs near which a local network is computed: decoding measures the noise around
+each peak, normalisation over blocks, and they differ by some percent."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Network:
     """What the engine needs of a trained network: ``model(x, good) -> logits``, its input, its threshold.
 
     ``static`` is the normalisation as a fixed sequence of steps, where there is one. ``on_host`` makes, where there
-    is one, a faster way to the same logits on a CPU, in float32 or bfloat16.
+    is one, a faster way to the same logits on a CPU, in float32 or bfloat16, of an engine that drops peaks without a
+    pair of pixels of some height (``min_neighbour``, sigma): what no such pair is near may be −100.
     """
 
     model: torch.nn.Module
@@ -44,14 +51,17 @@ class Network:
     threshold: float
     name: str = ""
     static: StaticNormaliser | None = None
-    on_host: Callable[[torch.dtype], HostLogits] | None = None
+    on_host: Callable[[torch.dtype, float], HostLogits] | None = None
 
     @classmethod
     def from_checkpoint(cls, loaded: LoadedModel, *, threshold: float | None = None) -> Self:
         """Take a checkpoint; ``threshold`` overrides the card's."""
         parameters = loaded.normalisation
 
-        def on_host(dtype: torch.dtype) -> HostLogits:
+        def on_host(dtype: torch.dtype, min_neighbour: float) -> HostLogits:
+            if loaded.model.config.family == "local" and min_neighbour > 0:
+                pair = SCREEN_SHARE * min_neighbour
+                return LocalOnCpu(loaded.model, parameters, pair=pair, dtype=dtype).logits
             return EdgeOnCpu(loaded.model, parameters, dtype=dtype).logits
 
         return cls(
@@ -65,5 +75,5 @@ class Network:
                     torch.where(good, pixels, 0.0), good, background, parameters
                 ),
             ),
-            on_host if loaded.model.config.family == "edge" else None,
+            on_host if loaded.model.config.family in CELL_FAMILIES else None,
         )

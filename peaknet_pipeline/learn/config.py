@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.params import Parameters, parameter
 
-FAMILIES = ("convnextv2-bifpn", "edge")
+FAMILIES = ("convnextv2-bifpn", "edge", "local")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class ModelConfig(Parameters):
 
     ``convnextv2-bifpn``: a ConvNeXt V2 encoder, 1x1 laterals to ``features`` channels, ``n_fusion_blocks``
     BiFPN blocks, lateral heads summed, full-resolution logits. ``edge``: space-to-depth by ``stem``, plain
-    3x3 convolutions, pixel shuffle.
+    3x3 convolutions, pixel shuffle. ``local``: the same at one resolution, ``depths[i]`` convolutions of ``dims[i]`` channels
+    and ``pointwise`` layers; what it says of a cell depends on its neighbourhood alone, so single cells can be computed.
     """
 
     family: str = parameter("convnextv2-bifpn", meaning="architecture", choices=FAMILIES)
@@ -32,6 +33,9 @@ class ModelConfig(Parameters):
         meaning="channels in which the lateral heads are summed (convnextv2-bifpn)",
         unit="channels",
         ge=1,
+    )
+    pointwise: tuple[int, ...] = parameter(
+        (), meaning="channels of the 1x1 layers after the convolutions (local)", unit="channels"
     )
     offsets: bool = parameter(
         False, meaning="also predict the offset (ss, fs) from each pixel to its peak's centre"
@@ -63,7 +67,21 @@ class ModelConfig(Parameters):
     @property
     def stride(self) -> int:
         """Coarsest stride of the network, pixels; inputs are padded to its multiples."""
-        return int(self.stem * 2 ** (len(self.dims) - 1))
+        return int(self.stem if self.family == "local" else self.stem * 2 ** (len(self.dims) - 1))
+
+    @property
+    def reach(self) -> int:
+        """How far around a cell a ``local`` network looks, pixels.
+
+        Raises
+        ------
+        ModelError
+            Another family.
+
+        """
+        if self.family != "local":
+            raise ModelError("a network without a fixed reach", expected="family local", found=self.family)
+        return int(self.stem * sum(self.depths))
 
 
 def _reference(depths: tuple[int, ...], dims: tuple[int, ...]) -> ModelConfig:
@@ -73,6 +91,12 @@ def _reference(depths: tuple[int, ...], dims: tuple[int, ...]) -> ModelConfig:
 _EDGE = ModelConfig(
     family="edge", depths=(1, 0), dims=(32, 64), features=1, n_fusion_blocks=0, head_features=1
 )
+
+
+def _local(dims: tuple[int, ...], pointwise: tuple[int, ...] = ()) -> ModelConfig:
+    depths = (1,) * len(dims)
+    return replace(_EDGE, family="local", depths=depths, dims=dims, pointwise=pointwise)
+
 
 SCALES: dict[str, ModelConfig] = {
     "yocto": ModelConfig(
@@ -92,6 +116,9 @@ SCALES: dict[str, ModelConfig] = {
     "base": _reference((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": _reference((3, 3, 27, 3), (192, 384, 768, 1536)),
     "huge": _reference((3, 3, 27, 3), (352, 704, 1408, 2816)),
+    "local-small": _local((32, 32)),
+    "local": _local((64, 64, 64)),
+    "local-teacher": _local((128, 128, 256), (1024, 1024)),
     "edge-small": replace(_EDGE, depths=(1,), dims=(32,)),
     "edge": _EDGE,
     "edge-large": replace(_EDGE, depths=(2, 2), dims=(48, 64)),

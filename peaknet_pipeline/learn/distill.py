@@ -55,6 +55,7 @@ def distill_student(
         params=params,
         validation=validation,
         objective=teacher_objective(teacher.to(device), params, distill or DistillParameters()),
+        margin=teacher.config.reach if params.blocks_per_crop else None,
         transforms=transforms,
         normalisation=normalisation,
         validation_params=validation_params,
@@ -73,7 +74,8 @@ def teacher_objective(teacher: PeakNet, params: TrainParameters, distill: Distil
         if draw in kept:
             return kept[draw]
         with torch.no_grad():
-            logits: Tensor = teacher(significance, batch.good[:, None])
+            margin = (significance.shape[-1] - batch.good.shape[-1]) // 2
+            logits: Tensor = teacher(significance, None if margin else batch.good[:, None], margin=margin)
         if params.repeat_after is not None:
             kept[draw] = logits.to(torch.bfloat16)
         return logits

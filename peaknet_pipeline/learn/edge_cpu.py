@@ -10,10 +10,14 @@ from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.edge import EdgeNet
+from peaknet_pipeline.learn.local import LocalNet
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
+
+CELL_FAMILIES = ("edge", "local")
+"""Families whose first step is space to depth."""
 
 GROUP_PIXELS = 1 << 20
 """Small panels go through the network together: each call costs as much as a tenth of a megapixel."""
@@ -25,7 +29,7 @@ class EdgeOnCpu:
     Parameters
     ----------
     model : PeakNet
-        Of the edge family; it is copied, not changed.
+        Of the edge or the local family; it is copied, not changed.
     normalisation : NormaliseParameters, optional
         As stored with the weights.
     dtype : torch.dtype
@@ -45,13 +49,17 @@ class EdgeOnCpu:
         *,
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        if model.config.family != "edge":
-            raise ModelError("not an edge network", expected="family edge", found=model.config.family)
+        if model.config.family not in CELL_FAMILIES:
+            raise ModelError(
+                "not a network of cells",
+                expected=f"family {' or '.join(CELL_FAMILIES)}",
+                found=model.config.family,
+            )
         self.config, self.dtype = model.config, dtype
         self.normalisation = normalisation or NormaliseParameters()
         network = copy.deepcopy(model.network).eval().requires_grad_(False)
         network = network.to(device="cpu", dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = cast(EdgeNet, network)
+        self.network = cast("EdgeNet | LocalNet", network)
 
     def logits(self, images: FrameArray, good: BoolArray) -> Float32Array:
         """Return the logits of "peak" of raw panels, all (n, ss, fs); bad pixels get −100."""

@@ -1,6 +1,7 @@
 """One network for both families: any panel shape in, full-resolution logits out."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from peaknet_pipeline.learn.bifpn import BiFpnHead
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.convnext import ConvNextEncoder
 from peaknet_pipeline.learn.edge import EdgeNet
+from peaknet_pipeline.learn.local import LocalNet
 
 PRIOR = 0.01
 """Share of peak pixels that an untrained network expects (Lin et al. 2017, "Focal loss", section 3.3)."""
@@ -40,10 +42,11 @@ class PeakNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.network: nn.Module = EdgeNet(config) if config.family == "edge" else ConvNextBiFpn(config)
+        families = {"edge": EdgeNet, "local": LocalNet}
+        self.network: nn.Module = families.get(config.family, ConvNextBiFpn)(config)
         self._expect_few_peaks()
 
-    def forward(self, x: Tensor, good: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, good: Tensor | None = None, *, margin: int = 0) -> Tensor:
         """Segment normalised panels.
 
         Parameters
@@ -52,21 +55,25 @@ class PeakNet(nn.Module):
             (n, 1, ss, fs), from :func:`normalise.normalise`: significance, 0 at bad pixels.
         good : Tensor, optional
             (n, 1, ss, fs), True or 1 where a pixel counts; all if None. Bad pixels and padding stay out of
-            the response normalisation of the ConvNeXt family; the edge family has no such statistics.
+            the response normalisation of the ConvNeXt family; the others have no such statistics.
+        margin : int
+            Width of a frame around each panel that is context only, pixels: a ``local`` network's reach or more.
 
         Returns
         -------
         Tensor
-            (n, n_outputs, ss, fs).
+            (n, n_outputs, ss, fs), less the margin on each side.
 
         Raises
         ------
         ModelError
-            Not one channel, or no pixels.
+            Not one channel, or no pixels; a margin that is too narrow, or for a network of another family.
 
         """
         if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape[-2:]:
             raise ModelError("wrong input shape", expected="(n, 1, ss, fs)", found=tuple(x.shape))
+        if margin:
+            return self._forward_inside(x, margin)
         height, width = x.shape[-2:]
         pad_ss, pad_fs = (-height) % self.config.stride, (-width) % self.config.stride
         if pad_ss or pad_fs:
@@ -77,8 +84,17 @@ class PeakNet(nn.Module):
             good = good.to(x.dtype)
         return self.network(x, good)[..., :height, :width]  # type: ignore[no-any-return]
 
+    def _forward_inside(self, x: Tensor, margin: int) -> Tensor:
+        surplus = margin - self.config.reach
+        if surplus < 0:
+            raise ModelError("the margin is too narrow", expected=f"{self.config.reach} px", found=margin)
+        network = cast(LocalNet, self.network)
+        x = x[..., surplus : x.shape[-2] - surplus, surplus : x.shape[-1] - surplus]
+        return network.shuffle(network.forward_inside(network.unshuffle(x)))  # type: ignore[no-any-return]
+
     def _expect_few_peaks(self) -> None:
-        bias = self.get_parameter(f"network.{'' if self.config.family == 'edge' else 'head.'}classify.bias")
+        head = "head." if self.config.family == "convnextv2-bifpn" else ""
+        bias = self.get_parameter(f"network.{head}classify.bias")
         with torch.no_grad():
             bias.zero_()
             bias[: self.config.stem**2] = -math.log((1 - PRIOR) / PRIOR)

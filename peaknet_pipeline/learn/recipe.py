@@ -36,6 +36,15 @@ class TrainParameters(Parameters):
         unit="sigma",
         ge=0,
     )
+    blocks_per_crop: int = parameter(
+        0,
+        meaning="candidates of a crop at which the network is computed; 0: everywhere (a local network alone can choose)",
+        ge=0,
+    )
+    background_blocks: int = parameter(4, meaning="further blocks of a crop, anywhere in it", ge=0)
+    candidate_sigma: float = parameter(
+        2.0, meaning="height of a candidate's highest pixel and of one next to it", unit="sigma", gt=0
+    )
     offset_weight: float = parameter(
         0.1, meaning="weight of the offsets' loss, for a network that predicts offsets", ge=0
     )

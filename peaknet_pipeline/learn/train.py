@@ -1,6 +1,7 @@
 """The training loop, for teachers and students alike."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from peaknet_pipeline.errors import LabelError, ModelError
+from peaknet_pipeline.learn.blocks import choose_blocks, cut_blocks
 from peaknet_pipeline.learn.crops import CropBatch, CropSource, ValidationPanel, collate_crops
 from peaknet_pipeline.learn.distributed import mean_over_processes, rank_and_size, shared_from_first
 from peaknet_pipeline.learn.losses import (
@@ -28,9 +30,13 @@ from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
 from peaknet_pipeline.learn.state import TrainingState, read_state, start_training, write_state
 from peaknet_pipeline.learn.transforms import TransformParameters, augment_batch
 from peaknet_pipeline.learn.validate import PeakScores, ValidationParameters, validate_model
+from peaknet_pipeline.types import IntArray
 
 Objective = Callable[[Tensor, CropBatch, Tensor, int], Tensor]
-"""Loss of (logits, augmented batch, its significance, the draw's number)."""
+"""Loss of (logits, augmented batch, its significance, the draw's number).
+
+The batch is whole crops, or blocks of them; the significance of blocks has a margin around them.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def train_model(
     params: TrainParameters | None = None,
     validation: Sequence[ValidationPanel] = (),
     objective: Objective | None = None,
+    margin: int | None = None,
     transforms: TransformParameters | None = None,
     normalisation: NormaliseParameters | None = None,
     validation_params: ValidationParameters | None = None,
@@ -87,6 +94,8 @@ def train_model(
         Scored every ``validate_every`` steps: chooses the threshold, keeps the best weights, stops early.
     objective : callable, optional
         Loss; focal (and Dice) on the labels by default, distillation for a student.
+    margin : int, optional
+        Pixels around a block that the objective looks at, if it is more than the network's own reach.
     transforms : TransformParameters, optional
         Augmentation; None: none.
     normalisation, validation_params
@@ -121,7 +130,7 @@ def train_model(
     if state_folder is not None:
         read_state(state_folder, state, params)
     step_loss = _StepLoss(
-        state.model, source, params, objective or label_objective(params), transforms, normalisation
+        state.model, source, params, objective or label_objective(params), transforms, normalisation, margin
     )
     last = min(params.steps, stop_after or params.steps)
     while state.step < last and state.misses < params.patience:
@@ -152,11 +161,17 @@ def label_objective(params: TrainParameters) -> Objective:
         if params.dice_weight:
             focal = focal + params.dice_weight * dice_loss(logits, batch.label)
         if params.offset_weight and logits.shape[1] == 3:
-            target = centre_offsets(batch.label, significance)
+            target = centre_offsets(batch.label, _without_margin(significance, batch))
             focal = focal + params.offset_weight * offset_loss(logits, target, batch.label)
         return focal
 
     return loss
+
+
+def _without_margin(significance: Tensor, batch: CropBatch) -> Tensor:
+    height, width = batch.label.shape[1:]
+    top, left = (significance.shape[2] - height) // 2, (significance.shape[3] - width) // 2
+    return significance[:, :, top : top + height, left : left + width]
 
 
 def draw_crops(source: CropSource, draw: int, params: TrainParameters) -> CropBatch:
@@ -171,7 +186,12 @@ def draw_crops(source: CropSource, draw: int, params: TrainParameters) -> CropBa
 
 def _index_at(position: int, n_crops: int, seed: int) -> int:
     epoch, place = divmod(position, n_crops)
-    return int(np.random.default_rng((seed, epoch)).permutation(n_crops)[place])
+    return int(_order(epoch, n_crops, seed)[place])
+
+
+@functools.lru_cache(maxsize=2)
+def _order(epoch: int, n_crops: int, seed: int) -> IntArray:
+    return np.random.default_rng((seed, epoch)).permutation(n_crops)
 
 
 class _StepLoss:
@@ -185,29 +205,50 @@ class _StepLoss:
         objective: Objective,
         transforms: TransformParameters | None,
         normalisation: NormaliseParameters,
+        margin: int | None,
     ) -> None:
         self.source, self.params, self.objective = source, params, objective
         self.transforms, self.normalisation = transforms, normalisation
         self.device = next(model.parameters()).device
-        self.lone = (
-            compress(torch.tensor(params.lone_sigma), normalisation.compression).item()
-            if params.lone_sigma
-            else None
-        )
+        self.cell = model.config.stem
+        self.margin = max(model.config.reach, margin or 0) if params.blocks_per_crop else 0
         self.network: nn.Module = DistributedDataParallel(model) if rank_and_size()[1] > 1 else model
 
     def __call__(self, draw: int) -> Tensor:
         batch = draw_crops(self.source, draw, self.params)
+        seed = np.random.SeedSequence((self.params.seed, draw, rank_and_size()[0])).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
         if self.transforms is not None:
-            seed = np.random.SeedSequence((self.params.seed, draw, rank_and_size()[0])).generate_state(1)[0]
-            batch = augment_batch(batch, self.transforms, torch.Generator().manual_seed(int(seed)))
+            batch = augment_batch(batch, self.transforms, generator)
         batch = batch.to(self.device)
         significance = normalise(batch.image, batch.good, self.normalisation)
-        if self.lone is not None:
-            batch = batch._replace(label=ignore_lone_pixels(batch.label, significance[:, 0], self.lone))
+        if self.params.lone_sigma:
+            lone = self._compressed(self.params.lone_sigma)
+            batch = batch._replace(label=ignore_lone_pixels(batch.label, significance[:, 0], lone))
+        if self.params.blocks_per_crop:
+            batch, significance = self._blocks(batch, significance, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
-            logits = self.network(significance, batch.good[:, None])
+            logits = self.network(
+                significance, None if self.margin else batch.good[:, None], margin=self.margin
+            )
             return self.objective(logits, batch, significance, draw)
+
+    def _blocks(
+        self, batch: CropBatch, significance: Tensor, generator: torch.Generator
+    ) -> tuple[CropBatch, Tensor]:
+        blocks = choose_blocks(
+            significance[:, 0].cpu(),
+            level=self._compressed(self.params.candidate_sigma),
+            per_crop=self.params.blocks_per_crop,
+            n_background=self.params.background_blocks,
+            cell=self.cell,
+            margin=self.margin,
+            generator=generator,
+        )
+        return cut_blocks(batch, significance, blocks, side=2 * self.cell, margin=self.margin)
+
+    def _compressed(self, sigma: float) -> float:
+        return compress(torch.tensor(sigma), self.normalisation.compression).item()
 
     def gathering(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Return a context that exchanges gradients between processes only on the last pass of a step."""
