@@ -13,16 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peaknet_pipeline.bench.finder import find_reference, load_reference
 from peaknet_pipeline.bench.model_device import measure_on_device
-from peaknet_pipeline.infer.engine import Engine
+from peaknet_pipeline.infer.engine import Engine, has_bfloat16
 from peaknet_pipeline.infer.network import Network
-from peaknet_pipeline.infer.params import EngineParams
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped, shipped_models
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
-from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
+from peaknet_pipeline.learn.local_cpu import LocalOnCpu
 from peaknet_pipeline.learn.model import PeakNet, build_model, count_parameters
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
+from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.types import BoolArray, Float32Array
 
 SHAPE = (8, 512, 1024)
@@ -41,17 +41,18 @@ class Work:
 
 def run(
     *,
-    scale: str = "edge",
+    scale: str = "local",
     shipped: bool = True,
     n_spots: int = 60,
     seed: int = 0,
     repeats: int = 9,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Measure the edge network and peakfinder8s on the same frame and cores, alternating; medians.
+    """Measure a network and peakfinder8s on the same frame and cores, alternating; medians.
 
-    ``edge`` is raw panels to logits, ``edge_peaks`` raw panels to a peak table, ``ondamonitor`` its compiled peakfinder8
-    (normal mode, float32), where that is installed.
+    ``peaks`` is raw panels to a peak table with inference's settings, ``logits`` raw panels to logits in the same way,
+    ``everywhere`` the same with every cell computed, ``float32`` the network as torch runs it; ``ondamonitor`` is its
+    compiled peakfinder8 (normal mode, float32), where that is installed.
 
     Parameters
     ----------
@@ -78,13 +79,14 @@ def run(
         images, good = draw_frame(n_spots=n_spots, seed=seed)
         # On one core, processor time is what other load on the machine disturbs least.
         clock = time.thread_time if threads == 1 else time.perf_counter
-        times = _alternate(_candidates(model, images, good), repeats, clock)
+        candidates = {**_finders(images, good), **_ways(model, images, good)}
+        times = _alternate(candidates, repeats, clock)
         figures: dict[str, Any] = {"mpix": images.size / 1e6, "threads": threads, "repeats": repeats}
         figures |= {f"{name}_ms": round(value, 2) for name, value in times.items()}
-        figures["edge_over_peakfinder8"] = round(times["edge"] / times["peakfinder8"], 2)
-        if "ondamonitor" in times:
-            figures["edge_peaks_over_ondamonitor"] = round(times["edge_peaks"] / times["ondamonitor"], 2)
-        figures |= _describe(model.config, times["edge_network"])
+        for reference in ("ondamonitor", "peakfinder8"):
+            if reference in times:
+                figures[f"peaks_over_{reference}"] = round(times["peaks"] / times[reference], 2)
+        figures |= _describe(model, images, good, times)
         if torch.cuda.is_available():
             figures |= run_on_gpu(model, images, good, repeats)
         return figures
@@ -125,46 +127,59 @@ def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Wo
 def run_on_gpu(
     model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray, repeats: int
 ) -> dict[str, Any]:
-    """Measure, on a GPU, the edge network and the published layout's atto: 16-bit frames in, peak lists out."""
+    """Measure, on a GPU, the network and the published layout's atto: 16-bit frames in, peak lists out."""
     figures: dict[str, Any] = {}
-    for name, network in (("edge", model), ("atto", build_model(named_scale("atto")).eval())):
+    for name, network in (("student", model), ("atto", build_model(named_scale("atto")).eval())):
         loaded = LoadedModel(network, NormaliseParameters(), ModelCard(name))
         figures[f"gpu_{name}"] = measure_on_device(loaded, images, good, repeats=repeats)
     return figures
 
 
-def _candidates(
-    model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray
-) -> dict[str, Callable[[], object]]:
-    edge, radius = EdgeOnCpu(model), _radius()
+def _finders(images: "np.typing.NDArray[np.uint16]", good: BoolArray) -> dict[str, Callable[[], object]]:
+    """Return what the network is compared with."""
+    radius = _radius()
     finders = {
         mode: Peakfinder8(radius, ~good, Peakfinder8Params(threshold=20.0, statistics=mode))
         for mode in ("exact", "sampled")
     }
-    config = model.config
-    cells = [
-        normalise_cells(images[n : n + 1], good[n : n + 1], stem=config.stem) for n in range(len(images))
-    ]
-    eager = model.float().eval()
-    pixels, mask = torch.from_numpy(images), torch.from_numpy(good)
-    network = Network.from_checkpoint(
-        LoadedModel(model, NormaliseParameters(), ModelCard("bench", threshold=0.6))
-    )
-    engine = Engine(network, bad_pixels=~good, params=EngineParams(device="cpu"))
     reference, single = load_reference(), images.astype(np.float32)
     theirs = (
         {"ondamonitor": lambda: find_reference(reference, single, radius, ~good, None)} if reference else {}
     )
     return {
         **theirs,
-        "edge_peaks": lambda: engine(images[None]),
         "peakfinder8": lambda: finders["exact"].find(images[None], n_threads=1),
         "peakfinder8_sampled": lambda: finders["sampled"].find(images[None], n_threads=1),
-        "edge": lambda: edge.logits(images, good),
-        "edge_normalise": lambda: normalise_cells(images, good, stem=config.stem),
-        "edge_network": lambda: [_inferred(edge.network.forward_cells, part) for part in cells],
-        "edge_float32": lambda: _inferred(lambda z: eager(z), normalise(pixels, mask)),
     }
+
+
+def _ways(
+    model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray
+) -> dict[str, Callable[[], object]]:
+    """Return the ways through the network."""
+    loaded = LoadedModel(model, NormaliseParameters(), ModelCard("bench", threshold=0.6))
+    network = Network.from_checkpoint(loaded)
+    decode, params = InferenceParams(device="cpu").parts()
+    engine = Engine(network, bad_pixels=~good, decode=decode, params=params)
+    eager = model.float().eval()
+    pixels, mask = torch.from_numpy(images), torch.from_numpy(good)
+    ways: dict[str, Callable[[], object]] = {
+        "peaks": lambda: engine(images[None]),
+        "float32": lambda: _inferred(lambda z: eager(z), normalise(pixels, mask)),
+    }
+    if network.on_host is None:
+        return ways
+    logits, everywhere = (network.on_host(_host_dtype(), pair) for pair in (decode.min_neighbour, 0.0))
+    return {
+        **ways,
+        "logits": lambda: logits(images, good),
+        "everywhere": lambda: everywhere(images, good),
+        "normalise": lambda: normalise_cells(images, good, stem=model.config.stem, dtype=_host_dtype()),
+    }
+
+
+def _host_dtype() -> torch.dtype:
+    return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
 def _inferred(function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor) -> torch.Tensor:
@@ -194,27 +209,41 @@ def _alternate(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _describe(config: ModelConfig, network_ms: float) -> dict[str, Any]:
-    """Return the network's size, work, and which share of the machine's measured limits it reaches."""
-    work = measure_work(config)
-    flop_per_second, bytes_per_second = machine_limits()
-    bytes_moved = work.weight_bytes + work.activation_bytes
-    bound_ms = 1e3 * max(work.flop / flop_per_second, bytes_moved / bytes_per_second)
+def _describe(
+    model: PeakNet,
+    images: "np.typing.NDArray[np.uint16]",
+    good: BoolArray,
+    times: dict[str, float],
+) -> dict[str, Any]:
+    """Return the network's size, its work on this frame, and which share of the machine's measured limits it reaches.
+
+    The limit: all operations at the rate of a large matrix product, after the frame was read twice and its logits written.
+    """
+    work = measure_work(model.config)
+    flop = work.flop
+    if model.config.family == "local":
+        pair = InferenceParams().min_neighbour
+        flop = LocalOnCpu(model, pair=pair, dtype=_host_dtype()).count_flop(images, good)
+    flop_per_second, bytes_per_second = machine_limits(dtype=_host_dtype())
+    moved = 2.0 * (images.nbytes + good.nbytes) + 4.0 * images.size
+    bound_ms = 1e3 * (flop / flop_per_second + moved / bytes_per_second)
     return {
-        "parameters": count_parameters(config)["total"],
-        "gflop": round(work.flop / 1e9, 2),
+        "parameters": count_parameters(model.config)["total"],
+        "dtype": str(_host_dtype()).removeprefix("torch."),
+        "gflop": round(flop / 1e9, 2),
+        "gflop_everywhere": round(work.flop / 1e9, 2),
         "weight_mbytes": round(work.weight_bytes / 1e6, 3),
-        "activation_mbytes": round(work.activation_bytes / 1e6, 1),
-        "machine_bf16_gflop_per_second": round(flop_per_second / 1e9, 1),
+        "activation_mbytes_everywhere": round(work.activation_bytes / 1e6, 1),
+        "machine_gflop_per_second": round(flop_per_second / 1e9, 1),
         "machine_gbytes_per_second": round(bytes_per_second / 1e9, 1),
         "roofline_ms": round(bound_ms, 2),
-        "roofline_fraction": round(bound_ms / network_ms, 2),
+        "roofline_fraction": round(bound_ms / times.get("logits", times["float32"]), 2),
     }
 
 
-def machine_limits(side: int = 1024) -> tuple[float, float]:
-    """Measure bfloat16 matrix products, operations per second, and copying, bytes per second."""
-    a = torch.randn(side, side).bfloat16()
+def machine_limits(side: int = 1024, *, dtype: torch.dtype = torch.bfloat16) -> tuple[float, float]:
+    """Measure matrix products, operations per second, and copying, bytes per second."""
+    a = torch.randn(side, side).to(dtype)
     source = torch.zeros(32_000_000, dtype=torch.uint8)
     target: torch.Tensor = torch.empty_like(source)
     best = _alternate({"product": lambda: a @ a, "copy": lambda: target.copy_(source)}, 7)

@@ -49,6 +49,8 @@ class PanelStep:
     model: Any
     dtype: torch.dtype
     geometry: Geometry | None = None
+    min_neighbour: float = 0.0
+    """Height of the pairs of pixels without which decoding drops a peak, sigma; 0: it drops none."""
 
     def static(
         self, raw: Tensor, bad: Tensor, *, prepare: Prepare | None = None, forward: Forward | None = None
@@ -90,7 +92,10 @@ class PanelStep:
                 expected=f"(n, 1 or more, ss, fs) for {tuple(x.shape)}",
                 found=tuple(output.shape),
             )
-        return output[:, 0].float()
+        logits = output[:, 0].float()
+        if self.network.near is None or self.min_neighbour <= 0:
+            return logits
+        return torch.where(self.network.near(x, self.min_neighbour), logits, -100.0)
 
 
 class DevicePanels:

@@ -62,7 +62,7 @@ class Engine:
         self._geometry = geometry
         self._calibrate = DeviceCalibration(*calibration, self.device) if calibration is not None else None
         model = network.model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        step = PanelStep(network, model, self.dtype, geometry)
+        step = PanelStep(network, model, self.dtype, geometry, self.decode.min_neighbour)
         self._panels = DevicePanels(step, self.device, self.params)
         self._upload = Uploader(self.device)
 

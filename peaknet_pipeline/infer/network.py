@@ -7,10 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from peaknet_pipeline.learn.blocks import near_pairs
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.learn.edge_cpu import CELL_FAMILIES, EdgeOnCpu
 from peaknet_pipeline.learn.local_cpu import LocalOnCpu
-from peaknet_pipeline.learn.normalise import Background, estimate_static, normalise, significance
+from peaknet_pipeline.learn.normalise import Background, compressed, estimate_static, normalise, significance
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
 HostLogits = Callable[[FrameArray, BoolArray], Float32Array]
@@ -18,11 +19,6 @@ HostLogits = Callable[[FrameArray, BoolArray], Float32Array]
 
 Normaliser = Callable[[Tensor, Tensor], Tensor]
 """(n, ss, fs) pixels and (n, ss, fs) good pixels to the network's (n, 1, ss, fs) input."""
-
-
-SCREEN_SHARE = 0.9
-"""Of ``min_neighbour``, the height of pairs near which a local network is computed: decoding measures the noise around
-each peak, normalisation over blocks, and they differ by some percent."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,9 @@ class Network:
     """What the engine needs of a trained network: ``model(x, good) -> logits``, its input, its threshold.
 
     ``static`` is the normalisation as a fixed sequence of steps, where there is one. ``on_host`` makes, where there
-    is one, a faster way to the same logits on a CPU, in float32 or bfloat16, of an engine that drops peaks without a
-    pair of pixels of some height (``min_neighbour``, sigma): what no such pair is near may be −100.
+    is one, a faster way to the same logits on a CPU, in float32 or bfloat16. ``near`` tells which pixels (n, ss, fs) of
+    an input lie near two neighbouring pixels of some height (``min_neighbour``, sigma), where the network is asked
+    for nothing else; ``on_host`` is given the same height.
     """
 
     model: torch.nn.Module
@@ -52,17 +49,20 @@ class Network:
     name: str = ""
     static: StaticNormaliser | None = None
     on_host: Callable[[torch.dtype, float], HostLogits] | None = None
+    near: Callable[[Tensor, float], Tensor] | None = None
 
     @classmethod
     def from_checkpoint(cls, loaded: LoadedModel, *, threshold: float | None = None) -> Self:
         """Take a checkpoint; ``threshold`` overrides the card's."""
-        parameters = loaded.normalisation
+        parameters, config = loaded.normalisation, loaded.model.config
 
         def on_host(dtype: torch.dtype, min_neighbour: float) -> HostLogits:
-            if loaded.model.config.family == "local" and min_neighbour > 0:
-                pair = SCREEN_SHARE * min_neighbour
-                return LocalOnCpu(loaded.model, parameters, pair=pair, dtype=dtype).logits
+            if config.family == "local" and min_neighbour > 0:
+                return LocalOnCpu(loaded.model, parameters, pair=min_neighbour, dtype=dtype).logits
             return EdgeOnCpu(loaded.model, parameters, dtype=dtype).logits
+
+        def near(x: Tensor, min_neighbour: float) -> Tensor:
+            return near_pairs(x[:, 0], compressed(min_neighbour, parameters), config.stem)
 
         return cls(
             loaded.model,
@@ -75,5 +75,6 @@ class Network:
                     torch.where(good, pixels, 0.0), good, background, parameters
                 ),
             ),
-            on_host if loaded.model.config.family in CELL_FAMILIES else None,
+            on_host if config.family in CELL_FAMILIES else None,
+            near if config.family == "local" else None,
         )

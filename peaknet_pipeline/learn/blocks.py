@@ -75,6 +75,20 @@ def find_candidates(significance: Tensor, level: float) -> Tensor:
     return (significance >= summit) & (high[:, 0] > 0) & (together > 1.5)
 
 
+def near_pairs(significance: Tensor, level: float, cell: int) -> Tensor:
+    """Return which pixels of (n, ss, fs) share a cell with a pixel of a high pair, or with one next to it.
+
+    A pair is two neighbouring pixels from ``level`` on; only there can inference keep a peak (``min_neighbour``).
+    """
+    height, width = significance.shape[1:]
+    high = (significance >= level).float()[:, None]
+    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
+    near = functional.max_pool2d(high * (together > 1.5), 3, stride=1, padding=1)
+    cells = functional.max_pool2d(functional.pad(near, (0, -width % cell, 0, -height % cell)), cell)
+    pixels = cells.repeat_interleave(cell, dim=2).repeat_interleave(cell, dim=3)
+    return pixels[:, 0, :height, :width] > 0
+
+
 def cut_blocks(
     batch: CropBatch, significance: Tensor, blocks: Blocks, *, side: int, margin: int
 ) -> tuple[CropBatch, Tensor]:

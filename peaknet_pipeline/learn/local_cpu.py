@@ -73,7 +73,8 @@ class LocalOnCpu:
         layers = cast("list[nn.Conv2d]", list(network.layers))
         self.convolutions = [_as_matrix(layer) for layer in layers[: self.reach]]
         self.pointwise = [_as_matrix(layer) for layer in layers[self.reach :]]
-        self.classify = tuple(part[..., : self.stem**2].contiguous() for part in _as_matrix(network.classify))
+        kernel, bias = _as_matrix(network.classify)
+        self.classify = kernel[:, : self.stem**2].contiguous(), bias[: self.stem**2].contiguous()
 
     def logits(self, images: FrameArray, good: BoolArray) -> Float32Array:
         """Return the logits of "peak" of raw panels, all (n, ss, fs); −100 at bad pixels and where nothing stands out."""
@@ -85,14 +86,22 @@ class LocalOnCpu:
             self._fill(images[group], good[group], out[group])
         return out
 
+    def count_flop(self, images: FrameArray, good: BoolArray) -> float:
+        """Return the operations of all matrix products that panels (n, ss, fs), taken as one group, need."""
+        images, good = native_images(images, good)
+        mean, noise = estimate_blocks(images, good, self.normalisation)
+        needed = self._needed(self._wanted(images, good, mean, noise))
+        layers = list(zip(needed[-2::-1], self.convolutions, strict=True))
+        layers += [(needed[0], layer) for layer in (*self.pointwise, self.classify)]
+        return float(sum(2 * int(cells.sum()) * weight.numel() for cells, (weight, _) in layers))
+
     def _fill(self, images: FrameArray, good: BoolArray, out: Float32Array) -> None:
         mean, noise = estimate_blocks(images, good, self.normalisation)
-        needed = [self._wanted(images, good, mean, noise)]
-        if needed[0].mean() > DENSE_SHARE:
+        wanted = self._wanted(images, good, mean, noise)
+        if wanted.mean() > DENSE_SHARE:
             out[:] = self.dense.logits(images, good)
             return
-        for _ in self.convolutions:
-            needed.append(_dilate(needed[-1]))
+        needed = self._needed(wanted)
         cells = self._cells(needed[-1])
         values = np.zeros((len(cells), self.stem**2), dtype=np.float32)
         ends = np.searchsorted(cells[:, 0], range(len(images) + 1))
@@ -117,6 +126,13 @@ class LocalOnCpu:
         weight, bias = self.classify
         logits = torch.addmm(bias, features, weight).float().numpy()
         _scatter(logits, self._cells(needed[0]), good, self.stem, out)
+
+    def _needed(self, wanted: BoolArray) -> list[BoolArray]:
+        """Return the cells whose logits, last features, …, first inputs are needed."""
+        needed = [wanted]
+        for _ in self.convolutions:
+            needed.append(_dilate(needed[-1]))
+        return needed
 
     def _cells(self, needed: BoolArray) -> IntArray:
         """List cells (n, 3): panel, row and column, negative in the ring around the panel."""

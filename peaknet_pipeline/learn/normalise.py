@@ -135,6 +135,11 @@ def compress(z: Tensor, linear_to: float) -> Tensor:
     return torch.copysign((bits - ONE_BITS).to(torch.float32) * (linear_to * MANTISSA_STEP), z)
 
 
+def compressed(sigma: float, params: NormaliseParameters) -> float:
+    """Return one significance as :func:`compress` gives it."""
+    return float(compress(torch.tensor(sigma, dtype=torch.float32), params.compression))
+
+
 def estimate_background(
     images: Tensor, good: Tensor, params: NormaliseParameters | None = None
 ) -> Background:

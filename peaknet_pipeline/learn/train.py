@@ -25,7 +25,7 @@ from peaknet_pipeline.learn.losses import (
     offset_loss,
 )
 from peaknet_pipeline.learn.model import PeakNet
-from peaknet_pipeline.learn.normalise import NormaliseParameters, compress, normalise
+from peaknet_pipeline.learn.normalise import NormaliseParameters, compressed, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters, learning_rate
 from peaknet_pipeline.learn.state import TrainingState, read_state, start_training, write_state
 from peaknet_pipeline.learn.transforms import TransformParameters, augment_batch
@@ -223,7 +223,7 @@ class _StepLoss:
         batch = batch.to(self.device)
         significance = normalise(batch.image, batch.good, self.normalisation)
         if self.params.lone_sigma:
-            lone = self._compressed(self.params.lone_sigma)
+            lone = compressed(self.params.lone_sigma, self.normalisation)
             batch = batch._replace(label=ignore_lone_pixels(batch.label, significance[:, 0], lone))
         if self.params.blocks_per_crop:
             batch, significance = self._blocks(batch, significance, generator)
@@ -238,7 +238,7 @@ class _StepLoss:
     ) -> tuple[CropBatch, Tensor]:
         blocks = choose_blocks(
             significance[:, 0].cpu(),
-            level=self._compressed(self.params.candidate_sigma),
+            level=compressed(self.params.candidate_sigma, self.normalisation),
             per_crop=self.params.blocks_per_crop,
             n_background=self.params.background_blocks,
             cell=self.cell,
@@ -246,9 +246,6 @@ class _StepLoss:
             generator=generator,
         )
         return cut_blocks(batch, significance, blocks, side=2 * self.cell, margin=self.margin)
-
-    def _compressed(self, sigma: float) -> float:
-        return compress(torch.tensor(sigma), self.normalisation.compression).item()
 
     def gathering(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Return a context that exchanges gradients between processes only on the last pass of a step."""

@@ -11,9 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.learn.blocks import near_pairs
 from peaknet_pipeline.learn.crops import ValidationPanel
 from peaknet_pipeline.learn.model import PeakNet
-from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
+from peaknet_pipeline.learn.normalise import NormaliseParameters, compressed, normalise
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.types import LABEL_IGNORE, BoolArray, Float32Array, IntArray
 
@@ -39,6 +40,12 @@ class ValidationParameters(Parameters):
         meaning="precision that suffices: with it the lowest threshold that reaches it is chosen, whatever its F1",
         ge=0,
         le=1,
+    )
+    min_neighbour: float = parameter(
+        0.0,
+        meaning="least height of two neighbouring pixels near which a local network is asked; 0: everywhere",
+        unit="sigma",
+        ge=0,
     )
     thresholds: tuple[float, ...] = parameter(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), meaning="decision thresholds that are compared"
@@ -123,9 +130,14 @@ def match_centres(found: Float32Array, true: Float32Array, distance: float) -> t
 
 
 def predict_panels(
-    model: PeakNet, panels: Iterable[ValidationPanel], normalisation: NormaliseParameters
+    model: PeakNet,
+    panels: Iterable[ValidationPanel],
+    normalisation: NormaliseParameters,
+    *,
+    min_neighbour: float = 0.0,
 ) -> list[Float32Array]:
-    """Return each panel's probability map (ss, fs); 0 at bad pixels."""
+    """Return each panel's probability map (ss, fs); 0 at bad pixels, and where a local network is not asked."""
+    config, level = model.config, compressed(min_neighbour, normalisation)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -134,7 +146,10 @@ def predict_panels(
         for panel in panels:
             image = torch.from_numpy(np.asarray(panel.image, dtype=np.float32))[None].to(device)
             good = torch.from_numpy(np.asarray(panel.good, dtype=np.bool_))[None].to(device)
-            logits = model(normalise(image, good, normalisation), good[:, None])
+            significance = normalise(image, good, normalisation)
+            logits = model(significance, good[:, None])
+            if config.family == "local" and min_neighbour > 0:
+                good &= near_pairs(significance[:, 0], level, config.stem)
             maps.append((torch.sigmoid(logits[0, 0].float()) * good[0]).cpu().numpy())
     model.train(training)
     return maps
@@ -212,7 +227,9 @@ def validate_model(
     decode: PanelDecoder | None = None,
 ) -> PeakScores:
     """Predict all panels and score them at their best threshold."""
-    return choose_threshold(predict_panels(model, panels, normalisation), panels, params, decode)
+    params = params or ValidationParameters()
+    maps = predict_panels(model, panels, normalisation, min_neighbour=params.min_neighbour)
+    return choose_threshold(maps, panels, params, decode)
 
 
 def _n_ignored(found: Float32Array, matched: IntArray, panel: ValidationPanel) -> int:

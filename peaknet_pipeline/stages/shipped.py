@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from scipy.special import logit
 
 from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
-from peaknet_pipeline.learn.config import ModelConfig, named_scale
+from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
+from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.recipe import TrainParameters
@@ -33,7 +34,7 @@ VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 VALIDATION_SIDE = 384
 
 
-TEACHING = TeachingParameters(n_experiments=300, crops_per_frame=12, near_spots=0.7)
+TEACHING = TeachingParameters(n_experiments=700, crops_per_frame=20, near_spots=0.7)
 TRAINING = TrainParameters(
     steps=10_000,
     batch_size=16,
@@ -42,27 +43,34 @@ TRAINING = TrainParameters(
     ema_decay=0.998,
     validate_every=500,
     final_rate=0.01,
-    bf16=True,
+    gamma=0.0,
+    alpha_peak=0.5,
+    alpha_background=0.5,
     lone_sigma=3.0,
+    blocks_per_crop=16,
+    background_blocks=2,
+    candidate_sigma=2.4,
 )
+TEACHER_TRAINING = replace(TRAINING, steps=8_000, learning_rate=1.5e-3)
 TRANSFORMS = TransformParameters()
-VALIDATION = ValidationParameters(thresholds=tuple(n / 20 for n in range(4, 17)), least_precision=0.85)
+VALIDATION = ValidationParameters(
+    thresholds=tuple(n / 20 for n in range(4, 17)),
+    least_precision=0.85,
+    min_neighbour=InferenceParams().min_neighbour,
+)
 
 
 @dataclass(frozen=True)
 class ShippedRecipe:
     """All settings of the shipped network."""
 
-    scale: str = "edge-large"
+    scale: str = "local"
+    teacher_scale: str = "local-teacher"
     teaching: TeachingParameters = TEACHING
     training: TrainParameters = TRAINING
+    teacher_training: TrainParameters = TEACHER_TRAINING
     transforms: TransformParameters = TRANSFORMS
     validation: ValidationParameters = VALIDATION
-
-    @property
-    def config(self) -> ModelConfig:
-        """The network's architecture."""
-        return named_scale(self.scale)
 
 
 def train_shipped(
@@ -73,7 +81,7 @@ def train_shipped(
     progress: Callable[[Progress], None] | None = None,
     simulating: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train the general edge network on simulated experiments and write it as a checkpoint.
+    """Train a teacher on simulated experiments, distil the general network from it, and write that as a checkpoint.
 
     Parameters
     ----------
@@ -94,8 +102,17 @@ def train_shipped(
     """
     recipe = recipe or ShippedRecipe()
     crops = store_crops(work, recipe.teaching, progress=simulating)
-    result = train_model(
-        build_model(recipe.config, seed=recipe.training.seed),
+    teacher = train_model(
+        build_model(named_scale(recipe.teacher_scale), seed=recipe.teacher_training.seed),
+        crops,
+        params=recipe.teacher_training,
+        transforms=recipe.transforms,
+        state_folder=work / f"state-{recipe.teacher_scale}",
+        progress=progress,
+    )
+    student = distill_student(
+        build_model(named_scale(recipe.scale), seed=recipe.training.seed),
+        teacher.model,
         crops,
         params=recipe.training,
         transforms=recipe.transforms,
@@ -103,20 +120,27 @@ def train_shipped(
         progress=progress,
     )
     panels = validation_panels(recipe.teaching)
-    scores = validate_model(
-        result.model, panels, NormaliseParameters(), recipe.validation, decode_as_inference
+    scores, teacher_scores = (
+        validate_model(model, panels, NormaliseParameters(), recipe.validation, decode_as_inference)
+        for model in (student.model, teacher.model)
     )
     card = ModelCard(
         name=folder.name,
-        step=result.step,
+        step=student.step,
         threshold=scores.threshold,
         scores=scores.to_dict(),
         training_manifest=recipe.teaching.digest(),
         seed=recipe.training.seed,
         training=recipe.training.to_dict(),
-        notes={"teaching": recipe.teaching.to_dict(), "transforms": recipe.transforms.to_dict()},
+        teacher=recipe.teacher_scale,
+        notes={
+            "teaching": recipe.teaching.to_dict(),
+            "transforms": recipe.transforms.to_dict(),
+            "teacher_training": recipe.teacher_training.to_dict(),
+            "teacher_scores": teacher_scores.to_dict(),
+        },
     )
-    return write_checkpoint(folder, result.model, card=card)
+    return write_checkpoint(folder, student.model, card=card)
 
 
 def decode_as_inference(probability: Float32Array, panel: ValidationPanel, threshold: float) -> Float32Array:

@@ -33,6 +33,6 @@ def test_cpu_path_gives_the_networks_logits(
     assert next(model.parameters()).dtype == torch.float32
 
 
-def test_only_edge_networks_have_it() -> None:
-    with pytest.raises(ModelError, match="not an edge network"):
+def test_only_networks_of_cells_have_it() -> None:
+    with pytest.raises(ModelError, match="not a network of cells"):
         EdgeOnCpu(build_model(SCALES["yocto"]))

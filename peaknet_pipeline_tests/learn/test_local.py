@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.blocks import choose_blocks, cut_blocks, find_candidates
+from peaknet_pipeline.learn.blocks import choose_blocks, cut_blocks, find_candidates, near_pairs
 from peaknet_pipeline.learn.config import SCALES
 from peaknet_pipeline.learn.crops import CropBatch
 from peaknet_pipeline.learn.local_cpu import LocalOnCpu
@@ -77,18 +77,24 @@ def test_sparse_cells_equal_the_dense_ones(
         assert 0.01 < computed.mean() < 0.3
 
 
-def test_every_pixel_of_and_next_to_a_pair_is_computed_and_blank_panels_are_not(network: PeakNet) -> None:
-    images, good = draw((2, 64, 96), seed=3)
+@pytest.mark.parametrize("shape", [(2, 64, 96), (2, 61, 95)])
+def test_cells_near_pairs_are_computed_and_no_others(network: PeakNet, shape: tuple[int, int, int]) -> None:
+    images, good = draw(shape, seed=3)
     images[1] = 6
     z = normalise(torch.from_numpy(images), torch.from_numpy(good))[:, 0]
-    high = (z >= 3.0).float()[:, None]
-    neighbours = torch.nn.functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
-    pairs = high * (neighbours > 1.5)
-    near = (torch.nn.functional.max_pool2d(pairs, 3, stride=1, padding=1)[:, 0] > 0).numpy()
+    near = near_pairs(z, 3.0, network.config.stem).numpy()
     computed = LocalOnCpu(network, pair=3.0, dtype=torch.float32).logits(images, good) > -99
-    assert near[0].any()
-    assert computed[near & good].all()
-    assert not computed[1].any()
+    np.testing.assert_array_equal(computed, near & good)
+    assert 0.01 < near[0].mean() < 0.5
+    assert not near[1].any()
+
+
+def test_near_a_pair_is_the_cell_of_each_of_its_pixels_and_of_their_neighbours() -> None:
+    z = torch.zeros(1, 24, 24)
+    z[0, 12, 7:9] = 4.0
+    z[0, 2, 2] = 9.0
+    cells = near_pairs(z, 3.0, 4)[0, ::4, ::4]
+    assert cells.nonzero().tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
 
 
 def test_damaged_values_are_bad_pixels_to_the_sparse_path_too(network: PeakNet) -> None:
