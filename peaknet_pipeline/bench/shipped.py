@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.bench.real_stills import measure_stills
-from peaknet_pipeline.bench.unseen import add_up, compare_finders, simulate_unseen
+from peaknet_pipeline.bench.unseen import BRIGHTNESS, add_up, compare_finders, simulate_unseen
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.stages.inference import load_model
 
@@ -17,12 +17,13 @@ def run(
     experiments: int = 14,
     frames: int = 24,
     hit_fraction: float = 0.75,
+    brightness: tuple[float, float] = BRIGHTNESS,
     seeds: str = "test",
     thresholds: tuple[float, ...] = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
     model: str | None = None,
     realdata: str | None = None,
 ) -> dict[str, Any]:
-    """Compare the network with peakfinder8, tuned by a scan of each very run and untuned.
+    """Compare the network with peakfinder8, tuned by a scan of each very run and untuned, and with an oracle.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def run(
         Simulated runs, each of a random experiment, and frames of each; 0 experiments: none.
     hit_fraction : float
         Share of the frames with a crystal.
+    brightness : (float, float)
+        Range of the crystals' brightness, as a multiple of each experiment's own.
     seeds : str
         ``test``, or ``validation`` for choices.
     thresholds : tuple of float
@@ -52,13 +55,15 @@ def run(
     loaded = load_model(Path(model) if model else None)
     runs = [
         compare_finders(
-            simulate_unseen(starts[seeds] + number, frames, hit_fraction=hit_fraction),
+            simulate_unseen(
+                starts[seeds] + number, frames, hit_fraction=hit_fraction, brightness=(brightness[0], brightness[1])
+            ),
             loaded,
             thresholds=tuple(thresholds),
         )
         for number in range(experiments)
     ]
-    finders = ("tuned", "default", "network", "at_equal_precision")
+    finders = ("oracle", "tuned", "default", "network", "at_equal_precision")
     return {
         "threshold": loaded.card.threshold,
         "summary": {finder: add_up(runs, finder) for finder in finders} if runs else {},

@@ -1,7 +1,8 @@
 """The shipped network against peakfinder8 on simulated experiments that neither training nor validation has seen.
 
 Each experiment is one run of a detector of its own. peakfinder8 gets the best setting of a scan over that very run,
-all of its frames included, and its default setting besides; the network gets nothing but its stored threshold.
+all of its frames included, and its default setting besides; the network gets nothing but its stored threshold. An
+oracle, given every true spot that counts and nothing else, tells how many frames any finder could lead to a lattice.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,8 @@ from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
 from peaknet_pipeline.stages.scanning import index_scorer, merit
-from peaknet_pipeline.types import BoolArray, FrameArray, IndexTable, PeakTable
+from peaknet_pipeline.tables import make_table
+from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, IndexTable, PeakTable
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
 """Taken in turn, so that a few experiments meet many detectors."""
@@ -43,6 +45,12 @@ SCAN = ScanParams(
 
 CORRECT_DEG = 1.0
 """Misorientation below which a lattice is the simulated one."""
+
+BRIGHTNESS = (0.15, 2.0)
+"""Of crystals, as a multiple of the experiment's own: drawn towards what is hard to index."""
+
+LEAST_SNR = 3.0
+"""Expected SNR from which a true spot counts."""
 
 BANDS = ((3.0, 6.0), (6.0, 12.0), (12.0, np.inf))
 
@@ -69,13 +77,15 @@ class Outcome:
     false_indexed: int
 
 
-def simulate_unseen(seed: int, n_frames: int, *, hit_fraction: float) -> UnseenRun:
-    """Simulate a run of a random experiment, its brightness drawn towards what is hard to index."""
+def simulate_unseen(
+    seed: int, n_frames: int, *, hit_fraction: float, brightness: tuple[float, float] = BRIGHTNESS
+) -> UnseenRun:
+    """Simulate a run of a random experiment, its brightness drawn log-uniformly from a range."""
     experiment = draw_experiment(seed, detector=DETECTORS[seed % len(DETECTORS)])
     generator = np.random.default_rng((seed, 31))
     conditions = RunConditions(
         hit_fraction=hit_fraction,
-        brightness_factor=float(np.exp(generator.uniform(np.log(0.15), np.log(2.0)))),
+        brightness_factor=float(np.exp(generator.uniform(*np.log(brightness)))),
     )
     frames, columns = [], []
     for frame in simulate_frames(
@@ -94,6 +104,7 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
         "tuned": judge(run, peakfinder8_peaks(run, tuned)),
         "default": judge(run, peakfinder8_peaks(run, Peakfinder8Params())),
         "network": judge(run, network_peaks(run, model, model.card.threshold)),
+        "oracle": judge(run, oracle_peaks(run)),
     }
     curve = [score(run, peaks) for peaks in network_curve(run, model, thresholds)]
     wanted = outcomes["tuned"].scores.precision.value
@@ -139,6 +150,20 @@ def network_peaks(run: UnseenRun, model: LoadedModel, threshold: float) -> PeakT
     return Engine(network, bad_pixels=run.bad_pixels, decode=decode, params=engine)(run.frames)
 
 
+def oracle_peaks(run: UnseenRun) -> PeakTable:
+    """Return every true spot that counts, at its true place."""
+    truth = run.truth.reflections
+    spots = truth[truth["usable"] & (truth["snr"] >= LEAST_SNR)].sort_values(
+        ["frame", "panel"], kind="stable"
+    )
+    constant = {"background": 0.0, "sigma": 1.0, "n_pixels": 1, "score": 1.0, "inv_d": np.nan}
+    columns = {name: spots[name].to_numpy() for name in ("frame", "panel", "fs", "ss", "snr")}
+    photons = spots["photons"].to_numpy()
+    columns |= {"intensity": photons, "max_intensity": photons}
+    columns |= {name: np.full(len(spots), value) for name, value in constant.items()}
+    return make_table(PEAKS, columns)
+
+
 def network_curve(run: UnseenRun, model: LoadedModel, thresholds: tuple[float, ...]) -> Iterator[PeakTable]:
     """Give the network's peaks at each threshold; the network runs once."""
     decode, engine = InferenceParams(device="cpu").parts()
@@ -150,7 +175,7 @@ def network_curve(run: UnseenRun, model: LoadedModel, thresholds: tuple[float, .
 
 def score(run: UnseenRun, peaks: PeakTable) -> TruthScores:
     """Score peaks against the run's truth."""
-    return score_peaks(peaks, run.truth.reflections, TruthParams(max_distance=3.0, min_snr=3.0))
+    return score_peaks(peaks, run.truth.reflections, TruthParams(max_distance=3.0, min_snr=LEAST_SNR))
 
 
 def judge(run: UnseenRun, peaks: PeakTable) -> Outcome:

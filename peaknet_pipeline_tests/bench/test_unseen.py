@@ -56,6 +56,8 @@ def test_the_counts_of_runs_add_up(run, grid):
     one = compare_finders(run, model, thresholds=(0.2, 0.9))
     total = add_up([one, one], "network")
     assert one["hits"] == 3
+    assert one["oracle"]["precision"][0] == one["oracle"]["precision"][1] > 0
+    assert one["network"]["correct"] <= one["oracle"]["correct"] == 3
     assert total["frames"] == 8
     assert total["indexed"] == 2 * one["network"]["indexed"] == 8 * total["indexing_yield"]
     found, of = one["network"]["precision"]
