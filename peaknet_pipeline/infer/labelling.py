@@ -57,16 +57,23 @@ def append_runs(line, row, runs, n_runs):  # type: ignore[no-untyped-def]
         if inside and start < 0:
             start = column
         elif not inside and start >= 0:
-            if n_runs == runs.shape[0]:
-                grown = np.empty((2 * n_runs, 4), np.int32)
-                grown[:n_runs] = runs
-                runs = grown
-            runs[n_runs, 0] = row
-            runs[n_runs, 1] = start
-            runs[n_runs, 2] = column
+            runs = append_run(row, start, column, runs, n_runs)
             n_runs += 1
             start = -1
     return runs, n_runs
+
+
+@numba.njit(cache=True, nogil=True)
+def append_run(row, start, stop, runs, n_runs):  # type: ignore[no-untyped-def]
+    """Put a run behind the first ``n_runs`` and return the table, which grows when it is full."""
+    if n_runs == runs.shape[0]:
+        grown = np.empty((2 * n_runs, 4), np.int32)
+        grown[:n_runs] = runs
+        runs = grown
+    runs[n_runs, RUN_ROW] = row
+    runs[n_runs, RUN_START] = start
+    runs[n_runs, RUN_STOP] = stop
+    return runs
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,12 +3,15 @@
 import numba
 import numpy as np
 
-from peaknet_pipeline.infer.labelling import append_runs, join_runs
+from peaknet_pipeline.infer.labelling import append_run, join_runs
 
 FS, SS, INTENSITY, MAX_INTENSITY, BACKGROUND, SIGMA, SNR, N_PIXELS, LOGIT, NEIGHBOUR = range(10)
 """Columns of a table of measured peaks; NEIGHBOUR: the lower of the highest pixel and the highest around it, in sigma."""
 
 N_COLUMNS = 10
+STRETCH = 32
+"""Pixels of a row that are looked at together."""
+
 MIN_BACKGROUND_PIXELS = 12
 """Pixels that a local background needs; with fewer, the disc grows once to twice its radius."""
 
@@ -57,24 +60,43 @@ def measure_panel(frame, logits, bad, cut, limits):  # type: ignore[no-untyped-d
 
 @numba.njit(cache=True, nogil=True)
 def _find_runs(frame, logits, bad, cut):  # type: ignore[no-untyped-def]
+    """List the runs of peak pixels in raster order; NaN logits are no peaks."""
     runs = np.empty((64, 4), np.int32)
     n_runs = 0
-    line = np.zeros(frame.shape[1], np.bool_)
-    for row in range(frame.shape[0]):
-        # Most rows are empty: the maximum is found without a branch per pixel. NaN logits are no peaks.
-        n_above = 0
-        for column in range(line.size):
-            n_above += logits[row, column] >= cut
-        if n_above == 0:
+    height, width = frame.shape
+    for row in range(height):
+        # Most rows, and most stretches of the others, are empty: they are told without a branch per pixel.
+        if not _any_above(logits[row], 0, width, cut):
             continue
-        for column in range(line.size):
-            line[column] = (
-                logits[row, column] >= cut
-                and not bad[row, column]
-                and np.isfinite(np.float64(frame[row, column]))
-            )
-        runs, n_runs = append_runs(line, row, runs, n_runs)
+        start = -1
+        for first in range(0, width, STRETCH):
+            last = min(first + STRETCH, width)
+            if start < 0 and not _any_above(logits[row], first, last, cut):
+                continue
+            for column in range(first, last):
+                inside = (
+                    logits[row, column] >= cut
+                    and not bad[row, column]
+                    and np.isfinite(np.float64(frame[row, column]))
+                )
+                if inside and start < 0:
+                    start = column
+                elif not inside and start >= 0:
+                    runs = append_run(row, start, column, runs, n_runs)
+                    n_runs += 1
+                    start = -1
+        if start >= 0:
+            runs = append_run(row, start, width, runs, n_runs)
+            n_runs += 1
     return runs, n_runs
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_above(line, first, last, cut):  # type: ignore[no-untyped-def]
+    n_above = 0
+    for column in range(first, last):
+        n_above += line[column] >= cut
+    return n_above > 0
 
 
 @numba.njit(cache=True, nogil=True)
