@@ -15,8 +15,9 @@ import pandas as pd
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import SCORES, IndexTable, PeakTable, Scores
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import SCORES, BoolArray, Float64Array, IndexTable, IntArray, PeakTable, Scores
+from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
 CONFIDENCE_Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""

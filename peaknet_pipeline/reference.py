@@ -14,7 +14,7 @@ from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.cli import SECTIONS
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.types import SCHEMAS
+from peaknet_pipeline.schemas import SCHEMAS
 
 PAGE = Path(__file__).parent / "docs" / "reference.md"
 COMMAND = "python -m peaknet_pipeline.reference"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.plots.style import name_of
-from peaknet_pipeline.types import Scores
+from peaknet_pipeline.schemas import Scores
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 

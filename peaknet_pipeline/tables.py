@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from peaknet_pipeline.atomic import replace_atomically, write_file
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.types import Column, Schema
+from peaknet_pipeline.schemas import Column, Schema
 
 
 def write_json(path: Path, value: object) -> None:

@@ -20,8 +20,8 @@ from peaknet_pipeline.metrics import (
     score_run,
     wilson_interval,
 )
+from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, TRUTH_REFLECTIONS
 from peaknet_pipeline.tables import check_table, empty_table, make_table
-from peaknet_pipeline.types import INDEX, PEAKS, SCORES, TRUTH_REFLECTIONS
 
 
 def make_peaks(frame, fs, panel=0):

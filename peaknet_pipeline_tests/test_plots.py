@@ -13,19 +13,18 @@ from scipy.spatial.transform import Rotation
 from peaknet_pipeline.metrics import SNR_BANDS, recall_table
 from peaknet_pipeline.plots import curves, distributions, fits, images
 from peaknet_pipeline.plots.style import intensity_range
-from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import (
+from peaknet_pipeline.schemas import (
     DATA_ENGINE,
     FITS,
     INDEX,
     LABEL_QUALITY,
     PEAKS,
     SCORES,
-    Float64Array,
     IndexTable,
     PeakTable,
-    UnitCell,
 )
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import Float64Array, UnitCell
 
 
 def pixels_of(png: bytes) -> Float64Array:

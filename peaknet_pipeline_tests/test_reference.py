@@ -2,9 +2,9 @@
 
 from peaknet_pipeline.cli import peaknet
 from peaknet_pipeline.reference import COMMAND, PAGE, PLACES, parameter_classes, reference_text
+from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.stages.experiment import SECTIONS as EXPERIMENT_SECTIONS
 from peaknet_pipeline.stages.pipeline import SECTIONS as PIPELINE_SECTIONS
-from peaknet_pipeline.types import SCHEMAS
 
 
 def test_the_reference_page_is_up_to_date():

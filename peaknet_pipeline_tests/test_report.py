@@ -24,8 +24,8 @@ from peaknet_pipeline.report import (
     total_scores,
     write_report,
 )
+from peaknet_pipeline.schemas import SCORES, Scores
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import SCORES, Scores
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

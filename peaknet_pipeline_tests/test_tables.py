@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.schemas import PEAKS, SCHEMAS, SCORES
 from peaknet_pipeline.tables import (
     empty_table,
     make_table,
@@ -14,7 +15,6 @@ from peaknet_pipeline.tables import (
     table_problems,
     write_table,
 )
-from peaknet_pipeline.types import PEAKS, SCHEMAS, SCORES
 
 
 def peaks(n=3):

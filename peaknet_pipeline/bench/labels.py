@@ -16,6 +16,7 @@ from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.metrics import TruthScores
 from peaknet_pipeline.peaks.fit_statistics import count_rejections
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
+from peaknet_pipeline.schemas import PeakTable, ReflectionTable
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.experiment import Experiment
@@ -23,7 +24,7 @@ from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, collect_truth
 from peaknet_pipeline.stages.label_quality import score_labels
 from peaknet_pipeline.stages.labelling import LabelRun, label_frames
-from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, PeakTable, ReflectionTable
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.labels.split import PEAKNET
+from peaknet_pipeline.schemas import SPLIT
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.experiment import RunConditions
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -29,7 +30,6 @@ from peaknet_pipeline.stages.models import present_champion, use_model
 from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import SPLIT
 
 NAME = "drift"
 EARLY = ("drift-r0001", "drift-r0002")

@@ -10,15 +10,8 @@ import numpy as np
 
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius, resolution_map
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
-from peaknet_pipeline.types import (
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    FrameArray,
-    Geometry,
-    IntArray,
-    PeakTable,
-)
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, Geometry, IntArray
 
 SHELL = 0.01
 """Width of a resolution shell, Å⁻¹."""

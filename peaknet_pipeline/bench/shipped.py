@@ -56,7 +56,10 @@ def run(
     runs = [
         compare_finders(
             simulate_unseen(
-                starts[seeds] + number, frames, hit_fraction=hit_fraction, brightness=(brightness[0], brightness[1])
+                starts[seeds] + number,
+                frames,
+                hit_fraction=hit_fraction,
+                brightness=(brightness[0], brightness[1]),
             ),
             loaded,
             thresholds=tuple(thresholds),

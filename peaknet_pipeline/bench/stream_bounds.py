@@ -23,7 +23,8 @@ from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import Finder, RunOpener, as_found, stream_run
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import FrameArray
 
 TARGET_EFFICIENCY = 0.9
 STAGES = ("read", "find", "write")

@@ -24,6 +24,7 @@ from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.metrics import TruthParams, TruthScores, score_peaks
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.peaks.scan import ScanParams, best_setting, parameter_grid, scan_parameters
+from peaknet_pipeline.schemas import PEAKS, IndexTable, PeakTable
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
@@ -33,7 +34,7 @@ from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
 from peaknet_pipeline.stages.scanning import index_scorer, merit
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import PEAKS, BoolArray, FrameArray, IndexTable, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
 """Taken in turn, so that a few experiments meet many detectors."""

@@ -10,7 +10,8 @@ from peaknet_pipeline.indexing.blind import BlindLattice, BlindParams, find_latt
 from peaknet_pipeline.indexing.bravais import conventional_cell
 from peaknet_pipeline.indexing.cell import cell_from_axes
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
-from peaknet_pipeline.types import Float64Array, Geometry, PeakTable, UnitCell
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 
 MAX_REFERENCES = 20
 """Most significant lattices that the others are compared with."""

@@ -14,7 +14,8 @@ from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch
-from peaknet_pipeline.types import Float64Array, Geometry, PeakTable, UnitCell
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 
 MAX_DRAWS = 200
 """Azimuths drawn for a peak before it is left where it is."""

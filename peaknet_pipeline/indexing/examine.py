@@ -17,16 +17,8 @@ from peaknet_pipeline.indexing.predict import move_spots, table_axes, table_shif
 from peaknet_pipeline.indexing.qvectors import energy_of_frames, spot_vectors
 from peaknet_pipeline.indexing.target import Target, make_target
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import (
-    HC_EV_ANGSTROM,
-    BoolArray,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    IntArray,
-    PeakTable,
-    UnitCell,
-)
+from peaknet_pipeline.schemas import IndexTable, PeakTable
+from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, Geometry, IntArray, UnitCell
 
 MODULI = (2, 3)
 """Indices of the sublattices that explained peaks are sought in."""

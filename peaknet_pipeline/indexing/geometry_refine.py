@@ -20,15 +20,14 @@ from peaknet_pipeline.indexing.refine_compiled import refine_lattices
 from peaknet_pipeline.indexing.symmetry import orientation_matrix
 from peaknet_pipeline.indexing.target import Target, make_target
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import IndexTable, PeakTable
 from peaknet_pipeline.types import (
     HC_EV_ANGSTROM,
     BoolArray,
     Float64Array,
     Geometry,
-    IndexTable,
     IntArray,
     Panel,
-    PeakTable,
     UnitCell,
 )
 

@@ -7,14 +7,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import (
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    FrameArray,
-    IntArray,
-    ReflectionTable,
-)
+from peaknet_pipeline.schemas import ReflectionTable
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,9 @@ from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.indexing.search import find_orientations
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.indexing.target import Target, make_target
+from peaknet_pipeline.schemas import INDEX, IndexTable, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import (
-    INDEX,
-    BoolArray,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    IntArray,
-    PeakTable,
-    UnitCell,
-)
+from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
 
 AXIS_COLUMNS = [f"{axis}star_{xyz}" for axis in "abc" for xyz in "xyz"]
 

@@ -16,17 +16,9 @@ from peaknet_pipeline.indexing.qvectors import energy_of_frames, spot_vectors
 from peaknet_pipeline.indexing.symmetry import systematically_absent
 from peaknet_pipeline.indexing.target import lattice_points
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import REFLECTIONS, IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import (
-    HC_EV_ANGSTROM,
-    REFLECTIONS,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    PeakTable,
-    ReflectionTable,
-    UnitCell,
-)
+from peaknet_pipeline.types import HC_EV_ANGSTROM, Float64Array, Geometry, UnitCell
 
 MAX_INV_D = 1.0
 """Resolution, Å⁻¹, beyond which nothing is predicted when neither peaks nor parameters set a limit."""

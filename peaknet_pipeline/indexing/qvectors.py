@@ -6,7 +6,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.maps import peak_positions_m
-from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, Geometry, IntArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, Geometry, IntArray
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peaknet_pipeline.types import BoolArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray
 
 
 def find_repeats(peaks: PeakTable, *, min_frames: int, min_fraction: float) -> BoolArray:

@@ -17,14 +17,8 @@ from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.indexing.cell import cell_from_axes, cell_text
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.qvectors import energy_of_frames
-from peaknet_pipeline.types import (
-    Float64Array,
-    Geometry,
-    IndexTable,
-    PeakTable,
-    ReflectionTable,
-    UnitCell,
-)
+from peaknet_pipeline.schemas import IndexTable, PeakTable, ReflectionTable
+from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 
 FORMAT_LINE = "CrystFEL stream format 2.3"
 PEAK_HEADER = "  fs/px   ss/px (1/d)/nm^-1   Intensity  Panel"

@@ -12,18 +12,9 @@ from peaknet_pipeline.geometry.crystfel import parse_geometry
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.predict import move_spots
 from peaknet_pipeline.indexing.stream_file import HALF_PIXEL
+from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import (
-    HC_EV_ANGSTROM,
-    INDEX,
-    PEAKS,
-    REFLECTIONS,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    PeakTable,
-    ReflectionTable,
-)
+from peaknet_pipeline.types import HC_EV_ANGSTROM, Float64Array, Geometry
 
 EXPLAINED_INDEX_ERROR = 0.25
 """A peak is explained when each Miller index is within this of a whole number, as CrystFEL counts."""

@@ -10,16 +10,9 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.found import PeakPixels
 from peaknet_pipeline.infer.measure import LOGIT, N_COLUMNS, NEIGHBOUR, SIGMA, SNR, measure_panel
 from peaknet_pipeline.infer.params import DecodeParams
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import (
-    PEAKS,
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    FrameArray,
-    IntArray,
-    PeakTable,
-)
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, IntArray
 
 MEASURED = ("fs", "ss", "intensity", "max_intensity", "background", "sigma", "snr", "n_pixels")
 """Table columns in the order in which a peak is measured; the logit follows."""

@@ -15,8 +15,9 @@ from peaknet_pipeline.infer.params import DecodeParams, EngineParams
 from peaknet_pipeline.infer.transfer import Uploader, as_tensor
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams
 from peaknet_pipeline.runs.run import flag_bad
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Float32Array, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, Geometry
 
 
 class Engine:

@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.types import BoolArray, IntArray, PeakTable, UInt8Array
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, IntArray, UInt8Array
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from peaknet_pipeline.infer.sinks import PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi_append import CxiFile
-from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray
 
 LATENCIES_KEPT = 10_000
 RATE_WINDOW_S = 10.0

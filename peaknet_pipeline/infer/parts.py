@@ -22,8 +22,9 @@ from peaknet_pipeline.errors import StreamError, TableError
 from peaknet_pipeline.infer.batches import Stretch
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS, IntArray
+from peaknet_pipeline.types import IntArray
 
 LOCK_FILE = "lock"
 OPEN_PART = "open.parquet"

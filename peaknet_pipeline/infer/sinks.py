@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.infer.found import Found
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import arrow_schema, check_table, empty_table
-from peaknet_pipeline.types import PEAKS, IntArray, PeakTable
+from peaknet_pipeline.types import IntArray
 
 
 class PeakSink(Protocol):

@@ -20,7 +20,8 @@ from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.occupancy import StageClock, StreamReport, report_stream
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import PeakSink, TableCollector
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import FrameArray
 
 
 class FrameReader(Protocol):

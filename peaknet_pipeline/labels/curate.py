@@ -13,16 +13,9 @@ import pandas as pd
 
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import CURATION, CurationTable, IndexTable, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import (
-    CURATION,
-    BoolArray,
-    CurationTable,
-    Float64Array,
-    IndexTable,
-    IntArray,
-    PeakTable,
-)
+from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
 DISAGREE = "finders disagree"
 ONLY_NEURAL = "only the neural peaks index"

@@ -14,8 +14,9 @@ from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.exclusions import Exclusions
 from peaknet_pipeline.labels.store import labels_digest, open_labels
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import SPLIT, SplitTable
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import SPLIT, IntArray, SplitTable
+from peaknet_pipeline.types import IntArray
 
 TRAIN, VALIDATE, TEST = "train", "validate", "test"
 SUBSETS = (TRAIN, VALIDATE, TEST)

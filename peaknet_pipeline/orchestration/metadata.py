@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow.parquet as pq
 
+from peaknet_pipeline.schemas import SCHEMAS, Schema
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.tables import read_table, table_problems
-from peaknet_pipeline.types import SCHEMAS, Schema
 
 if TYPE_CHECKING:
     from peaknet_pipeline.orchestration.assets import StageSpec

@@ -17,6 +17,7 @@ from peaknet_pipeline.orchestration.instance import prepare_home
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.orchestration.web import ask, web_server
+from peaknet_pipeline.schemas import SCORES, Scores
 from peaknet_pipeline.stages.keys import RunKey, parse_key
 from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.provenance import Recipe, write_recipe
@@ -25,7 +26,6 @@ from peaknet_pipeline.stages.scores import metrics_path
 from peaknet_pipeline.stages.scoring import FINDERS
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
-from peaknet_pipeline.types import SCORES, Scores
 
 RUNS_PER_EXPERIMENT = 100
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

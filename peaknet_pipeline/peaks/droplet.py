@@ -31,7 +31,8 @@ from peaknet_pipeline.peaks.peakfinder8_search import (
     SS,
 )
 from peaknet_pipeline.peaks.rings import Pixels
-from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, FrameArray, IntArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, FrameArray, IntArray
 
 
 @dataclass(frozen=True)

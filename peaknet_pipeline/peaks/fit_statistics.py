@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.peaks.fit_params import FitFlag
-from peaknet_pipeline.types import FitTable, Float64Array
+from peaknet_pipeline.schemas import FitTable
+from peaknet_pipeline.types import Float64Array
 
 
 def count_rejections(fits: FitTable) -> dict[str, int]:

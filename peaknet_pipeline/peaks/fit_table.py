@@ -14,8 +14,9 @@ from peaknet_pipeline.profile import (
     PLANE_C,
     PROFILE_NAMES,
 )
+from peaknet_pipeline.schemas import FITS, FitTable, ReflectionTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import FITS, FitTable, Float64Array, ReflectionTable
+from peaknet_pipeline.types import Float64Array
 
 
 def fits_table(reflections: ReflectionTable, patches: Patches, result: FitResult) -> FitTable:

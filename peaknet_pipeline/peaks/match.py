@@ -8,20 +8,18 @@ import pandas as pd
 
 from peaknet_pipeline.pairing import Pairs, match_points
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.tables import check_table, make_table
-from peaknet_pipeline.types import (
+from peaknet_pipeline.schemas import (
     FRAME_MATCHES,
     MATCHES,
     PEAKS,
     REFLECTIONS,
-    BoolArray,
-    Float64Array,
     FrameMatchTable,
-    IntArray,
     MatchTable,
     PeakTable,
     ReflectionTable,
 )
+from peaknet_pipeline.tables import check_table, make_table
+from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
 __all__ = ["MatchParams", "Pairs", "is_labelled_reflection", "match_peaks", "match_points"]
 

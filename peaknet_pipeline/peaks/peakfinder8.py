@@ -22,16 +22,9 @@ from peaknet_pipeline.peaks.peakfinder8_frame import (
     split_tiles,
 )
 from peaknet_pipeline.peaks.rings import RingPlan, Rules, plan_rings
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import (
-    MAX_CXI_PEAKS,
-    PEAKS,
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    FrameArray,
-    PeakTable,
-)
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float32Array, Float64Array, FrameArray
 
 VARIABLE = ("min_pix", "max_pix", "local_bg_radius")
 """Parameters that neither the statistics nor the seeds depend on."""

@@ -21,7 +21,8 @@ from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.peakfinder8_frame import peak_table, single_range
 from peaknet_pipeline.peaks.peakfinder8_search import N_COLUMNS
 from peaknet_pipeline.peaks.rings import RingPlan, plan_rings
-from peaknet_pipeline.types import BoolArray, Float32Array, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array
 
 JUMPS = 8
 """Rounds of joining neighbours between two looks at whether anything still changes."""

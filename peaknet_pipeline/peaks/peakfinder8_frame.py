@@ -12,16 +12,9 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.peaks import background
 from peaknet_pipeline.peaks import peakfinder8_search as search
 from peaknet_pipeline.peaks.rings import Int32Array, Pixels, RingPlan, Rules
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import (
-    PEAKS,
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    FrameArray,
-    PeakTable,
-    UInt8Array,
-)
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, UInt8Array
 
 IN_PLACE = ("float32", "uint16", "int16", "int32", "uint32")
 """Pixel types that are read as they are; others are copied to single precision first."""

@@ -11,7 +11,8 @@ import pandas as pd
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks.peakfinder8 import VARIABLE, Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
 Score = Callable[[PeakTable, Peakfinder8Params], Mapping[str, float]]
 """Called once per setting with its peaks; returns named figures, such as the indexing yield."""

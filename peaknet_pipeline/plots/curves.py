@@ -17,7 +17,8 @@ from peaknet_pipeline.plots.style import (
     say_nothing,
     to_png,
 )
-from peaknet_pipeline.types import Float64Array, PeakTable, Scores
+from peaknet_pipeline.schemas import PeakTable, Scores
+from peaknet_pipeline.types import Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

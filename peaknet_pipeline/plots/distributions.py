@@ -18,7 +18,8 @@ from peaknet_pipeline.plots.style import (
     say_nothing,
     to_png,
 )
-from peaknet_pipeline.types import Float64Array, IndexTable, PeakTable, UnitCell
+from peaknet_pipeline.schemas import IndexTable, PeakTable
+from peaknet_pipeline.types import Float64Array, UnitCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

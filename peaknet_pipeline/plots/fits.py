@@ -13,7 +13,8 @@ from peaknet_pipeline.plots.style import (
     say_nothing,
     to_png,
 )
-from peaknet_pipeline.types import DataEngineTable, FitTable, Float64Array, LabelQualityTable
+from peaknet_pipeline.schemas import DataEngineTable, FitTable, LabelQualityTable
+from peaknet_pipeline.types import Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,8 +24,9 @@ from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, li
 from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import MAX_CXI_PEAKS, PEAKS, Geometry, PeakTable
+from peaknet_pipeline.types import MAX_CXI_PEAKS, Geometry
 
 RESULT = "/entry_1/result_1"
 MASK_PATH = "/entry_1/data_1/mask"

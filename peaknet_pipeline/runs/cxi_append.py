@@ -23,7 +23,8 @@ from peaknet_pipeline.runs.cxi import (
     list_columns,
 )
 from peaknet_pipeline.runs.cxi_images import create_images, slab_of_geometry
-from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, FrameArray, Geometry, IntArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, FrameArray, Geometry, IntArray
 
 NAMES = ("peakXPosRaw", "peakYPosRaw", *LISTS)
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array
 
 ICE_RINGS_ANGSTROM = (3.90, 3.67, 3.44, 2.67, 2.25, 2.07, 1.95, 1.92, 1.88, 1.72)
 """Resolution of hexagonal ice's rings, Å."""

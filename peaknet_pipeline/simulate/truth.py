@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError, TableError
+from peaknet_pipeline.schemas import TRUTH_FRAMES, TRUTH_LATTICES, TRUTH_REFLECTIONS, Schema
 from peaknet_pipeline.simulate.frames import Columns, SimulatedFrame
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import TRUTH_FRAMES, TRUTH_LATTICES, TRUTH_REFLECTIONS, Schema
 
 TABLES = {"frames": TRUTH_FRAMES, "lattices": TRUTH_LATTICES, "reflections": TRUTH_REFLECTIONS}
 

@@ -15,16 +15,8 @@ from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
-from peaknet_pipeline.types import (
-    BoolArray,
-    Float64Array,
-    FrameArray,
-    Geometry,
-    IndexTable,
-    IntArray,
-    PeakTable,
-    UnitCell,
-)
+from peaknet_pipeline.schemas import IndexTable, PeakTable
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray, UnitCell
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from peaknet_pipeline.indexing.examine import (
 )
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
+from peaknet_pipeline.schemas import INDEX, PEAKS
 from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.label_quality import Verdict
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.result import Check
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import INDEX, PEAKS, UnitCell
+from peaknet_pipeline.types import UnitCell
 
 CENTRINGS = {(0, 1, 1): "A", (1, 0, 1): "B", (1, 1, 0): "C", (1, 1, 1): "I"}
 """Centrings by the sum of indices that is even with them."""

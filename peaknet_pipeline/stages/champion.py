@@ -19,6 +19,7 @@ from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
 from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, join_peaks
 from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
@@ -33,7 +34,7 @@ from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.training_set import manifest_file, read_manifest
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import MODEL_COMPARISON, Float64Array, FrameArray, IntArray, PeakTable
+from peaknet_pipeline.types import Float64Array, FrameArray, IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
 from peaknet_pipeline.stages.cell_check import cell_holds
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.curation import curation_path
@@ -22,7 +23,6 @@ from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_table
-from peaknet_pipeline.types import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
 
 
 def curated_labels_path(store: Store, key: str) -> Path:

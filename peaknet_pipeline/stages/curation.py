@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.labels.curate import REASONS, CurationParams, rank_candidates
+from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.lattices import index_path
@@ -13,7 +14,6 @@ from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_table
-from peaknet_pipeline.types import CURATION, INDEX, PEAKS
 
 FINDERS = ("classical", "peaknet")
 

@@ -8,11 +8,11 @@ import pandas as pd
 
 from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.peaks.fit_statistics import shell_edges, summarize_fits
+from peaknet_pipeline.schemas import DATA_ENGINE, DataEngineTable, FitTable, SplitTable
 from peaknet_pipeline.stages.curated_labels import curated_fits_path
 from peaknet_pipeline.stages.labels import fits_path
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import DATA_ENGINE, DataEngineTable, FitTable, SplitTable
 
 N_SHELLS = 8
 READ = ["frame", "inv_d", "accepted", "significance", "reduced_chi2", "sigma_ss", "sigma_fs"]

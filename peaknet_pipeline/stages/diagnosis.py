@@ -12,6 +12,7 @@ from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS, DiagnosisTable
 from peaknet_pipeline.stages.causes import (
     DiagnosisParams,
     Evidence,
@@ -31,7 +32,6 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, read_table, write_json, write_table
-from peaknet_pipeline.types import DIAGNOSIS, INDEX, PEAKS, DiagnosisTable
 
 CAUSES = (find_too_few, find_hot_pixels, find_saturation, find_rings_of_peaks, find_lattice_causes)
 

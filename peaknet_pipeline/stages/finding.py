@@ -18,6 +18,7 @@ from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.experiment import Experiment
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
@@ -27,7 +28,7 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Float64Array, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry
 
 BATCH_PIXELS = 32_000_000
 """Pixels read at once."""

@@ -17,6 +17,7 @@ from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import INDEX, PEAKS, IndexTable, PeakTable
 from peaknet_pipeline.stages.lattices import (
     ControlRecord,
     index_with_control,
@@ -25,7 +26,7 @@ from peaknet_pipeline.stages.lattices import (
 )
 from peaknet_pipeline.stages.provenance import command_origin, network_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
-from peaknet_pipeline.types import INDEX, PEAKS, Float64Array, Geometry, IndexTable, PeakTable, UnitCell
+from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 
 
 def index_command(

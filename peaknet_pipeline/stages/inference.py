@@ -29,6 +29,7 @@ from peaknet_pipeline.learn.checkpoint import (
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.stages.context import RunContext, open_raw, raw_root_of, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
@@ -47,7 +48,7 @@ from peaknet_pipeline.stages.reduction import short_metadata, write_found
 from peaknet_pipeline.stages.result import StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
-from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 from peaknet_pipeline.version import code_version
 
 

@@ -15,8 +15,8 @@ from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
 from peaknet_pipeline.learn.model import count_parameters
 from peaknet_pipeline.runs.inspect import Inspection
 from peaknet_pipeline.runs.probe import probe_run
+from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.tables import read_table, read_table_metadata, table_problems
-from peaknet_pipeline.types import SCHEMAS
 
 LEFT_OUT = ("inputs", "photon_energy_ev", "parameters", "table", "meaning")
 """Long values in a table's metadata: the trace tells them."""

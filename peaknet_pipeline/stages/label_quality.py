@@ -7,14 +7,9 @@ import pandas as pd
 
 from peaknet_pipeline.metrics import TruthParams, TruthScores, recall_table, score_peaks
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.schemas import LABEL_QUALITY, FitTable, FrameMatchTable, LabelQualityTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import (
-    LABEL_QUALITY,
-    FitTable,
-    Float64Array,
-    FrameMatchTable,
-    LabelQualityTable,
-)
+from peaknet_pipeline.types import Float64Array
 
 
 def score_labels(

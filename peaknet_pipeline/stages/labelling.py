@@ -16,17 +16,9 @@ from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.fit_patches import Patches, concatenate_patches, cut_patches
 from peaknet_pipeline.peaks.fit_table import fits_table, profile_values
 from peaknet_pipeline.peaks.match import MatchParams, is_labelled_reflection, match_peaks
+from peaknet_pipeline.schemas import FITS, FitTable, FrameMatchTable, MatchTable, PeakTable, ReflectionTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import (
-    FITS,
-    BoolArray,
-    FitTable,
-    FrameArray,
-    FrameMatchTable,
-    MatchTable,
-    PeakTable,
-    ReflectionTable,
-)
+from peaknet_pipeline.types import BoolArray, FrameArray
 
 FRAMES_AT_ONCE = 16
 """Frames held in memory while their reflections are fitted together."""

@@ -13,6 +13,17 @@ from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
+from peaknet_pipeline.schemas import (
+    FITS,
+    FRAME_MATCHES,
+    LABEL_QUALITY,
+    MATCHES,
+    PEAKS,
+    REFLECTIONS,
+    LabelQualityTable,
+    PeakTable,
+    ReflectionTable,
+)
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.cell_check import cell_holds
 from peaknet_pipeline.stages.context import RunContext, cell_file, frame_reader, open_raw, read_context
@@ -33,18 +44,7 @@ from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.truth import read_truth_of
 from peaknet_pipeline.tables import empty_table, read_table, write_table
-from peaknet_pipeline.types import (
-    FITS,
-    FRAME_MATCHES,
-    LABEL_QUALITY,
-    MATCHES,
-    PEAKS,
-    REFLECTIONS,
-    Geometry,
-    LabelQualityTable,
-    PeakTable,
-    ReflectionTable,
-)
+from peaknet_pipeline.types import Geometry
 
 GATES = ("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "lattices_hold")
 """Checks of label files; a file that failed one teaches nothing, now or later."""

@@ -21,6 +21,7 @@ from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
@@ -30,19 +31,7 @@ from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, read_table, write_json, write_table
-from peaknet_pipeline.types import (
-    INDEX,
-    PEAKS,
-    REFLECTIONS,
-    BoolArray,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    IntArray,
-    PeakTable,
-    ReflectionTable,
-    UnitCell,
-)
+from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
 
 LABEL_PREDICTION = {"profile_quantile": 0.97, "resolution_margin": 1.15}
 """Labels want every reflection that may be seen, so prediction reaches a little beyond the peaks found."""

@@ -38,6 +38,7 @@ from peaknet_pipeline.params import Parameters, parameter, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.stages.finding import FINDERS, add_resolution, classical_finder
 from peaknet_pipeline.stages.inference import (
     DetectionParams,
@@ -47,7 +48,7 @@ from peaknet_pipeline.stages.inference import (
     network_name,
 )
 from peaknet_pipeline.stages.provenance import command_origin
-from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")
 

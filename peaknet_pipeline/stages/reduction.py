@@ -9,8 +9,9 @@ from peaknet_pipeline.infer.found import keep_hits
 from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import PEAKS, IntArray, PeakTable
+from peaknet_pipeline.types import IntArray
 
 
 @dataclass(frozen=True)

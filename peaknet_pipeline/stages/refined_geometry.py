@@ -14,6 +14,7 @@ from peaknet_pipeline.indexing.geometry_refine import (
     refine_geometry,
 )
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
+from peaknet_pipeline.schemas import INDEX, PANEL_RESIDUALS, PEAKS
 from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.index_command import energies_of
@@ -23,7 +24,6 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, read_table, read_table_metadata, write_table
-from peaknet_pipeline.types import INDEX, PANEL_RESIDUALS, PEAKS
 
 
 def refined_geometry_path(store: Store, key: str) -> Path:

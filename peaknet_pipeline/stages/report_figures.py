@@ -27,26 +27,14 @@ from peaknet_pipeline.plots.images import Extent, Ring, plot_frame_peaks, plot_i
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.report import ReportFigure
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable, Schema
 from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import (
-    HC_EV_ANGSTROM,
-    INDEX,
-    PEAKS,
-    REFLECTIONS,
-    Float32Array,
-    Float64Array,
-    Geometry,
-    IndexTable,
-    IntArray,
-    PeakTable,
-    ReflectionTable,
-    Schema,
-)
+from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, Geometry, IntArray
 
 FINDERS = ("classical", "peaknet")
 RING_D = (20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)

@@ -19,6 +19,7 @@ from peaknet_pipeline.report import (
     total_scores,
     write_report,
 )
+from peaknet_pipeline.schemas import RunTable, Scores
 from peaknet_pipeline.stages import report_figures
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
@@ -32,7 +33,6 @@ from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
 from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.types import RunTable, Scores
 from peaknet_pipeline.version import code_version
 
 MOST_RUNS = 8

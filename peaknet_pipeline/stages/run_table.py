@@ -11,6 +11,7 @@ import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.report import ReportTable
+from peaknet_pipeline.schemas import RUNS, RunTable, Scores
 from peaknet_pipeline.stages.experiment import run_files
 from peaknet_pipeline.stages.failures import Failure, read_failures
 from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
@@ -19,7 +20,6 @@ from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.scores import read_all_scores
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import RUNS, RunTable, Scores
 
 OUTPUTS = {
     "raw_run": ".json",

@@ -26,6 +26,7 @@ from peaknet_pipeline.peaks.scan import (
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
 from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, valid_range
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
@@ -35,7 +36,7 @@ from peaknet_pipeline.stages.provenance import Recipe, origin_of
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_table
-from peaknet_pipeline.types import SCAN, BoolArray, FrameArray, IndexTable, PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray
 
 CROWDED = 1500
 """Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""

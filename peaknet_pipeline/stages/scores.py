@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from peaknet_pipeline.schemas import SCORES, Scores
 from peaknet_pipeline.stages.making import CODE
 from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import empty_table, read_table
-from peaknet_pipeline.types import SCORES, Scores
 
 
 def metrics_path(store: Store, key: str) -> Path:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
 from peaknet_pipeline.plots.curves import plot_recall
+from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
@@ -26,7 +27,6 @@ from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.training_set import training_set_path
 from peaknet_pipeline.stages.truth import read_truth_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
-from peaknet_pipeline.types import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.version import code_version
 
 FINDERS = ("classical", "peaknet")

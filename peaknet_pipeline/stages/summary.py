@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.plots.curves import plot_rates, plot_rates_over_runs
+from peaknet_pipeline.schemas import RUNS, SCORES
 from peaknet_pipeline.stages.making import make_stage
 from peaknet_pipeline.stages.provenance import Recipe, origin_of, write_recipe
 from peaknet_pipeline.stages.reporting import report_path, write_experiment_report
@@ -14,7 +15,6 @@ from peaknet_pipeline.stages.scores import is_of_this_version, metrics_path, rea
 from peaknet_pipeline.stages.scoring import rates_in_range
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import RUNS, SCORES
 
 
 def summary_path(store: Store, scope: str) -> Path:

@@ -29,6 +29,7 @@ from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
+from peaknet_pipeline.schemas import SPLIT, SplitTable
 from peaknet_pipeline.stages.context import frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels
@@ -47,7 +48,6 @@ from peaknet_pipeline.stages.training_set import (
     training_set_path,
 )
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import SPLIT, SplitTable
 from peaknet_pipeline.version import code_version
 
 LEAST_RECALL = 0.2

@@ -20,6 +20,7 @@ from peaknet_pipeline.labels.split import (
 )
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.fits import plot_data_engine
+from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
@@ -31,7 +32,6 @@ from peaknet_pipeline.stages.provenance import Recipe, is_current, origin_of, re
 from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import CURATION, DATA_ENGINE, SPLIT, SplitTable
 
 TRAINING_MANIFEST = "training_manifest.json"
 """What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""

@@ -20,10 +20,10 @@ from peaknet_pipeline.bench.realism_sources import (
 from peaknet_pipeline.bench.simulate import run
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import PEAKS
 
 FLOOR = Peakfinder8Params(threshold=5.0)
 

@@ -10,8 +10,9 @@ from peaknet_pipeline.indexing.integrate import IntegrateParams, integrate_refle
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.indexing.qvectors import spot_vectors
+from peaknet_pipeline.schemas import INDEX, REFLECTIONS
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import INDEX, REFLECTIONS, UnitCell
+from peaknet_pipeline.types import UnitCell
 from peaknet_pipeline_tests.indexing.spots import (
     ENERGY_EV,
     LYSOZYME,

@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import PEAKS, Float64Array, FrameArray, PeakTable
+from peaknet_pipeline.types import Float64Array, FrameArray
 
 
 def gaussian_frames(

@@ -12,8 +12,9 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.decode import decode_frames, logit_of, probability_of
 from peaknet_pipeline.infer.decode_torch import decode_tensors
 from peaknet_pipeline.infer.params import DecodeParams
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import check_table
-from peaknet_pipeline.types import PEAKS, BoolArray, Float32Array, FrameArray, PeakTable
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 from peaknet_pipeline_tests.infer.fakes import gaussian_frames
 
 SHAPE = (2, 3, 40, 48)

@@ -28,7 +28,8 @@ from peaknet_pipeline.infer.live_sources import (
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
 from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
 from peaknet_pipeline.infer.sinks import TableCollector
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.infer.fakes import one_peak_per_frame
 
 QUICK = Patience(poll_s=0.01, idle_s=0.5)

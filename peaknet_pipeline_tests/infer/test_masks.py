@@ -19,7 +19,8 @@ from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.parts import PartSink, open_parts, write_part
 from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.infer.stream import stream_run
-from peaknet_pipeline.types import BoolArray, FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import BoolArray, FrameArray
 from peaknet_pipeline_tests.infer.fake_network import threshold_network
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, gaussian_frames, one_peak_per_frame
 

@@ -22,7 +22,8 @@ from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import Finder, RunOpener, stream_run
-from peaknet_pipeline.types import FrameArray, PeakTable
+from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.infer import killed_stream
 from peaknet_pipeline_tests.infer.fakes import (
     ArrayRun,

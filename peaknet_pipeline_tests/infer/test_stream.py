@@ -23,8 +23,9 @@ from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.sinks import ParquetSink, TableCollector
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import PEAKS, FrameArray, IntArray, PeakTable
+from peaknet_pipeline.types import FrameArray, IntArray
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, one_peak_per_frame
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.labels.curate import CurationParams, rank_candidates
+from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
 from peaknet_pipeline.tables import check_table, empty_table, make_table, read_table, write_table
-from peaknet_pipeline.types import CURATION, INDEX, PEAKS
 
 
 def make_peaks(per_frame, score=0.95):

@@ -11,8 +11,8 @@ from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.exclusions import parse_exclusions, read_exclusions
 from peaknet_pipeline.labels.split import LabelledRun, SplitParams, assign_subsets, split_runs
 from peaknet_pipeline.labels.store import write_labels
+from peaknet_pipeline.schemas import SPLIT
 from peaknet_pipeline.tables import check_table
-from peaknet_pipeline.types import SPLIT
 
 
 def make_run(folder, name, frames=(0, 1, 2), n_peaks=5, seed=0):

@@ -16,6 +16,7 @@ from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.registry import champions, promote, read_evaluation, register, register_shipped
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.orchestration.resources import StoreResource
+from peaknet_pipeline.schemas import CURATION, MODEL_COMPARISON, SPLIT
 from peaknet_pipeline.stages import finding, ingest, labels, lattices
 from peaknet_pipeline.stages.champion import comparison_path, spread_frames
 from peaknet_pipeline.stages.curated_labels import curated_labels
@@ -31,7 +32,6 @@ from peaknet_pipeline.stages.training_set import (
     training_set_path,
 )
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_json
-from peaknet_pipeline.types import CURATION, MODEL_COMPARISON, SPLIT
 from peaknet_pipeline_tests.orchestration.conftest import KEYS, failure_text, open_world
 
 INGEST = (ingest.raw_run, ingest.run_statistics, finding.classical_peaks, lattices.classical_index)

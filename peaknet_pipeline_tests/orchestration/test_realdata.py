@@ -10,8 +10,8 @@ from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.orchestration.partitions import register_runs
+from peaknet_pipeline.schemas import INDEX, SCORES
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import INDEX, SCORES
 from peaknet_pipeline_tests.orchestration.conftest import failure_text, open_world
 
 KEY = "snase-r0001"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import check_table
-from peaknet_pipeline.types import PEAKS
 from peaknet_pipeline_tests.peaks.peak_scenes import radius_map, spotty_frame
 
 SHAPE = (2, 60, 70)

@@ -5,8 +5,8 @@ import pytest
 
 from peaknet_pipeline.peaks.fit_params import FitFlag
 from peaknet_pipeline.peaks.fit_statistics import count_rejections, shell_edges, summarize_fits
+from peaknet_pipeline.schemas import FITS
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import FITS
 
 
 @pytest.fixture

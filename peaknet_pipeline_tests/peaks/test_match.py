@@ -7,8 +7,8 @@ import pytest
 
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.peaks.match import MatchParams, match_peaks
+from peaknet_pipeline.schemas import PEAKS, REFLECTIONS
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import PEAKS, REFLECTIONS
 
 
 def make_peaks(frame, panel, fs, ss):

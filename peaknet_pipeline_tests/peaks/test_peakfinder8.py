@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params, find_peaks
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import check_table
-from peaknet_pipeline.types import PEAKS
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
 from peaknet_pipeline_tests.peaks.plain_peakfinder8 import plain_find_peaks
 

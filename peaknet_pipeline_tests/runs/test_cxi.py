@@ -16,8 +16,8 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.cxi import read_cxi_peaks, write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import PEAKS, PeakTable
 from peaknet_pipeline_tests.runs.files import (
     HEIGHT,
     N_PANELS,

@@ -17,8 +17,9 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import MAX_CXI_PEAKS, PEAKS, FrameArray, Geometry, PeakTable
+from peaknet_pipeline.types import MAX_CXI_PEAKS, FrameArray, Geometry
 from peaknet_pipeline_tests.runs.files import (
     HEIGHT,
     N_PANELS,

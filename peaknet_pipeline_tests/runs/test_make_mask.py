@@ -15,8 +15,8 @@ from peaknet_pipeline.runs.masks import read_layers, read_mask, write_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.statistics import StatisticsAccumulator
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import PEAKS
 from peaknet_pipeline_tests.runs.files import (
     module_geometry,
     random_stack,

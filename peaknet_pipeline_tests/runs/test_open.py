@@ -13,8 +13,8 @@ from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import flag_bad
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import PEAKS
 from peaknet_pipeline_tests.runs.files import (
     CXI_DATA,
     HEIGHT,

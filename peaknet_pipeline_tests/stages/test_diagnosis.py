@@ -11,6 +11,7 @@ from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius, re
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
+from peaknet_pipeline.schemas import DIAGNOSIS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -21,7 +22,7 @@ from peaknet_pipeline.stages import diagnosis, finding, ingest, lattices
 from peaknet_pipeline.stages.causes import DiagnosisParams, Evidence
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import DIAGNOSIS, UnitCell
+from peaknet_pipeline.types import UnitCell
 
 N_FRAMES = 24
 FINDER = Peakfinder8Params(threshold=30, max_pix=60, local_bg_radius=4)

@@ -10,13 +10,13 @@ import pytest
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.stages.find_command import find_command
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import PEAKS
 
 N_FRAMES = 8
 

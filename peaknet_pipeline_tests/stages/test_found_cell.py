@@ -11,8 +11,8 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.indexing.cell import read_cell, write_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.schemas import INDEX, PEAKS
 from peaknet_pipeline.tables import make_table, write_table
-from peaknet_pipeline.types import INDEX, PEAKS
 from peaknet_pipeline_tests.indexing.spots import ENERGY_EV, LYSOZYME, flat_geometry, simulated_frames
 from peaknet_pipeline_tests.indexing.test_lattice import peaks_of
 

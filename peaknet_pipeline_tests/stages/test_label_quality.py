@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.profile import PROFILE_NAMES
+from peaknet_pipeline.schemas import FITS, FRAME_MATCHES, TRUTH_REFLECTIONS
 from peaknet_pipeline.stages.label_quality import (
     GateParams,
     judge_label_run,
@@ -14,7 +15,6 @@ from peaknet_pipeline.stages.label_quality import (
     score_labels,
 )
 from peaknet_pipeline.tables import empty_table, make_table
-from peaknet_pipeline.types import FITS, FRAME_MATCHES, TRUTH_REFLECTIONS
 
 
 def make_matches(selected, reason="fewer than 8 pairs"):

@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from peaknet_pipeline.labels.store import open_labels, read_labels
 from peaknet_pipeline.peaks.match import MatchParams
+from peaknet_pipeline.schemas import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS
 from peaknet_pipeline.stages.labelling import label_frames
 from peaknet_pipeline.tables import check_table, empty_table, make_table
-from peaknet_pipeline.types import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS
 
 SHAPE = (2, 96, 128)
 GAIN = 12.0

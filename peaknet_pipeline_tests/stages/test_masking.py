@@ -9,6 +9,7 @@ from peaknet_pipeline.cli import main
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.geometry.maps import resolution_map
 from peaknet_pipeline.runs.masks import read_layers, read_mask, write_mask
+from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
@@ -17,7 +18,6 @@ from peaknet_pipeline.stages.finding import classical_peaks
 from peaknet_pipeline.stages.ingest import raw_run, run_statistics
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import PEAKS
 
 KEY = "small-r0001"
 FINDER = "finder: {threshold: 70, max_pix: 60, local_bg_radius: 4}\n"

@@ -6,11 +6,11 @@ import pytest
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.geometry.assemble import image_extent
 from peaknet_pipeline.geometry.maps import resolution_map
+from peaknet_pipeline.schemas import PEAKS, REFLECTIONS
 from peaknet_pipeline.stages.report_figures import _examples, panel_residuals, resolution_rings
 from peaknet_pipeline.stages.reporting import report_command
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import make_table, write_json
-from peaknet_pipeline.types import PEAKS, REFLECTIONS
 from peaknet_pipeline_tests.runs.files import slab_geometry
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.schemas import SCAN
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
@@ -23,7 +24,6 @@ from peaknet_pipeline.stages.scanning import (
 )
 from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.tables import read_table
-from peaknet_pipeline.types import SCAN
 
 KEY = "sparse-r0001"
 N_FRAMES = 48
