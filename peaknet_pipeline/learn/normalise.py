@@ -6,6 +6,7 @@ fewer than half of the cells. Both are interpolated between block centres. Nothi
 gain or the value of a bad pixel.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -136,8 +137,9 @@ def compress(z: Tensor, linear_to: float) -> Tensor:
 
 
 def compressed(sigma: float, params: NormaliseParameters) -> float:
-    """Return one significance as :func:`compress` gives it."""
-    return float(compress(torch.tensor(sigma, dtype=torch.float32), params.compression))
+    """Return one significance as :func:`compress` gives it, without a tensor: a recording or compilation is not disturbed."""
+    mantissa, exponent = math.frexp(1.0 + abs(sigma) / params.compression)
+    return math.copysign(params.compression * (exponent + 2.0 * mantissa - 2.0), sigma)
 
 
 def estimate_background(

@@ -13,7 +13,7 @@ from peaknet_pipeline.infer.calibrate_torch import DeviceCalibration
 from peaknet_pipeline.infer.device import DevicePanels, PanelStep, flag_bad
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
-from peaknet_pipeline.infer.params import EngineParams
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams
 from peaknet_pipeline.infer.transfer import as_float32, as_tensor
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
 from peaknet_pipeline.learn.config import named_scale
@@ -28,8 +28,8 @@ from peaknet_pipeline_tests.infer.fakes import gaussian_frames
 CPU = torch.device("cpu")
 
 
-def edge_network(threshold: float = 0.01) -> Network:
-    model = build_model(named_scale("edge-small"), seed=1).eval()
+def edge_network(threshold: float = 0.01, scale: str = "edge-small") -> Network:
+    model = build_model(named_scale(scale), seed=1).eval()
     return Network.from_checkpoint(
         LoadedModel(model, NormaliseParameters(), ModelCard("m", threshold=threshold))
     )
@@ -39,7 +39,7 @@ def poisson_frames(shape: tuple[int, ...], mean: float = 5.0) -> FrameArray:
     return np.random.default_rng(0).poisson(mean, shape).astype(np.uint16)
 
 
-@pytest.mark.parametrize("scale", ["edge", "atto"])
+@pytest.mark.parametrize("scale", ["edge", "local", "atto"])
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.int32, torch.float32])
 def test_the_sequence_runs_without_values(scale: str, dtype: torch.dtype) -> None:
     """Meta tensors have none: whatever looked at a value, and so waited for a GPU, would fail."""
@@ -47,7 +47,7 @@ def test_the_sequence_runs_without_values(scale: str, dtype: torch.dtype) -> Non
         model = build_model(named_scale(scale)).eval()
         raw, bad = torch.zeros((3, 64, 96), dtype=dtype), torch.zeros((3, 64, 96), dtype=torch.bool)
     network = Network.from_checkpoint(LoadedModel(model, NormaliseParameters(), ModelCard("m")))
-    step = PanelStep(network, model, torch.float32, Geometry((), flag_more_than=4e9, flag_equal=3.0))
+    step = PanelStep(network, model, torch.float32, Geometry((), flag_more_than=4e9, flag_equal=3.0), 3.0)
     with torch.inference_mode():
         panels = step.static(raw, bad)
     assert panels.logits.shape == panels.pixels.shape == panels.good.shape == raw.shape
@@ -112,14 +112,25 @@ def test_panels_that_fixed_steps_cannot_normalise_are_named() -> None:
     assert unsure.tolist() == [False, True]
 
 
-def test_device_finds_what_the_host_finds_also_in_panels_that_need_care() -> None:
+@pytest.mark.parametrize(
+    ("scale", "min_neighbour", "threshold"),
+    [("edge-small", 0.0, 0.01), ("local", 2.0, 0.01), ("local", 0.0, 0.011)],
+)
+def test_device_finds_what_the_host_finds_also_in_panels_that_need_care(
+    scale: str, min_neighbour: float, threshold: float
+) -> None:
     frames = poisson_frames((5, 3, 64, 96))
     frames[2, 1] = 0
     frames[2, 1, 30, 40] = 90
     bad = np.zeros(frames.shape[1:], dtype=bool)
     bad[0, 10:20] = True
     bad[2] = True
-    engine = Engine(edge_network(), bad_pixels=bad, params=EngineParams(precision="float32"))
+    engine = Engine(
+        edge_network(threshold, scale),
+        bad_pixels=bad,
+        decode=DecodeParams(min_neighbour=min_neighbour),
+        params=EngineParams(precision="float32"),
+    )
     host, device = engine.segment(frames, 7), engine._find_on_device(frames, 7, with_pixels=True)
     assert len(host.peaks) > 20
     assert (host.peaks["frame"] == 9).any()

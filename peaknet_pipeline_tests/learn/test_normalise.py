@@ -10,6 +10,7 @@ from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.normalise import (
     NormaliseParameters,
     compress,
+    compressed,
     estimate_background,
     expand_blocks,
     normalise,
@@ -170,3 +171,10 @@ def test_faint_significance_passes_unchanged(z: float) -> None:
 def test_each_doubling_beyond_adds_the_same(z: float, sign: float) -> None:
     one, two = compress(torch.tensor([sign * z, sign * (2.0 * z + 4.0)]), 4.0).tolist()
     assert two - one == pytest.approx(4.0 * sign, abs=1e-3)
+
+
+def test_one_compressed_significance_is_that_of_the_tensor() -> None:
+    params = NormaliseParameters()
+    for sigma in (-7.5, -1.0, 0.0, 2.4, 3.0, 4.0, 11.9, 300.0):
+        tensor = compress(torch.tensor(sigma), params.compression)
+        assert compressed(sigma, params) == pytest.approx(float(tensor), rel=1e-6)
