@@ -14,6 +14,7 @@ from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.transfer import as_tensor
 from peaknet_pipeline.learn.checkpoint import LoadedModel
+from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.types import BoolArray, FrameArray
 
 BATCHES = 8
@@ -27,7 +28,8 @@ def measure_on_device(
 
     ``image`` and ``good`` are (n_panels, ss, fs). The first calls, which compile and record, don't count.
     """
-    engine = Engine(Network.from_checkpoint(loaded), bad_pixels=~good)
+    decode, params = InferenceParams().parts()
+    engine = Engine(Network.from_checkpoint(loaded), bad_pixels=~good, decode=decode, params=params)
     batch = batch_frames or fit_batch(image[None], engine.device)
     frames = np.ascontiguousarray(np.broadcast_to(image, (batch, *image.shape)))
     resident = as_tensor(frames).to(engine.device)

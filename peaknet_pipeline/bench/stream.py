@@ -26,6 +26,7 @@ from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipp
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.types import FrameArray
 
 TARGET_GROWTH_MIB = 16.0
@@ -118,9 +119,10 @@ def soak(n_frames: int, *, scale: str = "shipped", seed: int = 11) -> dict[str, 
 
 
 def _engine(scale: str, shape: tuple[int, ...]) -> Engine:
-    """Return an engine with the package's network, or an untrained one of a size."""
+    """Return an engine with the package's network, or an untrained one of a size, that decodes as inference does."""
     network = Network.from_checkpoint(load_shipped() if scale == "shipped" else _untrained(scale))
-    return Engine(network, bad_pixels=np.zeros(shape, dtype=np.bool_))
+    decode, params = InferenceParams().parts()
+    return Engine(network, bad_pixels=np.zeros(shape, dtype=np.bool_), decode=decode, params=params)
 
 
 def _warm_engine(scale: str, frame: FrameArray) -> Engine:

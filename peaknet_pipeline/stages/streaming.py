@@ -76,8 +76,9 @@ def stream_locally(
 ) -> StreamReport:
     """Find the missing parts with the threads of this process."""
     find = recipe.make()
-    with source.open() as run:
-        find(run.read(0, 1), 0)  # compiles on first use, which is no part of the speed
+    if parts.missing:
+        with source.open() as run:
+            find(run.read(0, 1), 0)  # compiles on first use, which is no part of the speed
     sinks = [PartSink(parts)]
     return stream_run(
         source.open, find, params=params, sinks=sinks, stretches=parts.missing, progress=progress
