@@ -169,7 +169,7 @@ def network_curve(run: UnseenRun, model: LoadedModel, thresholds: tuple[float, .
     """Give the network's peaks at each threshold; the network runs once."""
     decode, engine = InferenceParams(device="cpu").parts()
     network = Network.from_checkpoint(model)
-    logits = Engine(network, bad_pixels=run.bad_pixels, params=engine).logits(run.frames)
+    logits = Engine(network, bad_pixels=run.bad_pixels, decode=decode, params=engine).logits(run.frames)
     for threshold in thresholds:
         yield decode_frames(run.frames, logits, run.bad_pixels, threshold=threshold, params=decode)
 
