@@ -17,10 +17,10 @@ from peaknet_pipeline.infer.engine import Engine, has_bfloat16
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped, shipped_models
 from peaknet_pipeline.learn.config import ModelConfig, named_scale
-from peaknet_pipeline.learn.local_cpu import LocalOnCpu
+from peaknet_pipeline.learn.host.significance import normalise_cells
+from peaknet_pipeline.learn.host.sparse import SparseOnCpu
 from peaknet_pipeline.learn.model import PeakNet, build_model, count_parameters
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
-from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.types import BoolArray, Float32Array
@@ -223,7 +223,7 @@ def _describe(
     flop = work.flop
     if model.config.family == "local":
         pair = InferenceParams().min_neighbour
-        flop = LocalOnCpu(model, pair=pair, dtype=_host_dtype()).count_flop(images, good)
+        flop = SparseOnCpu(model, pair=pair, dtype=_host_dtype()).count_flop(images, good)
     flop_per_second, bytes_per_second = machine_limits(dtype=_host_dtype())
     moved = 2.0 * (images.nbytes + good.nbytes) + 4.0 * images.size
     bound_ms = 1e3 * (flop / flop_per_second + moved / bytes_per_second)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from peaknet_pipeline.learn.blocks import near_pairs
 from peaknet_pipeline.learn.checkpoint import LoadedModel
-from peaknet_pipeline.learn.edge_cpu import CELL_FAMILIES, EdgeOnCpu
-from peaknet_pipeline.learn.local_cpu import LocalOnCpu
+from peaknet_pipeline.learn.host.dense import CELL_FAMILIES, DenseOnCpu
+from peaknet_pipeline.learn.host.sparse import SparseOnCpu
 from peaknet_pipeline.learn.normalise import Background, compressed, estimate_static, normalise, significance
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
@@ -58,8 +58,8 @@ class Network:
 
         def on_host(dtype: torch.dtype, min_neighbour: float) -> HostLogits:
             if config.family == "local" and min_neighbour > 0:
-                return LocalOnCpu(loaded.model, parameters, pair=min_neighbour, dtype=dtype).logits
-            return EdgeOnCpu(loaded.model, parameters, dtype=dtype).logits
+                return SparseOnCpu(loaded.model, parameters, pair=min_neighbour, dtype=dtype).logits
+            return DenseOnCpu(loaded.model, parameters, dtype=dtype).logits
 
         def near(x: Tensor, min_neighbour: float) -> Tensor:
             return near_pairs(x[:, 0], compressed(min_neighbour, parameters), config.stem)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.bifpn import BiFpnHead
 from peaknet_pipeline.learn.config import ModelConfig
-from peaknet_pipeline.learn.convnext import ConvNextEncoder
-from peaknet_pipeline.learn.edge import EdgeNet
-from peaknet_pipeline.learn.local import LocalNet
+from peaknet_pipeline.learn.networks.bifpn import BiFpnHead
+from peaknet_pipeline.learn.networks.convnext import ConvNextEncoder
+from peaknet_pipeline.learn.networks.edge import EdgeNet
+from peaknet_pipeline.learn.networks.local import LocalNet
 
 PRIOR = 0.01
 """Share of peak pixels that an untrained network expects (Lin et al. 2017, "Focal loss", section 3.3)."""

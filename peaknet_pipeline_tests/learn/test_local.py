@@ -8,7 +8,7 @@ from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.blocks import choose_blocks, cut_blocks, find_candidates, near_pairs
 from peaknet_pipeline.learn.config import SCALES
 from peaknet_pipeline.learn.crops import CropBatch
-from peaknet_pipeline.learn.local_cpu import LocalOnCpu
+from peaknet_pipeline.learn.host.sparse import SparseOnCpu
 from peaknet_pipeline.learn.model import PeakNet, build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters
@@ -67,7 +67,7 @@ def test_sparse_cells_equal_the_dense_ones(
     network: PeakNet, shape: tuple[int, int, int], dtype: torch.dtype, atol: float, rtol: float, pair: float
 ) -> None:
     images, good = draw(shape)
-    logits = LocalOnCpu(network, pair=pair, dtype=dtype).logits(images, good)
+    logits = SparseOnCpu(network, pair=pair, dtype=dtype).logits(images, good)
     computed = logits > -99
     np.testing.assert_allclose(logits[computed], dense(network, images, good)[computed], atol=atol, rtol=rtol)
     assert not computed[~good].any()
@@ -83,7 +83,7 @@ def test_cells_near_pairs_are_computed_and_no_others(network: PeakNet, shape: tu
     images[1] = 6
     z = normalise(torch.from_numpy(images), torch.from_numpy(good))[:, 0]
     near = near_pairs(z, 3.0, network.config.stem).numpy()
-    computed = LocalOnCpu(network, pair=3.0, dtype=torch.float32).logits(images, good) > -99
+    computed = SparseOnCpu(network, pair=3.0, dtype=torch.float32).logits(images, good) > -99
     np.testing.assert_array_equal(computed, near & good)
     assert 0.01 < near[0].mean() < 0.5
     assert not near[1].any()
@@ -102,14 +102,14 @@ def test_damaged_values_are_bad_pixels_to_the_sparse_path_too(network: PeakNet) 
     floats = images.astype(np.float32)
     floats[0, 10:13, 10:13], floats[0, 40, 40:42] = np.nan, np.inf
     masked = good & np.isfinite(floats)
-    sparse = LocalOnCpu(network, pair=3.0, dtype=torch.float32)
+    sparse = SparseOnCpu(network, pair=3.0, dtype=torch.float32)
     np.testing.assert_array_equal(sparse.logits(floats, good)[masked], sparse.logits(floats, masked)[masked])
     assert (sparse.logits(floats, np.zeros_like(good)) == -100).all()
 
 
 def test_only_local_networks_are_computed_cell_by_cell() -> None:
     with pytest.raises(ModelError, match="not a local network"):
-        LocalOnCpu(build_model(SCALES["edge"]), pair=3.0)
+        SparseOnCpu(build_model(SCALES["edge"]), pair=3.0)
 
 
 def test_candidates_are_pairs_and_never_lone_pixels() -> None:

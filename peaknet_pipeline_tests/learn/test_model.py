@@ -5,8 +5,8 @@ import torch
 
 from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import SCALES, ModelConfig, named_scale
-from peaknet_pipeline.learn.convnext import GlobalResponseNorm
 from peaknet_pipeline.learn.model import PRIOR, build_model, count_parameters
+from peaknet_pipeline.learn.networks.convnext import GlobalResponseNorm
 
 PUBLISHED_MILLIONS = {
     "atto": 3.7,

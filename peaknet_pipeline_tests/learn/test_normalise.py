@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.learn.host.significance import normalise_cells
 from peaknet_pipeline.learn.normalise import (
     NormaliseParameters,
     compress,
@@ -15,7 +16,6 @@ from peaknet_pipeline.learn.normalise import (
     expand_blocks,
     normalise,
 )
-from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 
 
 def poisson(mean: float | np.ndarray, shape: tuple[int, int] = (128, 96), seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The edge network on a CPU, from raw panels to logits: channels last, few panels at a time."""
+"""All cells of a network on a CPU, from raw panels to logits: channels last, few panels at a time."""
 
 import copy
 from typing import Any, cast
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.edge import EdgeNet
-from peaknet_pipeline.learn.local import LocalNet
+from peaknet_pipeline.learn.host.significance import normalise_cells
 from peaknet_pipeline.learn.model import PeakNet
+from peaknet_pipeline.learn.networks.edge import EdgeNet
+from peaknet_pipeline.learn.networks.local import LocalNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
-from peaknet_pipeline.learn.normalise_cpu import normalise_cells
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
 CELL_FAMILIES = ("edge", "local")
@@ -23,8 +23,8 @@ GROUP_PIXELS = 1 << 20
 """Small panels go through the network together: each call costs as much as a tenth of a megapixel."""
 
 
-class EdgeOnCpu:
-    """An edge network prepared for a CPU: ``model(normalise(images, good))`` to the precision of ``dtype``.
+class DenseOnCpu:
+    """A network of cells prepared for a CPU: ``model(normalise(images, good))`` to the precision of ``dtype``.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from peaknet_pipeline.learn.config import ModelConfig
-from peaknet_pipeline.learn.convnext import ChannelNorm
+from peaknet_pipeline.learn.networks.convnext import ChannelNorm
 
 
 class Fusion(nn.Module):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from peaknet_pipeline.errors import ModelError
-from peaknet_pipeline.learn.edge_cpu import EdgeOnCpu
-from peaknet_pipeline.learn.local import LocalNet
+from peaknet_pipeline.learn.host.dense import DenseOnCpu
+from peaknet_pipeline.learn.host.significance import estimate_blocks, find_high, native_images, write_cells_at
 from peaknet_pipeline.learn.model import PeakNet
+from peaknet_pipeline.learn.networks.local import LocalNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
-from peaknet_pipeline.learn.normalise_cpu import estimate_blocks, find_high, native_images, write_cells_at
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, IntArray
 
 GROUP_PIXELS = 1 << 22
@@ -30,7 +30,7 @@ DENSE_SHARE = 0.3
 """Share of a group's cells from which all of them are computed: gathering then costs more than it saves."""
 
 
-class LocalOnCpu:
+class SparseOnCpu:
     """A local network prepared for a CPU; elsewhere than near pairs of high pixels its logits are −100.
 
     Parameters
@@ -61,7 +61,7 @@ class LocalOnCpu:
     ) -> None:
         if model.config.family != "local":
             raise ModelError("not a local network", expected="family local", found=model.config.family)
-        self.dense = EdgeOnCpu(model, normalisation, dtype=dtype)
+        self.dense = DenseOnCpu(model, normalisation, dtype=dtype)
         self.normalisation, self.stem, self.pair, self.dtype = (
             self.dense.normalisation,
             model.config.stem,

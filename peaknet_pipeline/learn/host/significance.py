@@ -1,7 +1,7 @@
-"""The same significance as ``normalise``, for the edge family on a CPU.
+"""The same significance as ``normalise``, compiled for a CPU.
 
-One pass over the frame for the statistics, and one that writes space-to-depth cells in the layout and
-precision that the network's first convolution wants.
+One pass over the frame for the statistics; then one that writes all space-to-depth cells in the layout and precision that
+a network's first convolution wants, or one that finds the high pixels and another that writes single cells.
 """
 
 import numba

@@ -1,0 +1,1 @@
+"""Networks of cells on a CPU: from raw panels to logits in compiled code."""

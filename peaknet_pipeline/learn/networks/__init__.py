@@ -1,0 +1,1 @@
+"""The architectures: stems, encoders, necks and heads as torch modules."""
