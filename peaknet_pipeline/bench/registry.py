@@ -10,6 +10,7 @@ from typing import Any
 from peaknet_pipeline.errors import ParameterError
 
 NAMES = (
+    "distillation",
     "finder",
     "fit",
     "index",

@@ -26,6 +26,9 @@ class DistillParameters(Parameters):
     kl_weight: float = parameter(0.4, meaning="weight of T² times the divergence at temperature T", ge=0)
     focal_weight: float = parameter(0.2, meaning="weight of the focal loss on the teacher's class", ge=0)
     temperature: float = parameter(2.0, meaning="temperature T", gt=0)
+    logit_limit: float = parameter(
+        8.0, meaning="size at which logits are cut off before they are squared", gt=0
+    )
 
 
 def distill_student(

@@ -106,10 +106,12 @@ def distillation_loss(
     kl_weight: float = 0.4,
     focal_weight: float = 0.2,
     temperature: float = 2.0,
+    logit_limit: float = 8.0,
 ) -> Tensor:
     """Return how far a student's logits are from its teacher's, over good pixels.
 
-    ``mse_weight`` times the squared difference of the logits, plus ``kl_weight`` times T² times the
+    ``mse_weight`` times the squared difference of the logits, both cut off at ± ``logit_limit``: a certain "no" need
+    not be repeated to the digit, and would outweigh all that is in doubt. Plus ``kl_weight`` times T² times the
     divergence KL(teacher ‖ student) of the two-class distributions at temperature T (Hinton et al. 2015,
     section 2), plus ``focal_weight`` times the focal loss on the teacher's more probable class.
 
@@ -119,12 +121,12 @@ def distillation_loss(
         (n, c, ss, fs); channel 0 is the logit of "peak".
     good : Tensor
         (n, ss, fs), bool.
-    mse_weight, kl_weight, focal_weight, temperature : float
-        Weights of the three parts and temperature T.
+    mse_weight, kl_weight, focal_weight, temperature, logit_limit : float
+        Weights of the three parts, temperature T, and where logits are cut off.
 
     """
     ours, theirs = student[:, 0].float(), teacher[:, 0].float().detach()
-    squared = (ours - theirs).square()
+    squared = (ours.clamp(-logit_limit, logit_limit) - theirs.clamp(-logit_limit, logit_limit)).square()
     divergence = temperature**2 * _two_class_divergence(theirs / temperature, ours / temperature)
     soft = ((mse_weight * squared + kl_weight * divergence) * good).sum() / good.sum().clamp(min=1)
     argmax = torch.where(good, (theirs > 0).to(torch.uint8), LABEL_IGNORE)

@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, ModelCard, write_checkpoint
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.crops import ValidationPanel
-from peaknet_pipeline.learn.distill import distill_student
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.recipe import TrainParameters
@@ -41,7 +40,7 @@ TRAINING = TrainParameters(
     learning_rate=2.5e-3,
     warmup_steps=200,
     ema_decay=0.998,
-    validate_every=500,
+    validate_every=1_000,
     final_rate=0.01,
     gamma=0.0,
     alpha_peak=0.5,
@@ -51,7 +50,6 @@ TRAINING = TrainParameters(
     background_blocks=2,
     candidate_sigma=2.4,
 )
-TEACHER_TRAINING = replace(TRAINING, steps=8_000, learning_rate=1.5e-3)
 TRANSFORMS = TransformParameters()
 VALIDATION = ValidationParameters(
     thresholds=tuple(n / 20 for n in range(4, 17)),
@@ -65,10 +63,8 @@ class ShippedRecipe:
     """All settings of the shipped network."""
 
     scale: str = "local"
-    teacher_scale: str = "local-teacher"
     teaching: TeachingParameters = TEACHING
     training: TrainParameters = TRAINING
-    teacher_training: TrainParameters = TEACHER_TRAINING
     transforms: TransformParameters = TRANSFORMS
     validation: ValidationParameters = VALIDATION
 
@@ -81,7 +77,7 @@ def train_shipped(
     progress: Callable[[Progress], None] | None = None,
     simulating: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train a teacher on simulated experiments, distil the general network from it, and write that as a checkpoint.
+    """Train the general network on simulated experiments and write it as a checkpoint.
 
     Parameters
     ----------
@@ -102,17 +98,8 @@ def train_shipped(
     """
     recipe = recipe or ShippedRecipe()
     crops = store_crops(work, recipe.teaching, progress=simulating)
-    teacher = train_model(
-        build_model(named_scale(recipe.teacher_scale), seed=recipe.teacher_training.seed),
-        crops,
-        params=recipe.teacher_training,
-        transforms=recipe.transforms,
-        state_folder=work / f"state-{recipe.teacher_scale}",
-        progress=progress,
-    )
-    student = distill_student(
+    result = train_model(
         build_model(named_scale(recipe.scale), seed=recipe.training.seed),
-        teacher.model,
         crops,
         params=recipe.training,
         transforms=recipe.transforms,
@@ -120,27 +107,20 @@ def train_shipped(
         progress=progress,
     )
     panels = validation_panels(recipe.teaching)
-    scores, teacher_scores = (
-        validate_model(model, panels, NormaliseParameters(), recipe.validation, decode_as_inference)
-        for model in (student.model, teacher.model)
+    scores = validate_model(
+        result.model, panels, NormaliseParameters(), recipe.validation, decode_as_inference
     )
     card = ModelCard(
         name=folder.name,
-        step=student.step,
+        step=result.step,
         threshold=scores.threshold,
         scores=scores.to_dict(),
         training_manifest=recipe.teaching.digest(),
         seed=recipe.training.seed,
         training=recipe.training.to_dict(),
-        teacher=recipe.teacher_scale,
-        notes={
-            "teaching": recipe.teaching.to_dict(),
-            "transforms": recipe.transforms.to_dict(),
-            "teacher_training": recipe.teacher_training.to_dict(),
-            "teacher_scores": teacher_scores.to_dict(),
-        },
+        notes={"teaching": recipe.teaching.to_dict(), "transforms": recipe.transforms.to_dict()},
     )
-    return write_checkpoint(folder, student.model, card=card)
+    return write_checkpoint(folder, result.model, card=card)
 
 
 def decode_as_inference(probability: Float32Array, panel: ValidationPanel, threshold: float) -> Float32Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 from peaknet_pipeline.orchestration.build import build_defs
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
@@ -89,6 +90,13 @@ def fresh(small_raw, tmp_path):
     """A copy of the raw experiment with nothing made yet."""
     shutil.copytree(small_raw, tmp_path, dirs_exist_ok=True)
     return open_world(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_storage_of_a_gone_instance():
+    """Dagster keeps the storage of the last instance entered; where instances end out of order, one that is gone."""
+    with set_defs_state_storage(None):
+        yield
 
 
 @pytest.fixture(scope="session")
