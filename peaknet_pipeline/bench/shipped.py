@@ -19,7 +19,7 @@ def run(
     hit_fraction: float = 0.75,
     brightness: tuple[float, float] = BRIGHTNESS,
     seeds: str = "test",
-    thresholds: tuple[float, ...] = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    thresholds: tuple[float, ...] = (0.02, 0.05, *(n / 20 for n in range(2, 20))),
     model: str | None = None,
     realdata: str | None = None,
 ) -> dict[str, Any]:
