@@ -11,6 +11,8 @@ from peaknet_pipeline.stages.inference import load_model
 TEST_SEEDS, VALIDATION_SEEDS = 920_000_000, 905_000_000
 """First simulator seeds of the experiments that are reported, and of those on which choices are made."""
 
+THRESHOLDS = (0.02, *(n / 20 for n in range(1, 20)))
+
 
 def run(
     *,
@@ -19,7 +21,7 @@ def run(
     hit_fraction: float = 0.75,
     brightness: tuple[float, float] = BRIGHTNESS,
     seeds: str = "test",
-    thresholds: tuple[float, ...] = (0.02, 0.05, *(n / 20 for n in range(2, 20))),
+    thresholds: tuple[float, ...] = THRESHOLDS,
     model: str | None = None,
     realdata: str | None = None,
 ) -> dict[str, Any]:
