@@ -149,7 +149,7 @@ def predict_panels(
             significance = normalise(image, good, normalisation)
             logits = model(significance, good[:, None])
             if config.family == "local" and min_neighbour > 0:
-                good &= near_pairs(significance[:, 0], level, config.stem)
+                good = good & near_pairs(significance[:, 0], level, config.stem)
             maps.append((torch.sigmoid(logits[0, 0].float()) * good[0]).cpu().numpy())
     model.train(training)
     return maps

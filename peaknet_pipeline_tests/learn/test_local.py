@@ -14,7 +14,7 @@ from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
-from peaknet_pipeline.learn.validate import validate_model
+from peaknet_pipeline.learn.validate import predict_panels, validate_model
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 from peaknet_pipeline_tests.learn.toys import ToyCrops, draw_panels
 
@@ -167,3 +167,15 @@ def test_networks_of_other_families_cannot_learn_in_blocks() -> None:
         train_model(
             build_model(SCALES["edge"]), ToyCrops(4), params=TrainParameters(steps=1, blocks_per_crop=4)
         )
+
+
+def test_validation_asks_near_pairs_and_leaves_the_panels_as_they_are(network: PeakNet) -> None:
+    panels = draw_panels(2, seed=5, shape=(96, 96), n_spots=8)
+    masks = [panel.good.copy() for panel in panels]
+    first, second = (
+        predict_panels(network, panels, NormaliseParameters(), min_neighbour=3.0) for _ in range(2)
+    )
+    for panel, mask, one, other in zip(panels, masks, first, second, strict=True):
+        np.testing.assert_array_equal(panel.good, mask)
+        np.testing.assert_array_equal(one, other)
+        assert 0 < (one > 0).mean() < 0.5
