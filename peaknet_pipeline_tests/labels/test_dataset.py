@@ -215,6 +215,7 @@ def test_whole_panels_are_each_shown_once_an_epoch(tmp_path):
     np.testing.assert_array_equal(PanelDataset([run])[1].image, images[0, 1])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_worker_processes_give_the_same_epoch(tmp_path):
     torch = pytest.importorskip("torch")
     run, *_ = pack(tmp_path)
