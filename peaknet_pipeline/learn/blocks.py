@@ -69,10 +69,15 @@ def choose_blocks(
 
 def find_candidates(significance: Tensor, level: float) -> Tensor:
     """Return which pixels of (n, ss, fs) are local maxima from ``level`` on with a neighbour from ``level`` on."""
-    high = (significance >= level).float()[:, None]
-    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)[:, 0]
     summit = functional.max_pool2d(significance[:, None], 3, stride=1, padding=1)[:, 0]
-    return (significance >= summit) & (high[:, 0] > 0) & (together > 1.5)
+    return (significance >= summit) & find_pairs(significance, level)
+
+
+def find_pairs(significance: Tensor, level: float) -> Tensor:
+    """Return which pixels of (n, ss, fs) reach ``level`` beside one of their eight neighbours that does."""
+    high = (significance >= level).float()[:, None]
+    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
+    return ((high > 0) & (together > 1.5))[:, 0]
 
 
 def near_pairs(significance: Tensor, level: float, cell: int) -> Tensor:
@@ -81,9 +86,8 @@ def near_pairs(significance: Tensor, level: float, cell: int) -> Tensor:
     A pair is two neighbouring pixels from ``level`` on; only there can inference keep a peak (``min_neighbour``).
     """
     height, width = significance.shape[1:]
-    high = (significance >= level).float()[:, None]
-    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
-    near = functional.max_pool2d(high * (together > 1.5), 3, stride=1, padding=1)
+    pairs = find_pairs(significance, level).float()[:, None]
+    near = functional.max_pool2d(pairs, 3, stride=1, padding=1)
     cells = functional.max_pool2d(functional.pad(near, (0, -width % cell, 0, -height % cell)), cell)
     pixels = cells.repeat_interleave(cell, dim=2).repeat_interleave(cell, dim=3)
     return pixels[:, 0, :height, :width] > 0

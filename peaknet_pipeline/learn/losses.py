@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from peaknet_pipeline.learn.blocks import find_pairs
 from peaknet_pipeline.types import LABEL_IGNORE, LABEL_PEAK
 
 
@@ -70,10 +71,8 @@ def ignore_lone_pixels(label: Tensor, significance: Tensor, level: float) -> Ten
     Such a pixel reaches ``level`` in ``significance`` (n, ss, fs), in the same compressed unit, and none of its eight
     neighbours does. Inference drops what has no such neighbour (``min_neighbour``).
     """
-    high = (significance >= level).float()[:, None]
-    together = functional.avg_pool2d(high, 3, stride=1, padding=1, divisor_override=1)
-    lone = (high > 0) & (together < 1.5)
-    return torch.where(lone[:, 0] & (label != LABEL_PEAK), LABEL_IGNORE, label)
+    lone = (significance >= level) & ~find_pairs(significance, level)
+    return torch.where(lone & (label != LABEL_PEAK), LABEL_IGNORE, label)
 
 
 def centre_offsets(label: Tensor, significance: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A local network's cells are the same computed alone, in blocks and sparsely as in a whole panel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,25 @@ def test_cells_near_pairs_are_computed_and_no_others(network: PeakNet, shape: tu
     np.testing.assert_array_equal(computed, near & good)
     assert 0.01 < near[0].mean() < 0.5
     assert not near[1].any()
+
+
+def test_a_crowded_panel_that_is_computed_whole_is_asked_at_the_same_cells(network: PeakNet) -> None:
+    images, good = draw((2, 61, 95), seed=6)
+    z = normalise(torch.from_numpy(images), torch.from_numpy(good))[:, 0]
+    near = near_pairs(z, 1.001, network.config.stem).numpy()
+    computed = SparseOnCpu(network, pair=1.001, dtype=torch.float32).logits(images, good) > -99
+    assert 0.5 < near.mean() < 0.95
+    np.testing.assert_array_equal(computed, near & good)
+
+
+def test_cells_across_the_centres_of_blocks_are_those_of_the_whole_panel() -> None:
+    network = build_model(replace(SCALES["local-small"], stem=3), seed=2).eval()
+    images, good = draw((1, 120, 150), seed=7)
+    images = (images * np.linspace(1, 3, 150)).astype(np.uint16)
+    logits = SparseOnCpu(network, pair=2.0, dtype=torch.float32).logits(images, good)
+    computed = logits > -99
+    np.testing.assert_allclose(logits[computed], dense(network, images, good)[computed], atol=1e-4, rtol=1e-4)
+    assert 0.01 < computed.mean() < 0.3
 
 
 def test_near_a_pair_is_the_cell_of_each_of_its_pixels_and_of_their_neighbours() -> None:

@@ -245,7 +245,7 @@ def _find_high(image, good, limit, side, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _write_cells_at(image, good, mean, noise, side, linear_to, stem, cells, values):  # type: ignore[no-untyped-def]
-    """Write single cells of compressed significance; half a block must be a multiple of the stem."""
+    """Write single cells of compressed significance; a cell may lie across the centres of blocks."""
     height, width = image.shape
     line = np.empty(stem * stem, dtype=np.float32)
     grown, unit = line.view(np.int32), np.float32(linear_to * MANTISSA_STEP)
@@ -254,12 +254,17 @@ def _write_cells_at(image, good, mean, noise, side, linear_to, stem, cells, valu
         if top < 0 or left < 0 or top >= height or left >= width:
             continue
         line[:] = np.float32(1)
-        above, before = (top + side // 2) // side, (left + side // 2) // side
+        first = (left + side // 2) // side
         for ss in range(top, min(top + stem, height)):
+            above, before = (ss + side // 2) // side, first
             down = np.float32((ss - (above * side - side / 2) + 0.5) / side)
             level, rise = _between(mean, above, before, down)
             spread, widening = _between(noise, above, before, down)
             for fs in range(left, min(left + stem, width)):
+                if fs == (before + 1) * side - side // 2:
+                    before += 1
+                    level, rise = _between(mean, above, before, down)
+                    spread, widening = _between(noise, above, before, down)
                 along = np.float32((fs - (before * side - side / 2) + 0.5) / side)
                 value = np.float32(image[ss, fs])
                 apart = value - (level + along * rise)

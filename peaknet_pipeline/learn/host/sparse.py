@@ -99,7 +99,9 @@ class SparseOnCpu:
         mean, noise = estimate_blocks(images, good, self.normalisation)
         wanted = self._wanted(images, good, mean, noise)
         if wanted.mean() > DENSE_SHARE:
-            out[:] = self.dense.logits(images, good)
+            out[:] = np.where(
+                self._near(wanted, images.shape), self.dense.logits(images, good), np.float32(-100)
+            )
             return
         needed = self._needed(wanted)
         cells = self._cells(needed[-1])
@@ -126,6 +128,12 @@ class SparseOnCpu:
         weight, bias = self.classify
         logits = torch.addmm(bias, features, weight).float().numpy()
         _scatter(logits, self._cells(needed[0]), good, self.stem, out)
+
+    def _near(self, wanted: BoolArray, shape: tuple[int, ...]) -> BoolArray:
+        """Return the pixels (n, ss, fs) of the wanted cells, the ring around the panels left out."""
+        inside = wanted[:, self.reach :, self.reach :]
+        pixels = inside.repeat(self.stem, axis=1).repeat(self.stem, axis=2)
+        return np.asarray(pixels[:, : shape[1], : shape[2]])
 
     def _needed(self, wanted: BoolArray) -> list[BoolArray]:
         """Return the cells whose logits, last features, …, first inputs are needed."""
