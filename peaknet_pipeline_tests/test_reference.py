@@ -3,8 +3,8 @@
 from peaknet_pipeline.cli import peaknet
 from peaknet_pipeline.reference import COMMAND, PAGE, PLACES, parameter_classes, reference_text
 from peaknet_pipeline.schemas import SCHEMAS
-from peaknet_pipeline.stages.experiment import SECTIONS as EXPERIMENT_SECTIONS
-from peaknet_pipeline.stages.pipeline import SECTIONS as PIPELINE_SECTIONS
+from peaknet_pipeline.store.experiment import SECTIONS as EXPERIMENT_SECTIONS
+from peaknet_pipeline.store.settings import SECTIONS as PIPELINE_SECTIONS
 
 
 def test_the_reference_page_is_up_to_date():

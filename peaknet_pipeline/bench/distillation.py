@@ -22,8 +22,8 @@ from peaknet_pipeline.stages.shipped import (
     decode_as_inference,
     validation_panels,
 )
-from peaknet_pipeline.stages.truth_crops import store_crops
-from peaknet_pipeline.stages.truth_windows import TeachingParameters
+from peaknet_pipeline.steps.truth_crops import store_crops
+from peaknet_pipeline.steps.truth_windows import TeachingParameters
 
 
 def run(

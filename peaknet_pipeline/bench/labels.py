@@ -22,8 +22,8 @@ from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.experiment import Experiment
 from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, collect_truth
-from peaknet_pipeline.stages.label_quality import score_labels
-from peaknet_pipeline.stages.labelling import LabelRun, label_frames
+from peaknet_pipeline.steps.label_frames import LabelRun, label_frames
+from peaknet_pipeline.steps.label_quality import score_labels
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray
 
 

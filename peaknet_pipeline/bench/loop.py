@@ -25,10 +25,10 @@ from peaknet_pipeline.stages import (
     teaching,
     training_set,
 )
-from peaknet_pipeline.stages.keys import parse_key
-from peaknet_pipeline.stages.models import present_champion, use_model
-from peaknet_pipeline.stages.scores import read_all_scores
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import parse_key
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.models import present_champion, use_model
+from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import read_table
 
 NAME = "drift"

@@ -17,6 +17,6 @@ from peaknet_pipeline.commands.options import PATH, figures
 @figures
 def geometry(run: Path, geometry: Path | None, out: Path) -> dict[str, Any]:
     """Write the geometry of RUN (an NXmx master file's own, or a given one completed) as a CrystFEL .geom."""
-    from peaknet_pipeline.stages.geometry_file import write_run_geometry
+    from peaknet_pipeline.steps.geometry_file import write_run_geometry
 
     return write_run_geometry(run, geometry=geometry, out=out)

@@ -18,7 +18,7 @@ def inspect(path: Path, geometry: Path | None, data_path: str | None, as_json: b
 
     Exit status 2 if a problem keeps it from being processed.
     """
-    from peaknet_pipeline.stages.inspecting import format_inspection, inspect_file
+    from peaknet_pipeline.steps.inspect_file import format_inspection, inspect_file
 
     report = inspect_file(path, geometry=geometry, data_path=data_path)
     click.echo(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))

@@ -17,8 +17,8 @@ from peaknet_pipeline.commands.options import DATA, JSON, figures
 def models(context: click.Context, data: Path, as_json: bool) -> None:
     """List the networks of a data root: version, age, yield on the validation runs, F1; '*' marks the champion."""
     from peaknet_pipeline.learn.registry import describe_models
-    from peaknet_pipeline.stages.models import format_models
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
+    from peaknet_pipeline.store.models import format_models
 
     store = Store(data)
     context.obj = store
@@ -37,7 +37,7 @@ def models(context: click.Context, data: Path, as_json: bool) -> None:
 @click.pass_obj
 def use(store: Any, version: str) -> dict[str, Any]:
     """Make VERSION the champion, whatever the comparison said."""
-    from peaknet_pipeline.stages.models import use_model
+    from peaknet_pipeline.store.models import use_model
 
     return use_model(store, version)
 
@@ -47,6 +47,6 @@ def use(store: Any, version: str) -> dict[str, Any]:
 @click.pass_obj
 def rollback(store: Any) -> dict[str, Any]:
     """Make the champion before the present one the champion again."""
-    from peaknet_pipeline.stages.models import roll_back_champion
+    from peaknet_pipeline.store.models import roll_back_champion
 
     return roll_back_champion(store)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
 
 PATH = click.Path(path_type=Path)
 DATA = click.option(

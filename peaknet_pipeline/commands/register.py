@@ -14,7 +14,7 @@ def register(data: Path, keys: tuple[str, ...]) -> None:
     """Register run KEYS (like lyso-r0001) as partitions; the sensor does the same by itself."""
     from peaknet_pipeline.orchestration.instance import open_instance
     from peaknet_pipeline.orchestration.partitions import register_runs
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
 
     added = register_runs(open_instance(Store(data)), list(keys))
     click.echo(f"registered {', '.join(added) or 'nothing new'}")

@@ -13,7 +13,7 @@ from peaknet_pipeline.commands.options import DATA, registered_runs
 def report(data: Path, experiment: str) -> None:
     """Write one self-contained HTML page about EXPERIMENT: runs, rates, detector, frames, peaks, lattices, networks."""
     from peaknet_pipeline.stages.reporting import report_command
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
 
     store = Store(data)
     click.echo(report_command(store, experiment, registered_runs(store)))

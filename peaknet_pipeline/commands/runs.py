@@ -18,8 +18,8 @@ from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
 def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_json: bool) -> None:
     """Print the table of runs, of one EXPERIMENT or all: status, counts beside rates, and why a run failed."""
     from peaknet_pipeline.stages.run_table import format_runs, run_table
-    from peaknet_pipeline.stages.scores import format_scores, read_all_scores
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
+    from peaknet_pipeline.store.scores import format_scores, read_all_scores
 
     store = Store(data)
     table = read_all_scores(store) if finders else run_table(store, registered_runs(store))

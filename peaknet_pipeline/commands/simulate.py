@@ -23,6 +23,6 @@ from peaknet_pipeline.commands.options import PATH, figures
 @figures
 def simulate(out: Path, n_runs: int, frames: int, seed: int, experiment: str) -> dict[str, Any]:
     """Simulate runs with known truth: HDF5 files r0001.h5 …, a .geom and a .cell."""
-    from peaknet_pipeline.stages.simulating import simulate_experiment
+    from peaknet_pipeline.steps.simulate_experiment import simulate_experiment
 
     return simulate_experiment(out, n_runs=n_runs, n_frames=frames, seed=seed, name=experiment)

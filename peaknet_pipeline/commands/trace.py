@@ -16,7 +16,7 @@ def trace(file: Path, as_json: bool) -> None:
 
     Every file on the way up to the raw runs is compared with what was recorded; exit status 2 if one is missing or changed.
     """
-    from peaknet_pipeline.stages.tracing import format_trace, trace_file
+    from peaknet_pipeline.store.trace import format_trace, trace_file
 
     step = trace_file(file)
     click.echo(json.dumps(step.to_dict()) if as_json else format_trace(step))

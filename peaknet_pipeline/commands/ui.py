@@ -16,7 +16,7 @@ from peaknet_pipeline.commands.options import DATA
 def ui(data: Path, host: str, port: int) -> None:
     """Open the Dagster web server (and daemon) on the data root's instance."""
     from peaknet_pipeline.orchestration.instance import serve_ui
-    from peaknet_pipeline.stages.store import Store
+    from peaknet_pipeline.store.layout import Store
 
     click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
     serve_ui(Store(data), host=host, port=port)

@@ -17,9 +17,9 @@ from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.orchestration.settings import config_of, given
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.schemas import SCHEMAS
-from peaknet_pipeline.stages.failures import failures_recorded
-from peaknet_pipeline.stages.result import StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.failures import failures_recorded
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.stage_result import StageResult
 
 GROUP = "peaknet"
 

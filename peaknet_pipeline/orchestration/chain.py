@@ -11,7 +11,6 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
     champion,
-    context,
     curated_labels,
     curation,
     diagnosis,
@@ -21,17 +20,16 @@ from peaknet_pipeline.stages import (
     ingest,
     labels,
     lattices,
-    models,
     refined_geometry,
     scanning,
-    scores,
     scoring,
     summary,
     teaching,
     training_set,
 )
-from peaknet_pipeline.stages.causes import DiagnosisParams
-from peaknet_pipeline.stages.making import CODE
+from peaknet_pipeline.steps.peak_causes import DiagnosisParams
+from peaknet_pipeline.store import models, run_files, scores
+from peaknet_pipeline.store.make_stage import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
 FOLLOW = dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.in_progress()
@@ -83,7 +81,7 @@ CHAIN = (
     ),
     StageSpec(
         run=found_cell.found_cell,
-        output=context.found_cell_path,
+        output=run_files.found_cell_path,
         deps=("classical_peaks",),
         per_run=True,
         code_version=CODE["found_cell"],

@@ -12,7 +12,7 @@ from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.orchestration.deployment import deployment_text
 from peaknet_pipeline.orchestration.resources import DATA_VARIABLE
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 
 WORKSPACE = "workspace.yaml"
 """The code location under one name, wherever the server is started from."""

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from peaknet_pipeline.schemas import SCHEMAS, Schema
-from peaknet_pipeline.stages.result import StageResult
+from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import read_table, table_problems
 
 if TYPE_CHECKING:

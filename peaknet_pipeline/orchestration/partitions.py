@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from peaknet_pipeline.stages.keys import parse_key
+from peaknet_pipeline.store.keys import parse_key
 
 RUNS = dg.DynamicPartitionsDefinition(name="experiment_runs")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 
 DATA_VARIABLE = "PEAKNET_DATA"
 """Environment variable that names the data root; ``data`` in the working directory without it."""

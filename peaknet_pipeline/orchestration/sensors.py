@@ -7,7 +7,7 @@ import dagster as dg
 
 from peaknet_pipeline.orchestration.partitions import RUNS
 from peaknet_pipeline.orchestration.resources import StoreResource
-from peaknet_pipeline.stages.incoming import find_incoming_runs
+from peaknet_pipeline.store.incoming import find_incoming_runs
 
 MAX_RUNS_PER_TICK = 20
 """New runs that one tick registers; the rest wait for the next."""

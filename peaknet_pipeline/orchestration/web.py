@@ -14,7 +14,7 @@ from typing import Any
 
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.orchestration.instance import WORKSPACE, prepare_home, server_environment
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 
 LOCATIONS_QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
 

@@ -1,1 +1,1 @@
-"""The chain's stages as plain functions on files, shared by the command line and the Dagster assets."""
+"""The stages: one asset each, which reads from the store, calls a step and writes."""

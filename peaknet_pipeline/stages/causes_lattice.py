@@ -17,8 +17,8 @@ from peaknet_pipeline.indexing.geometry_refine import (
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.schemas import IndexTable, PeakTable
-from peaknet_pipeline.stages.causes import Evidence, Finding
 from peaknet_pipeline.stages.cell_check import describe_cell, judge_cell
+from peaknet_pipeline.steps.peak_causes import Evidence, Finding
 from peaknet_pipeline.types import Float64Array, Geometry, IntArray, UnitCell
 
 N_STRONG = 24

@@ -13,11 +13,11 @@ from peaknet_pipeline.indexing.examine import (
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
-from peaknet_pipeline.stages.label_quality import Verdict
 from peaknet_pipeline.stages.lattices import index_path
-from peaknet_pipeline.stages.result import Check
+from peaknet_pipeline.steps.label_quality import Verdict
+from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw
+from peaknet_pipeline.store.stage_result import Check
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import UnitCell
 

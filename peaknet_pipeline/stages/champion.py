@@ -20,19 +20,19 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
-from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import add_resolution, geometry_of, join_peaks
 from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.models import newest_model, newest_path, present_champion
-from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.progress import progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, now
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
 from peaknet_pipeline.stages.training_set import manifest_file, read_manifest
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.models import newest_model, newest_path, present_champion
+from peaknet_pipeline.store.provenance import Recipe, now
+from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
+from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, make_table, write_table
 from peaknet_pipeline.types import Float64Array, FrameArray, IntArray
 

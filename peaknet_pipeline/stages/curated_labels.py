@@ -7,7 +7,6 @@ from typing import Any
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
 from peaknet_pipeline.stages.cell_check import cell_holds
-from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.labels import (
@@ -18,10 +17,11 @@ from peaknet_pipeline.stages.labels import (
     label_run,
 )
 from peaknet_pipeline.stages.lattices import MAX_FALSE_RATE, ControlRecord, read_control, reflections_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.store.run_files import read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, write_table
 
 

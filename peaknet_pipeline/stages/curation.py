@@ -6,13 +6,13 @@ from typing import Any
 
 from peaknet_pipeline.labels.curate import REASONS, CurationParams, rank_candidates
 from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
-from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.lattices import index_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
-from peaknet_pipeline.stages.result import StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.store.run_files import read_context
+from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import read_table, write_table
 
 FINDERS = ("classical", "peaknet")

@@ -8,9 +8,9 @@ from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.experiment import RunConditions
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.keys import RunKey
-from peaknet_pipeline.stages.progress import progress_bar
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.keys import RunKey
+from peaknet_pipeline.store.layout import Store
 
 NAME = "demo"
 SEED = 20

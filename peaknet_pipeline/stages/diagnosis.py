@@ -13,7 +13,11 @@ from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS, DiagnosisTable
-from peaknet_pipeline.stages.causes import (
+from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
+from peaknet_pipeline.stages.finding import classical_parameters, geometry_of, peaks_path
+from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
+from peaknet_pipeline.stages.lattices import index_path
+from peaknet_pipeline.steps.peak_causes import (
     DiagnosisParams,
     Evidence,
     Finding,
@@ -22,15 +26,11 @@ from peaknet_pipeline.stages.causes import (
     find_saturation,
     find_too_few,
 )
-from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
-from peaknet_pipeline.stages.context import RunContext, cell_file, open_raw, read_context
-from peaknet_pipeline.stages.finding import classical_parameters, geometry_of, peaks_path
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.lattices import index_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, origin_of
+from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import make_table, read_table, write_json, write_table
 
 CAUSES = (find_too_few, find_hot_pixels, find_saturation, find_rings_of_peaks, find_lattice_causes)

@@ -17,9 +17,9 @@ from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.stages.finding import FINDERS, find_in_run, peak_metadata
-from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import command_origin
-from peaknet_pipeline.stages.reduction import write_found
+from peaknet_pipeline.steps.progress import Progress, progress_bar
+from peaknet_pipeline.steps.write_peaks import write_found
+from peaknet_pipeline.store.provenance import command_origin
 from peaknet_pipeline.types import BoolArray
 
 

@@ -19,14 +19,14 @@ from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
-from peaknet_pipeline.stages.context import open_raw, read_context
-from peaknet_pipeline.stages.experiment import Experiment
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.steps.progress import Progress, progress_bar
+from peaknet_pipeline.store.experiment import Experiment
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, origin_of
+from peaknet_pipeline.store.run_files import open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, make_table, write_table
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry
 

@@ -14,13 +14,13 @@ from peaknet_pipeline.indexing.consensus import CellConsensus, find_cell
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.plots.cells import plot_reduced_cells
 from peaknet_pipeline.schemas import PEAKS
-from peaknet_pipeline.stages.context import found_cell_path, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.index_command import energies_of
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe
+from peaknet_pipeline.store.run_files import found_cell_path, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, read_table_metadata
 from peaknet_pipeline.types import UnitCell
 

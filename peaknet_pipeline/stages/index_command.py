@@ -24,7 +24,7 @@ from peaknet_pipeline.stages.lattices import (
     index_with_crystfel,
     predict_run,
 )
-from peaknet_pipeline.stages.provenance import command_origin, network_of
+from peaknet_pipeline.store.provenance import command_origin, network_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 

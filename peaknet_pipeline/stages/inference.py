@@ -30,7 +30,6 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.stages.context import RunContext, open_raw, raw_root_of, read_context
 from peaknet_pipeline.stages.finding import (
     add_resolution,
     geometry_of,
@@ -39,15 +38,16 @@ from peaknet_pipeline.stages.finding import (
     peaks_path,
 )
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.models import inference_model, model_inputs
-from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
-from peaknet_pipeline.stages.reduction import short_metadata, write_found
-from peaknet_pipeline.stages.result import StageResult
-from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.streaming import EngineRecipe, RunSource, stream_locally, stream_on_ray
+from peaknet_pipeline.steps.progress import Progress, progress_bar
+from peaknet_pipeline.steps.stream_run import EngineRecipe, RunSource, stream_locally, stream_on_ray
+from peaknet_pipeline.steps.write_peaks import short_metadata, write_found
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.models import inference_model, model_inputs
+from peaknet_pipeline.store.provenance import Recipe, origin_of
+from peaknet_pipeline.store.run_files import RunContext, open_raw, raw_root_of, read_context
+from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
+from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 from peaknet_pipeline.version import code_version
 

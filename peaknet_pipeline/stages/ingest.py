@@ -19,12 +19,12 @@ from peaknet_pipeline.runs.make_mask import MaskParams, left_out_rings, make_mas
 from peaknet_pipeline.runs.masks import add_mask, read_mask
 from peaknet_pipeline.runs.rings import RingParams, ring_summary
 from peaknet_pipeline.runs.statistics import compute_statistics
-from peaknet_pipeline.stages.context import RunContext, open_raw, read_context
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import progress_bar
-from peaknet_pipeline.stages.provenance import Recipe
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe
+from peaknet_pipeline.store.run_files import RunContext, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import write_json
 from peaknet_pipeline.types import BoolArray, Geometry, RunInfo, RunStatistics
 

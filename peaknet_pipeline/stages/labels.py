@@ -26,23 +26,23 @@ from peaknet_pipeline.schemas import (
 )
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.cell_check import cell_holds
-from peaknet_pipeline.stages.context import RunContext, cell_file, frame_reader, open_raw, read_context
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.label_quality import (
+from peaknet_pipeline.stages.lattices import index_path, reflections_path
+from peaknet_pipeline.steps.label_frames import LabelRun, label_frames
+from peaknet_pipeline.steps.label_quality import (
     judge_label_run,
     judge_quality,
     quality_table,
     score_labels,
 )
-from peaknet_pipeline.stages.labelling import LabelRun, label_frames
-from peaknet_pipeline.stages.lattices import index_path, reflections_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import counting_bar
-from peaknet_pipeline.stages.provenance import Recipe, origin_of, read_recipe
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.truth import read_truth_of
+from peaknet_pipeline.steps.progress import counting_bar
+from peaknet_pipeline.steps.truth import read_truth_of
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, origin_of, read_recipe
+from peaknet_pipeline.store.run_files import RunContext, cell_file, frame_reader, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, read_table, write_table
 from peaknet_pipeline.types import Geometry
 

@@ -22,14 +22,14 @@ from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable
-from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.progress import Progress, progress_bar
-from peaknet_pipeline.stages.provenance import Recipe, network_of, origin_of
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.steps.progress import Progress, progress_bar
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, read_table, write_json, write_table
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
 

@@ -47,7 +47,7 @@ from peaknet_pipeline.stages.inference import (
     load_model,
     network_name,
 )
-from peaknet_pipeline.stages.provenance import command_origin
+from peaknet_pipeline.store.provenance import command_origin
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")

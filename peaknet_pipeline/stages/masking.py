@@ -15,7 +15,7 @@ from peaknet_pipeline.runs.rings import ring_summary
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.stages.finding import geometry_of
 from peaknet_pipeline.stages.ingest import StatisticsParams, mask_figures, plot_report
-from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.steps.progress import progress_bar
 
 
 def mask_command(

@@ -15,14 +15,14 @@ from peaknet_pipeline.indexing.geometry_refine import (
 )
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
 from peaknet_pipeline.schemas import INDEX, PANEL_RESIDUALS, PEAKS
-from peaknet_pipeline.stages.context import cell_file, open_raw, read_context
 from peaknet_pipeline.stages.finding import geometry_of, peaks_path
 from peaknet_pipeline.stages.index_command import energies_of
 from peaknet_pipeline.stages.lattices import index_path
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import Recipe, origin_of
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import Recipe, origin_of
+from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import make_table, read_table, read_table_metadata, write_table
 
 

@@ -23,16 +23,16 @@ from peaknet_pipeline.schemas import RunTable, Scores
 from peaknet_pipeline.stages import report_figures
 from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
-from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import labels_path
 from peaknet_pipeline.stages.lattices import index_path
-from peaknet_pipeline.stages.making import plot_path
-from peaknet_pipeline.stages.models import newest_path
-from peaknet_pipeline.stages.provenance import read_recipe
 from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
-from peaknet_pipeline.stages.scores import read_all_scores
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import parse_key
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import plot_path
+from peaknet_pipeline.store.models import newest_path
+from peaknet_pipeline.store.provenance import read_recipe
+from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.version import code_version
 
 MOST_RUNS = 8

@@ -12,13 +12,13 @@ import pandas as pd
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.schemas import RUNS, RunTable, Scores
-from peaknet_pipeline.stages.experiment import run_files
-from peaknet_pipeline.stages.failures import Failure, read_failures
-from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
-from peaknet_pipeline.stages.making import CODE
-from peaknet_pipeline.stages.provenance import read_recipe
-from peaknet_pipeline.stages.scores import read_all_scores
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.experiment import run_files
+from peaknet_pipeline.store.failures import Failure, read_failures
+from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import CODE
+from peaknet_pipeline.store.provenance import read_recipe
+from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import empty_table, make_table
 
 OUTPUTS = {

@@ -9,23 +9,23 @@ from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, scor
 from peaknet_pipeline.plots.curves import plot_recall
 from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.simulate.truth import Truth
-from peaknet_pipeline.stages.context import read_context
 from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.lattices import index_path, read_control
-from peaknet_pipeline.stages.making import make_stage
-from peaknet_pipeline.stages.provenance import (
+from peaknet_pipeline.stages.training_set import training_set_path
+from peaknet_pipeline.steps.truth import read_truth_of
+from peaknet_pipeline.store.keys import parse_key
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.provenance import (
     Recipe,
     digest_of,
     network_of,
     origin_of,
     read_recipe,
 )
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.scores import metrics_path
-from peaknet_pipeline.stages.store import Store
-from peaknet_pipeline.stages.training_set import training_set_path
-from peaknet_pipeline.stages.truth import read_truth_of
+from peaknet_pipeline.store.run_files import read_context
+from peaknet_pipeline.store.scores import metrics_path
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.version import code_version
 

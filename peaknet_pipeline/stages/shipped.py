@@ -22,8 +22,8 @@ from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
 from peaknet_pipeline.stages.inference import InferenceParams
-from peaknet_pipeline.stages.truth_crops import cut_windows, draw_frames, make_panel, store_crops
-from peaknet_pipeline.stages.truth_windows import TeachingParameters
+from peaknet_pipeline.steps.truth_crops import cut_windows, draw_frames, make_panel, store_crops
+from peaknet_pipeline.steps.truth_windows import TeachingParameters
 from peaknet_pipeline.types import Float32Array
 
 SHIPPED_NAME = "general"

@@ -24,13 +24,13 @@ from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.curated_labels import curated_labels_path
 from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
-from peaknet_pipeline.stages.keys import parse_key
 from peaknet_pipeline.stages.labels import label_problems, labels_path
-from peaknet_pipeline.stages.making import CODE, make_stage
-from peaknet_pipeline.stages.pipeline import pipeline_parameters, settings_inputs
-from peaknet_pipeline.stages.provenance import Recipe, is_current, origin_of, read_recipe, write_recipe
-from peaknet_pipeline.stages.result import Check, StageResult
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import parse_key
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import CODE, make_stage
+from peaknet_pipeline.store.provenance import Recipe, is_current, origin_of, read_recipe, write_recipe
+from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, write_json, write_table
 
 TRAINING_MANIFEST = "training_manifest.json"

@@ -8,7 +8,7 @@ from peaknet_pipeline.bench import distillation
 from peaknet_pipeline.learn.state import STATE_FILE
 from peaknet_pipeline.stages import shipped
 from peaknet_pipeline.stages.shipped import TRAINING
-from peaknet_pipeline.stages.truth_windows import TeachingParameters
+from peaknet_pipeline.steps.truth_windows import TeachingParameters
 
 SMALL = TeachingParameters(
     n_experiments=2, frames_per_experiment=2, crops_per_frame=6, crop_side=64, max_pixels=1_200_000

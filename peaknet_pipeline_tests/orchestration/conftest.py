@@ -13,8 +13,8 @@ from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.models import use_model
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.models import use_model
 
 KEYS = ["small-r0001", "small-r0002", "small-r0003"]
 FRAMES = 12

@@ -12,7 +12,7 @@ from pathlib import Path
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.partitions import register_runs
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline_tests.orchestration.conftest import KEYS, simulate_small
 from peaknet_pipeline_tests.orchestration.crash_driver import crash, materialize, preload
 

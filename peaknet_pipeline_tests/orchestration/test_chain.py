@@ -9,9 +9,9 @@ from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES
-from peaknet_pipeline.stages.provenance import read_recipe
-from peaknet_pipeline.stages.scores import format_scores, read_all_scores
-from peaknet_pipeline.stages.tracing import trace_file
+from peaknet_pipeline.store.provenance import read_recipe
+from peaknet_pipeline.store.scores import format_scores, read_all_scores
+from peaknet_pipeline.store.trace import trace_file
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 

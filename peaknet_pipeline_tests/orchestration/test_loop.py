@@ -22,15 +22,15 @@ from peaknet_pipeline.stages.champion import comparison_path, spread_frames
 from peaknet_pipeline.stages.curated_labels import curated_labels
 from peaknet_pipeline.stages.curation import curation
 from peaknet_pipeline.stages.inference import peaknet_peaks
-from peaknet_pipeline.stages.making import CODE
-from peaknet_pipeline.stages.models import inference_model, write_newest
-from peaknet_pipeline.stages.provenance import is_current
 from peaknet_pipeline.stages.training_set import (
     TrainingSetParams,
     is_training_set_current,
     training_set,
     training_set_path,
 )
+from peaknet_pipeline.store.make_stage import CODE
+from peaknet_pipeline.store.models import inference_model, write_newest
+from peaknet_pipeline.store.provenance import is_current
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_json
 from peaknet_pipeline_tests.orchestration.conftest import KEYS, failure_text, open_world
 

@@ -7,7 +7,7 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.schemas import INDEX, PANEL_RESIDUALS
-from peaknet_pipeline.stages.context import read_context
+from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.orchestration.conftest import KEYS, failure_text
 

@@ -5,7 +5,7 @@ import pytest
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.orchestration import scale
 from peaknet_pipeline.orchestration.instance import claim_instance
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 
 
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")

@@ -19,8 +19,8 @@ from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import collect_truth
 from peaknet_pipeline.stages import diagnosis, finding, ingest, lattices
-from peaknet_pipeline.stages.causes import DiagnosisParams, Evidence
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.steps.peak_causes import DiagnosisParams, Evidence
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import UnitCell
 

@@ -9,7 +9,7 @@ from peaknet_pipeline.geometry.maps import resolution_map
 from peaknet_pipeline.schemas import PEAKS, REFLECTIONS
 from peaknet_pipeline.stages.report_figures import _examples, panel_residuals, resolution_rings
 from peaknet_pipeline.stages.reporting import report_command
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import make_table, write_json
 from peaknet_pipeline_tests.runs.files import slab_geometry
 

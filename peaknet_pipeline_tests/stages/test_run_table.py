@@ -7,11 +7,11 @@ import pytest
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.schemas import RUNS, SCORES
-from peaknet_pipeline.stages.failures import failures_recorded
-from peaknet_pipeline.stages.making import CODE, make_stage
-from peaknet_pipeline.stages.result import Check, StageResult
 from peaknet_pipeline.stages.run_table import OUTPUTS, format_runs, run_table
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.failures import failures_recorded
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import CODE, make_stage
+from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import make_table, write_json, write_table
 
 KEYS = [f"lyso-r000{i}" for i in range(1, 5)]

@@ -13,7 +13,6 @@ from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import read_truth
 from peaknet_pipeline.stages import ingest
-from peaknet_pipeline.stages.context import open_raw, read_context
 from peaknet_pipeline.stages.ingest import read_bad_pixels
 from peaknet_pipeline.stages.scanning import (
     ScanStageParams,
@@ -22,7 +21,8 @@ from peaknet_pipeline.stages.scanning import (
     scan_path,
     scan_table,
 )
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.tables import read_table
 
 KEY = "sparse-r0001"

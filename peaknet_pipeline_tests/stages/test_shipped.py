@@ -13,8 +13,8 @@ from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.stages import shipped
 from peaknet_pipeline.stages.shipped import ShippedRecipe, train_shipped, validation_panels
-from peaknet_pipeline.stages.truth_crops import draw_frames, sharpen, store_crops
-from peaknet_pipeline.stages.truth_windows import (
+from peaknet_pipeline.steps.truth_crops import draw_frames, sharpen, store_crops
+from peaknet_pipeline.steps.truth_windows import (
     FLANK,
     TeachingParameters,
     Window,

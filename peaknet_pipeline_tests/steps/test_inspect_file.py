@@ -8,7 +8,7 @@ import pytest
 from peaknet_pipeline.cli import main
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, shipped_models
 from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.stages.inspecting import format_inspection, inspect_file
+from peaknet_pipeline.steps.inspect_file import format_inspection, inspect_file
 from peaknet_pipeline.tables import empty_table, write_table
 from peaknet_pipeline_tests.runs.files import slab_geometry, write_slab_run
 

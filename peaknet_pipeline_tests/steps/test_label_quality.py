@@ -7,7 +7,7 @@ import pytest
 
 from peaknet_pipeline.profile import PROFILE_NAMES
 from peaknet_pipeline.schemas import FITS, FRAME_MATCHES, TRUTH_REFLECTIONS
-from peaknet_pipeline.stages.label_quality import (
+from peaknet_pipeline.steps.label_quality import (
     GateParams,
     judge_label_run,
     judge_quality,

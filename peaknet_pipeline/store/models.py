@@ -16,7 +16,7 @@ from peaknet_pipeline.learn.registry import (
     register_shipped,
     roll_back,
 )
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import write_json
 
 

@@ -9,7 +9,7 @@ from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.progress import progress_bar
+from peaknet_pipeline.steps.progress import progress_bar
 
 
 def simulate_experiment(out: Path, *, n_runs: int, n_frames: int, seed: int, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment, ResponseParameters, RunConditions
 from peaknet_pipeline.simulate.frames import SimulatedFrame, simulate_frames
-from peaknet_pipeline.stages.truth_windows import (
+from peaknet_pipeline.steps.truth_windows import (
     TeachingParameters,
     Window,
     disturb_window,

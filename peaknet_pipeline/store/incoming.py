@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.layout import Store
 
 SETTLE_S = 30.0
 """Seconds since a file's last change after which it counts as complete."""

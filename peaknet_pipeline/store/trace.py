@@ -13,7 +13,7 @@ import pyarrow as pa
 from peaknet_pipeline.errors import ModelError, TableError
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, WEIGHTS_FILE, read_card, weights_digest
 from peaknet_pipeline.runs.cxi import RESULT
-from peaknet_pipeline.stages.provenance import (
+from peaknet_pipeline.store.provenance import (
     digest_of,
     file_digest,
     input_digest,

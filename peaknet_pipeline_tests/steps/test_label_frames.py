@@ -7,7 +7,7 @@ from scipy import ndimage
 from peaknet_pipeline.labels.store import open_labels, read_labels
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.schemas import FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS
-from peaknet_pipeline.stages.labelling import label_frames
+from peaknet_pipeline.steps.label_frames import label_frames
 from peaknet_pipeline.tables import check_table, empty_table, make_table
 
 SHAPE = (2, 96, 128)

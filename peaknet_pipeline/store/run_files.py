@@ -11,9 +11,9 @@ from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.stages.experiment import Experiment, find_run_file, read_experiment
-from peaknet_pipeline.stages.keys import RunKey, parse_key
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.experiment import Experiment, find_run_file, read_experiment
+from peaknet_pipeline.store.keys import RunKey, parse_key
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.types import FrameArray, Geometry
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError
-from peaknet_pipeline.stages.keys import RunKey
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import RunKey
+from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import write_json
 
 FOLDER = "failures"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.stages.keys import RunKey, parse_key
+from peaknet_pipeline.store.keys import RunKey, parse_key
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import yaml
 
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.stages.keys import RunKey, parse_key, run_number
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.layout import Store
 
 SECTIONS = (
     "finder",

@@ -8,7 +8,7 @@ import yaml
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.stages.store import Store
+from peaknet_pipeline.store.layout import Store
 
 SECTIONS = ("training_set", "teacher", "student", "champion", "inference")
 

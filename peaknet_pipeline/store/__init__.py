@@ -1,0 +1,1 @@
+"""Where things lie, what an experiment says, and what every output was made from."""

@@ -1,0 +1,1 @@
+"""Tests of steps: rooms composed on arrays and runs."""
