@@ -15,8 +15,8 @@ import numpy as np
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, decode_message, encode_message
-from peaknet_pipeline.runs.hdf5_files import LinkedFiles
 from peaknet_pipeline.runs.listing import list_runs
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run_masks import read_run_mask

@@ -9,9 +9,9 @@ import numpy as np
 
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
-from peaknet_pipeline.runs.chunks import read_whole
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import FrameArray
 

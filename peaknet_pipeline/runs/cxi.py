@@ -19,9 +19,9 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
-from peaknet_pipeline.runs.chunks import read_rows, read_whole
+from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
 from peaknet_pipeline.schemas import PEAKS, PeakTable

@@ -4,7 +4,7 @@ from typing import Any
 
 import h5py
 
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 
 _NXMX_MARKS = (
     "/entry/data/data_000001",

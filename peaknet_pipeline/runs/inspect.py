@@ -10,8 +10,8 @@ from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.open import assemble_run
 from peaknet_pipeline.runs.run import Run, flag_bad

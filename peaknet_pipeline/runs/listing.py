@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.hdf5_files import open_hdf5
+from peaknet_pipeline.hdf5.files import open_hdf5
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".cxi", ".nxs")
 MAX_DEPTH = 6

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
-from peaknet_pipeline.runs.chunks import read_whole
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, open_hdf5
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, open_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
-from peaknet_pipeline.runs.chunks import read_whole
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.formats import attribute_text
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.types import Float64Array, Geometry
 
 JOULE_EV = 1.0 / 1.602176634e-19

@@ -14,9 +14,9 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import format_geometry
-from peaknet_pipeline.runs.chunks import read_whole
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.formats import attribute_text
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
 from peaknet_pipeline.types import Float64Array, Geometry, Panel
 
 DETECTOR = "/entry/instrument/detector"

@@ -10,10 +10,10 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.formats import file_format
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy

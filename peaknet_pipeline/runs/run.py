@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.hdf5_files import DAMAGE
+from peaknet_pipeline.hdf5.files import DAMAGE
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo

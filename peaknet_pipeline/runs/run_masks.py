@@ -22,8 +22,8 @@ import numpy as np
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.geometry.slabs import mask_layers
-from peaknet_pipeline.runs.chunks import read_chunks
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.chunks import read_chunks
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import BoolArray, Geometry, MaskLayer

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.chunks import read_chunks
-from peaknet_pipeline.runs.hdf5_files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.chunks import read_chunks
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import FrameArray, Geometry
 

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.bitshuffle import BITSHUFFLE_FILTER
+from peaknet_pipeline.hdf5.bitshuffle import BITSHUFFLE_FILTER
 from peaknet_pipeline.types import UInt8Array
 
 SLACK = 64

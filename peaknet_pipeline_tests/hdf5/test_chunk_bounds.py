@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.chunk_bounds import check_chunks
-from peaknet_pipeline.runs.chunks import read_rows, read_whole
-from peaknet_pipeline.runs.hdf5_files import LinkedFiles
+from peaknet_pipeline.hdf5.chunk_bounds import check_chunks
+from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline_tests.runs.files import CXI_DATA, slab_geometry
 from peaknet_pipeline_tests.runs.test_fuzz import _peak_memory_bytes

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.bitshuffle import decode_bitshuffle_lz4
-from peaknet_pipeline.runs.chunks import chunk_codec, read_chunks
+from peaknet_pipeline.hdf5.bitshuffle import decode_bitshuffle_lz4
+from peaknet_pipeline.hdf5.chunks import chunk_codec, read_chunks
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.runs.files import CXI_DATA, slab_geometry, write_slab_run

@@ -17,8 +17,8 @@ import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.bitshuffle import BITSHUFFLE_FILTER, LZ4_CODE, decode_bitshuffle_lz4
-from peaknet_pipeline.runs.chunk_bounds import StoredChunk, check_chunks, read_bytes_at
+from peaknet_pipeline.hdf5.bitshuffle import BITSHUFFLE_FILTER, LZ4_CODE, decode_bitshuffle_lz4
+from peaknet_pipeline.hdf5.chunk_bounds import StoredChunk, check_chunks, read_bytes_at
 from peaknet_pipeline.types import FrameArray, UInt8Array
 
 Selection = tuple[slice, ...]

@@ -12,8 +12,8 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers bitshuffle-LZ4 and other filters)
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.chunk_bounds import check_chunks, check_filters
-from peaknet_pipeline.runs.chunks import read_whole
+from peaknet_pipeline.hdf5.chunk_bounds import check_chunks, check_filters
+from peaknet_pipeline.hdf5.chunks import read_whole
 
 MAX_CHUNK_BYTES = 2**30
 MAX_LINKS = 64
