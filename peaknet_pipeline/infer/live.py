@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.arrivals import Arrival
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.heap import kept_heap
-from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.sinks import PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.metrics import hit_frames

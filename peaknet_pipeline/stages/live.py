@@ -1,40 +1,29 @@
 """Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
 import dataclasses
-import itertools
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
+from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
-from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
-from peaknet_pipeline.infer.live_sources import (
-    Arrival,
-    FileFacts,
-    Patience,
-    follow_file,
-    follow_folder,
-    receive_frames,
-)
+from peaknet_pipeline.infer.live_facts import NOTHING, peek
+from peaknet_pipeline.infer.live_sources import SOCKETS, LiveParams, open_source
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.prometheus import serve_figures
 from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.learn.checkpoint import LoadedModel
-from peaknet_pipeline.params import Parameters, parameter, read_settings
+from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
@@ -47,30 +36,9 @@ from peaknet_pipeline.stages.inference import (
     load_model,
     network_name,
 )
+from peaknet_pipeline.steps.gentle_end import ending_gently, told_end
 from peaknet_pipeline.store.provenance import command_origin
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
-
-SOCKETS = ("tcp://", "ipc://", "inproc://")
-
-
-@dataclass(frozen=True)
-class LiveParams(Parameters):
-    """How a live stream is followed."""
-
-    batch_frames: int = parameter(8, meaning="frames per batch at most", ge=1)
-    idle_s: float = parameter(
-        60.0, meaning="time without a frame after which the stream ends", unit="s", gt=0
-    )
-    poll_s: float = parameter(0.05, meaning="time between looks for new frames", unit="s", gt=0)
-    n_frames: int | None = parameter(None, meaning="frames after which following a file ends", ge=1)
-    n_sources: int = parameter(1, meaning="senders whose end ends a ZeroMQ stream", ge=1)
-    settle_s: float = parameter(2.0, meaning="age at which a new file counts as complete", unit="s", ge=0)
-    photon_energy_ev: float | None = parameter(
-        None,
-        meaning="photon energy; the geometry's, or that of the followed file, without it",
-        unit="eV",
-        gt=0,
-    )
 
 
 def stream_command(
@@ -139,7 +107,7 @@ def stream_command(
             say(f"figures at {address}/metrics")
         say(f"waiting for frames from {source}")
         arrivals = open_source(source, detector, params, statistics=statistics, stop=stop, say=say)
-        arrivals, facts = peek(_told_end(arrivals, stop, say), detector, say, masked=bool(masks))
+        arrivals, facts = peek(told_end(arrivals, stop, say), detector, say, masked=bool(masks))
         if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
             bad = bad | facts.bad_pixels
             find = make(bad)
@@ -188,122 +156,6 @@ def read_parameters(finder: str, settings: Sequence[str]) -> tuple[LiveParams, P
     values = read_settings(settings, where="stream")
     own = LiveParams.own(values)
     return LiveParams.from_mapping(own), kind.from_mapping({n: v for n, v in values.items() if n not in own})
-
-
-NOTHING = FileFacts()
-
-
-def peek(
-    arrivals: Iterator[Arrival], geometry: Geometry, say: Callable[[str], None], *, masked: bool = False
-) -> tuple[Iterator[Arrival], FileFacts]:
-    """Wait for the first frames; return all frames, and what the first one's file says, which holds for all.
-
-    ``say`` is told where a mask is missing (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are
-    ``NOTHING``.
-    """
-    first = next(arrivals, None)
-    if first is None:
-        return iter(()), NOTHING
-    facts = first.facts or FileFacts()
-    if facts.bad_pixels is None and mask_layers(geometry) and not masked:
-        say("the geometry names a mask, which these frames come without: give it as --mask")
-    return _same_mask(itertools.chain([first], arrivals), facts, say), facts
-
-
-def _told_end(
-    arrivals: Iterator[Arrival], stop: threading.Event, say: Callable[[str], None]
-) -> Iterator[Arrival]:
-    yield from arrivals
-    if stop.is_set():
-        say("ended by hand: what has arrived is still found and written (once more gives up)")
-
-
-def _same_mask(
-    arrivals: Iterable[Arrival], facts: FileFacts, say: Callable[[str], None]
-) -> Iterator[Arrival]:
-    known, mask = facts, facts.bad_pixels
-    for arrival in arrivals:
-        if arrival.facts is not None and arrival.facts is not known:
-            known = arrival.facts
-            if mask is not None and not np.array_equal(known.bad_pixels, mask):  # type: ignore[arg-type]
-                say(
-                    f"frame {arrival.numbers[0]} comes with another mask; the first file's is used throughout"
-                )
-        yield arrival
-
-
-@contextmanager
-def ending_gently() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM within the block sets; the next one interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def open_source(
-    source: str,
-    geometry: Geometry,
-    params: LiveParams,
-    *,
-    statistics: LiveStatistics,
-    stop: threading.Event | None = None,
-    say: Callable[[str], None],
-) -> Iterator[Arrival]:
-    """Return the frames of a ZeroMQ address, a folder or a file."""
-    patience = Patience(
-        params.poll_s,
-        params.idle_s,
-        stop,
-        lambda idle: say(f"no new frame for {idle:.0f} s: the stream ends (idle_s = {params.idle_s:g})"),
-    )
-    if source.startswith(SOCKETS):
-
-        def refuse(error: StreamError) -> None:
-            statistics.refuse(error)
-            say(f"left out: {error}")
-
-        return receive_frames(
-            source,
-            n_sources=params.n_sources,
-            batch_frames=params.batch_frames,
-            shape=geometry.stack_shape,
-            refuse=refuse,
-            patience=patience,
-        )
-    path = Path(source)
-    if path.is_dir():
-        return follow_folder(
-            path,
-            geometry=geometry,
-            batch_frames=params.batch_frames,
-            settle_s=params.settle_s,
-            patience=dataclasses.replace(patience, poll_s=max(params.poll_s, 0.5)),
-        )
-    if geometry.data_path is None:
-        raise GeometryError(
-            "the geometry does not say where the frames are", where=geometry.source, expected="data = /path"
-        )
-    return follow_file(
-        path,
-        geometry.data_path,
-        geometry=geometry,
-        batch_frames=params.batch_frames,
-        n_frames=params.n_frames,
-        patience=patience,
-    )
 
 
 def _sinks(

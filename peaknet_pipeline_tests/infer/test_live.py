@@ -16,15 +16,9 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.infer.arrivals import Arrival, Patience
 from peaknet_pipeline.infer.live import LiveFigures, LiveStatistics, live_stream
-from peaknet_pipeline.infer.live_sources import (
-    Arrival,
-    FrameSender,
-    Patience,
-    follow_file,
-    follow_folder,
-    receive_frames,
-)
+from peaknet_pipeline.infer.live_sources import FrameSender, follow_file, follow_folder, receive_frames
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
 from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
 from peaknet_pipeline.infer.sinks import TableCollector

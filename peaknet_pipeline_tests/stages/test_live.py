@@ -19,8 +19,10 @@ from click.testing import CliRunner
 from peaknet_pipeline.cli import peaknet
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.infer.arrivals import Arrival, FileFacts
 from peaknet_pipeline.infer.live import LiveStatistics
-from peaknet_pipeline.infer.live_sources import Arrival, FileFacts, FrameSender
+from peaknet_pipeline.infer.live_facts import peek
+from peaknet_pipeline.infer.live_sources import FrameSender
 from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import PEAKS
@@ -29,7 +31,7 @@ from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.stages.find_command import find_command
 from peaknet_pipeline.stages.index_command import index_command
-from peaknet_pipeline.stages.live import peek, read_parameters
+from peaknet_pipeline.stages.live import read_parameters
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import FrameArray
 

@@ -1,0 +1,82 @@
+"""Frames that came together from a live source, and how long a source waits for more."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, IntArray
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file says about its frames: mask (n_panels, ss, fs) and first photon energy in eV, where it does."""
+
+    bad_pixels: BoolArray | None = None
+    photon_energy_ev: float | None = None
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Frames that came together: their numbers (n,), pixels (n, n_panels, ss, fs) and Unix times (n,).
+
+    ``facts`` come with the frames of a file; ``waiting`` is the number of frames that are there but not taken yet, where that
+    is known.
+    """
+
+    numbers: IntArray
+    frames: FrameArray
+    times: Float64Array
+    facts: FileFacts | None = None
+    waiting: int | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a source waits: seconds between looks, and without news before it ends; who may end it, who is told.
+
+    ``on_idle`` gets the seconds without news when they end the source.
+    """
+
+    poll_s: float = 0.05
+    idle_s: float = 30.0
+    stop: threading.Event | None = None
+    on_idle: Callable[[float], None] | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the source should end now, frames or not."""
+        return self.stop is not None and self.stop.is_set()
+
+    def wait(self, since: float) -> bool:
+        """Wait a little; return False once the source should end."""
+        if self.stop is None:
+            time.sleep(self.poll_s)
+        elif self.stop.wait(self.poll_s):
+            return False
+        return self.lasts(since)
+
+    def lasts(self, since: float) -> bool:
+        """Return False, and tell, once there was no news for too long."""
+        idle = time.monotonic() - since
+        if idle >= self.idle_s and self.on_idle is not None:
+            self.on_idle(idle)
+        return idle < self.idle_s
+
+
+Refuse = Callable[[StreamError], None]
+"""Told why a message cannot be used; it may raise the error, which ends the source."""
+
+
+def arrived_from_file(first: int, frames: FrameArray, facts: FileFacts, waiting: int) -> Arrival:
+    """Return frames of a file, numbered from ``first``, that were read now."""
+    times = np.full(len(frames), time.time())
+    return Arrival(np.arange(first, first + len(frames)), frames, times, facts, waiting)
+
+
+def first_known(energies: Float64Array) -> float | None:
+    """Return the first photon energy; None where there is none, or it is no number above zero."""
+    return float(energies[0]) if energies.size and energies[0] > 0 else None

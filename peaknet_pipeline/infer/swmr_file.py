@@ -1,0 +1,159 @@
+"""Live frames from an HDF5 file that another process is writing."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the compression filters)
+import numpy as np
+
+from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.hdf5.files import LinkedFiles
+from peaknet_pipeline.infer.arrivals import Arrival, FileFacts, Patience, arrived_from_file, first_known
+from peaknet_pipeline.runs.run_masks import read_run_mask
+from peaknet_pipeline.runs.slabs import map_panels, map_plain
+from peaknet_pipeline.types import FrameArray, Geometry
+
+
+def follow_file(
+    path: Path,
+    data_path: str,
+    *,
+    geometry: Geometry | None = None,
+    batch_frames: int = 8,
+    n_frames: int | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Arrival]:
+    """Yield the frames of an HDF5 file that another process is writing in SWMR mode, as they appear.
+
+    A file that is not there yet, or not in SWMR mode yet, is waited for. It ends with frame ``n_frames``, or after
+    ``patience.idle_s`` seconds without a new frame. The writer extends the data set and flushes after writing the pixels.
+
+    Raises
+    ------
+    StreamError
+        The file did not appear, cannot be read while it is written, or has no such data set.
+    RunError
+        The mask that the geometry names cannot be read.
+
+    """
+    patience = patience or Patience()
+    opened = _open_growing(path, patience)
+    if opened is None:
+        return
+    with opened as file:
+        growing = GrowingData(path, file, data_path, geometry)
+        facts = _facts_of_growing(path, geometry)
+        most = n_frames if n_frames is not None else np.iinfo(np.int64).max
+        done, news = 0, time.monotonic()
+        while done < most and not patience.is_stopped:
+            there = min(growing.count(done), most)
+            last = min(there, done + batch_frames)
+            if last == done:
+                if not patience.wait(news):
+                    return
+                continue
+            yield arrived_from_file(done, growing.read(done, last), facts, there - last)
+            done, news = last, time.monotonic()
+
+
+class GrowingData:
+    """A data set that another process extends: it may only grow, in the same file.
+
+    Raises
+    ------
+    StreamError
+        There is no such data set, its first dimension doesn't count frames, or later: the file shrank or was replaced.
+
+    """
+
+    def __init__(self, path: Path, file: Any, data_path: str, geometry: Geometry | None) -> None:
+        self._path, self._state = path, path.stat()
+        dataset = file.get(data_path)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StreamError("no such data set", where=path, found=data_path)
+        self._dataset = dataset
+        self._slabs = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
+        if self._slabs.frame_axis != 0:
+            raise StreamError(
+                "frames are not counted by the first dimension", where=path, found=dataset.shape
+            )
+
+    def count(self, done: int) -> int:
+        """Return the frames that are there by now, at least ``done``."""
+        try:
+            self._dataset.refresh()
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(done, str(error)) from error
+        self._check_file(done)
+        n_frames = int(self._dataset.shape[0])
+        if n_frames < done:
+            raise self._damaged(done, f"it has only {n_frames} frames now")
+        return n_frames
+
+    def read(self, start: int, stop: int) -> FrameArray:
+        """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs)."""
+        try:
+            frames = self._slabs.to_stack(self._dataset[self._slabs.selection(start, stop)])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(start, str(error)) from error
+        self._check_file(start)
+        return frames
+
+    def _check_file(self, frame: int) -> None:
+        # The HDF5 library reads zeros beyond the end of a file that was cut off.
+        try:
+            before, now = self._state, self._path.stat()
+        except OSError as error:
+            raise self._damaged(frame, str(error)) from error
+        if now.st_size < before.st_size or now.st_ino != before.st_ino:
+            raise self._damaged(frame, f"{before.st_size} bytes have become {now.st_size}")
+        self._state = now
+
+    def _damaged(self, frame: int, why: str) -> StreamError:
+        return StreamError(
+            f"the file cannot be followed any more ({why})",
+            where=f"{self._path}, frame {frame}",
+            remedy="It was cut off or replaced: follow a file that only its detector writes.",
+        )
+
+
+def _open_growing(path: Path, patience: Patience) -> Any:
+    """Open a file that another process writes in SWMR mode, once it is there; None if the stream is to end before."""
+    opener: Callable[..., Any] = h5py.File
+    since = time.monotonic()
+    while True:
+        try:
+            return opener(path, "r", libver="latest", swmr=True)
+        except (FileNotFoundError, BlockingIOError) as error:
+            if patience.wait(since):
+                continue
+            if patience.is_stopped:
+                return None
+            why = "it is not there" if isinstance(error, FileNotFoundError) else "its writer keeps it locked"
+            remedy = "Check the path; its writer must switch on swmr_mode. Or follow the folder."
+            raise StreamError(f"the file cannot be followed ({why})", where=path, remedy=remedy) from error
+        except OSError as error:
+            raise StreamError(
+                f"the file cannot be followed ({error})",
+                where=path,
+                remedy="Its writer must use libver='latest' and swmr_mode; else follow the folder.",
+            ) from error
+
+
+def _facts_of_growing(path: Path, geometry: Geometry | None) -> FileFacts:
+    if geometry is None:
+        return FileFacts()
+    with LinkedFiles(path, growing=True) as files:
+        named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
+        there = all(files.find(path) is not None for path in named)
+        bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
+        energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
+        values = np.ravel(energy[()]) if isinstance(energy, h5py.Dataset) else np.empty(0)
+    return FileFacts(
+        bad, first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values[:1]]))
+    )
