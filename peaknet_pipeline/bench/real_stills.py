@@ -30,9 +30,9 @@ from peaknet_pipeline.metrics import frame_panel_key
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.stages.finding import geometry_of, valid_range
+from peaknet_pipeline.stages.finding import valid_range
 from peaknet_pipeline.stages.inference import InferenceParams
 from peaknet_pipeline.stages.lattices import index_with_control
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, Geometry, IntArray

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import GeometryError
-from peaknet_pipeline.geometry.maps import panel_shape, panel_table
+from peaknet_pipeline.geometry.maps import panel_shape
 from peaknet_pipeline.types import Float64Array, Geometry
 
 MAX_IMAGE_PIXELS = 2**28
@@ -68,7 +68,9 @@ def image_extent(geometry: Geometry) -> tuple[float, float, float, float]:
 
 def panel_table_px(geometry: Geometry) -> Float64Array:
     """Return x and y of each panel's corner, fs and ss step, (n_panels, 3, 2), first panel's pixels."""
-    scaled: Float64Array = panel_table(geometry)[:, :, :2] / geometry.panels[0].pixel_size_m
+    rows = [[[p.corner_x, p.corner_y], p.fs_vec[:2], p.ss_vec[:2]] for p in geometry.panels]
+    sizes = np.array([p.pixel_size_m for p in geometry.panels]) / geometry.panels[0].pixel_size_m
+    scaled: Float64Array = np.array(rows, dtype=np.float64) * sizes[:, None, None]
     return scaled
 
 

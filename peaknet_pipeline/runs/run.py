@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.hdf5.files import DAMAGE
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
@@ -139,6 +139,22 @@ class Run:
     ) -> None:
         """Close the run's files."""
         self.close()
+
+
+def geometry_of(run: Run) -> Geometry:
+    """Return the run's geometry, with its camera length, photon energy and gain; what finders and indexers use.
+
+    Raises
+    ------
+    GeometryError
+        The run was opened without one and carries none.
+
+    """
+    if run.geometry is None:
+        raise GeometryError(
+            "no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry."
+        )
+    return run.geometry
 
 
 def flag_bad(frames: npt.NDArray[Any], geometry: Geometry) -> BoolArray | None:

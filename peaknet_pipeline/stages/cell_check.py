@@ -12,8 +12,9 @@ from peaknet_pipeline.indexing.examine import (
 )
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.steps.label_quality import Verdict
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw

@@ -18,9 +18,9 @@ from peaknet_pipeline.learn.registry import promote
 from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
-from peaknet_pipeline.stages.finding import add_resolution, geometry_of, join_peaks
+from peaknet_pipeline.stages.finding import add_resolution, join_peaks
 from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.stages.lattices import index_with_control

@@ -11,10 +11,10 @@ from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS, DiagnosisTable
 from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
-from peaknet_pipeline.stages.finding import classical_parameters, geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import classical_parameters, peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.steps.peak_causes import (

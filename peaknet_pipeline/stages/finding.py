@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.errors import GeometryError, ParameterError
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.steps.progress import Progress, progress_bar
@@ -88,9 +88,9 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
             peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
             peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
             metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-            n_frames = run.n_frames
+            n_frames, geometry = run.n_frames, geometry_of(run)
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
-        return peak_result(output, peaks, context.geometry, n_frames=n_frames, seconds=seconds, title=key)
+        return peak_result(output, peaks, geometry, n_frames=n_frames, seconds=seconds, title=key)
 
     inputs = [statistics_path(store, key), context.path, *context.settings_files]
     parameters = {"classical_finder": finder, **params.to_dict()}
@@ -160,22 +160,6 @@ def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float
         geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy
     )
     return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
-
-
-def geometry_of(run: Run) -> Geometry:
-    """Return the run's geometry, which a finder needs.
-
-    Raises
-    ------
-    GeometryError
-        The run was opened without one and carries none.
-
-    """
-    if run.geometry is None:
-        raise GeometryError(
-            "no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry."
-        )
-    return run.geometry
 
 
 def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> dict[str, str]:

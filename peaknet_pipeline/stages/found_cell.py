@@ -13,8 +13,9 @@ from peaknet_pipeline.indexing.cell import cell_from_axes, read_cell, write_cell
 from peaknet_pipeline.indexing.consensus import CellConsensus, find_cell
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.plots.cells import plot_reduced_cells
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import PEAKS
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.index_command import energies_of
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import torch
 
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.engine import choose_device
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
@@ -28,11 +27,10 @@ from peaknet_pipeline.learn.checkpoint import (
 )
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.stages.finding import (
     add_resolution,
-    geometry_of,
     peak_metadata,
     peak_result,
     peaks_path,
@@ -181,7 +179,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
             metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
             metadata |= origin_of(recipe, run=key, **network_name(model))
             job = InferenceJob(
-                _source(context),
+                _source(context, run),
                 run,
                 model,
                 params,
@@ -197,11 +195,11 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
                 written = write_found(
                     peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata
                 )
-            n_frames = run.n_frames
+            n_frames, geometry = run.n_frames, geometry_of(run)
         if not params.segmentation:  # those of other parameters would be taken for these peaks'
             segmentation_path(store, key).unlink(missing_ok=True)
         result = peak_result(
-            output, written.peaks, context.geometry, n_frames=n_frames, seconds=report.seconds, title=key
+            output, written.peaks, geometry, n_frames=n_frames, seconds=report.seconds, title=key
         )
         figures = {
             **result.figures,
@@ -232,8 +230,7 @@ def inference_in_run(
     ``metadata`` tells the origin, with the ``recipe``'s hash; ``folder`` is where unfinished work is kept, to go on from;
     ``segmentation`` is where the network's masks go.
     """
-    geometry = read_geometry(run.info.geometry_path) if run.info.geometry_path else run.geometry
-    source = RunSource(run.info.path, geometry, run.info.data_path)
+    source = RunSource(run.info.path, run.geometry, run.info.data_path)
     return InferenceJob(
         source, run, model, params, bad_pixels,
         folder=folder, digest=metadata["recipe"], segmentation=segmentation, metadata=metadata,
@@ -335,10 +332,10 @@ def load_model(folder: Path | None) -> LoadedModel:
     return load_shipped() if folder is None else read_checkpoint(folder)
 
 
-def _source(context: RunContext) -> RunSource:
+def _source(context: RunContext, run: Run) -> RunSource:
     return RunSource(
         context.path,
-        context.geometry,
+        run.geometry,
         context.experiment.data_path,
         raw_root_of(context),
         context.calibration,

@@ -18,6 +18,7 @@ from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams, BadPixel
 from peaknet_pipeline.runs.make_mask import MaskParams, left_out_rings, make_mask, run_rings
 from peaknet_pipeline.runs.masks import add_mask, read_mask
 from peaknet_pipeline.runs.rings import RingParams, ring_summary
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.layout import Store
@@ -90,13 +91,14 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
             report = make_mask(run, statistics, mask_params, params)
             rings = run_rings(run, statistics, report.layers[RUN_LAYER])
             left_out = left_out_rings(run, statistics, report.layers[RUN_LAYER], mask_params)
+            geometry = geometry_of(run)
         write_statistics(output, statistics, report, left_out)
         figures = mask_figures(report) | {
             "frames": statistics.n_frames,
             "mean_intensity": _mean_of_good(statistics, report.bad_pixels),
             "rings": ring_summary(rings),
         }
-        plots = _plots(context, statistics, report, key)
+        plots = _plots(geometry, statistics, report, key)
         return StageResult(output, figures, plots=plots, checks=(_mask_fraction(report),))
 
     files = [Path(name) for name in (*mask_params.mask_files, *mask_params.dark_files)]
@@ -160,13 +162,13 @@ def _mask_fraction(report: BadPixelReport) -> Check:
 
 
 def _plots(
-    context: RunContext, statistics: RunStatistics, report: BadPixelReport, key: str
+    geometry: Geometry, statistics: RunStatistics, report: BadPixelReport, key: str
 ) -> dict[str, bytes]:
     masked = np.where(report.bad_pixels, np.nan, statistics.maximum).astype(np.float32)
-    virtual = np.asarray(assemble(masked, context.geometry), dtype=np.float32)
+    virtual = np.asarray(assemble(masked, geometry), dtype=np.float32)
     return {
         "virtual_powder": plot_image(virtual, title=f"{key}: maximum over {statistics.n_frames} frames"),
-        "bad_pixel_mask": plot_report(report, context.geometry, title=f"{key}: bad pixels"),
+        "bad_pixel_mask": plot_report(report, geometry, title=f"{key}: bad pixels"),
     }
 
 

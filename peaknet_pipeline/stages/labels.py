@@ -13,6 +13,7 @@ from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import (
     FITS,
     FRAME_MATCHES,
@@ -128,14 +129,15 @@ def label_run(
     """Label a run's frames from peaks and reflections, and write the label file."""
     key = str(context.key)
     with open_raw(context) as run, counting_bar(f"labels {key}", peaks["frame"].nunique()) as advance:
+        geometry = geometry_of(run)
         return label_frames(
             frame_reader(run),
             peaks,
             reflections,
             output,
             bad_pixels=read_bad_pixels(context.store, key),
-            adu_per_photon=gains(context.geometry),
-            saturation_adu=context.geometry.saturation_adu,
+            adu_per_photon=gains(geometry),
+            saturation_adu=geometry.saturation_adu,
             match=params.match,
             fit=params.fit,
             raster=params.labels,

@@ -20,9 +20,9 @@ from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.store.layout import Store
@@ -110,7 +110,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         origin = origin_of(recipe, run=key, **network_of(peaks_path(store, key, finder)))
         cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
-            geometry = run.geometry or context.geometry
+            geometry = geometry_of(run)
             energy = run.photon_energy_ev
             if context.experiment.engine == "indexamajig":
                 cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")

@@ -12,8 +12,8 @@ from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
 from peaknet_pipeline.runs.masks import write_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import ring_summary
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
-from peaknet_pipeline.stages.finding import geometry_of
 from peaknet_pipeline.stages.ingest import StatisticsParams, mask_figures, plot_report
 from peaknet_pipeline.steps.progress import progress_bar
 

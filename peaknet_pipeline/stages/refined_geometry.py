@@ -14,8 +14,9 @@ from peaknet_pipeline.indexing.geometry_refine import (
     refine_geometry,
 )
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PANEL_RESIDUALS, PEAKS
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.index_command import energies_of
 from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.store.layout import Store

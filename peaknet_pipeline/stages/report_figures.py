@@ -27,8 +27,9 @@ from peaknet_pipeline.plots.images import Extent, Ring, plot_frame_peaks, plot_i
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.report import ReportFigure
 from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable, Schema
-from peaknet_pipeline.stages.finding import geometry_of, peaks_path
+from peaknet_pipeline.stages.finding import peaks_path
 from peaknet_pipeline.stages.ingest import statistics_path
 from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.store.layout import Store
@@ -53,8 +54,14 @@ class Pool:
 
     @cached_property
     def context(self) -> RunContext:
-        """The last run's experiment, geometry and cell."""
+        """The last run's experiment and cell."""
         return read_context(self.store, self.keys[-1])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The last run's geometry, with its camera length, photon energy and gain."""
+        with open_raw(self.context) as run:
+            return geometry_of(run)
 
     @cached_property
     def n_frames(self) -> dict[str, int]:
@@ -86,9 +93,7 @@ class Pool:
 def detector_figures(pool: Pool) -> Iterator[ReportFigure]:
     """Yield the virtual powder with resolution rings, and the bad pixels of the last run."""
     bad = read_mask(statistics_path(pool.store, pool.keys[-1]))[0]
-    with open_raw(pool.context) as run:
-        geometry = geometry_of(run)
-        energy = float(np.nanmedian(run.photon_energy_ev))
+    geometry, energy = pool.geometry, pool.geometry.photon_energy_ev or np.nan
     extent = image_extent(geometry)
     powder = np.asarray(assemble(_pooled_maximum(pool), geometry), dtype=np.float32)
     rings = resolution_rings(geometry, energy, extent)
@@ -104,7 +109,7 @@ def detector_figures(pool: Pool) -> Iterator[ReportFigure]:
 
 def _pooled_maximum(pool: Pool) -> Float32Array:
     """Return each good pixel's maximum over the runs that share the last one's shape, (n_panels, ss, fs)."""
-    shape = pool.context.geometry.stack_shape
+    shape = pool.geometry.stack_shape
     pooled: Float32Array = np.full(shape, np.nan, dtype=np.float32)
     for key in pool.keys:
         path = statistics_path(pool.store, key)
@@ -150,7 +155,7 @@ def peak_figures(pool: Pool) -> Iterator[ReportFigure]:
     for finder, table in pool.peaks.items():
         yield ReportFigure(
             plot_peakogram(
-                table, title=f"Peakogram, {name_of(finder)}", saturation=pool.context.geometry.saturation_adu
+                table, title=f"Peakogram, {name_of(finder)}", saturation=pool.geometry.saturation_adu
             ),
             "Highest pixel of each peak against 1/d: saturation is an edge at the top, ice and salt are columns.",
         )

@@ -25,9 +25,9 @@ from peaknet_pipeline.peaks.scan import (
 )
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
-from peaknet_pipeline.stages.finding import add_resolution, geometry_of, valid_range
+from peaknet_pipeline.stages.finding import add_resolution, valid_range
 from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.layout import Store

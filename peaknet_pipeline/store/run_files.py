@@ -14,18 +14,21 @@ from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.store.experiment import Experiment, find_run_file, read_experiment
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.types import FrameArray, Geometry
+from peaknet_pipeline.types import FrameArray
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run's files and settings."""
+    """One run's files and settings.
+
+    The detector isn't here: a geometry file may leave camera length, photon energy and gain to the run, so that only the
+    geometry of the opened run has them all.
+    """
 
     store: Store
     key: RunKey
     experiment: Experiment
     path: Path
-    geometry: Geometry
 
     @property
     def settings_files(self) -> list[Path]:
@@ -43,11 +46,11 @@ class RunContext:
 
 
 def read_context(store: Store, key: str) -> RunContext:
-    """Find a run's raw file and read its experiment's settings and geometry."""
+    """Find a run's raw file and read its experiment's settings."""
     run_key = parse_key(key)
     experiment = read_experiment(store, run_key)
     path = find_run_file(store, run_key)
-    return RunContext(store, run_key, experiment, path, read_geometry(experiment.geometry))
+    return RunContext(store, run_key, experiment, path)
 
 
 def found_cell_path(store: Store, key: str) -> Path:
@@ -79,8 +82,9 @@ def cell_file(context: RunContext) -> Path:
 @contextmanager
 def open_raw(context: RunContext) -> Iterator[Run]:
     """Open the raw run, calibrated where the experiment says so; nothing outside the raw root is read through links."""
-    root = raw_root_of(context)
-    with open_run(context.path, context.geometry, data_path=context.experiment.data_path, root=root) as run:
+    root, experiment = raw_root_of(context), context.experiment
+    geometry = read_geometry(experiment.geometry)
+    with open_run(context.path, geometry, data_path=experiment.data_path, root=root) as run:
         yield run if context.calibration is None else context.calibration.apply(run)
 
 

@@ -16,7 +16,7 @@ from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.stages.finding import classical_peaks
 from peaknet_pipeline.stages.ingest import raw_run, run_statistics
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.run_files import read_context
+from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.tables import read_table
 
 KEY = "small-r0001"
@@ -45,8 +45,8 @@ def made(root, settings):
 
 def test_what_the_experiment_masks_holds_no_peaks_and_is_accounted_for(raw):
     plain, every = made(raw, FINDER)
-    context = read_context(Store(raw), KEY)
-    drawn = np.zeros(context.geometry.stack_shape, bool)
+    with open_raw(read_context(Store(raw), KEY)) as run:
+        drawn = np.zeros(run.stack_shape, bool)
     drawn[1] = True
     write_mask(drawn, raw / "raw" / "small" / "drawn.h5")
     mask = "mask: {mask_files: [drawn.h5], edge_width: 3, exclude_ice: true}\n"
@@ -74,7 +74,8 @@ def test_rings_can_be_taken_from_the_peaks_alone(raw):
     assert on_ring.any()
     assert len(peaks) == (~on_ring).sum()
     assert "rings" not in read_layers(statistics.output)
-    geometry = read_context(Store(raw), KEY).geometry
+    with open_raw(read_context(Store(raw), KEY)) as run:
+        geometry = run.geometry
     assert resolution_map(geometry, 9500.0).max() > 1 / ring
 
 
