@@ -154,6 +154,8 @@ class RunInfo:
     mask_path: str | None
     checksum: str
     size_bytes: int
+    files: tuple[Path, ...] = ()
+    """Every file that the frames come from, the run's own first."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import FrameArray
 
 
@@ -87,6 +88,15 @@ class CalibratedRun(Run):
         frames = self._raw.read(start, stop, pool=pool).astype(np.uint16, copy=False)
         energy = self.photon_energy_ev[start:stop] if self._params.photons else None
         return calibrate_frames(frames, self._calibration, self._params, photon_energy_ev=energy)
+
+    @property
+    def placed_sources(self) -> tuple[tuple[int, FrameSource], ...]:
+        """The data sets of the raw frames, each with the number in the run that its first frame has."""
+        return self._raw.placed_sources
+
+    def locate(self, frame: int) -> tuple[Path, int]:
+        """Return the file that a frame is read from, and its number there."""
+        return self._raw.locate(frame)
 
 
 @dataclasses.dataclass(frozen=True)

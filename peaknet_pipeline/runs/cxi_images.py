@@ -98,15 +98,19 @@ def copy_images(file: Any, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64
 
 def link_images(file: Any, path: Path, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64]) -> None:
     """Make a run's images reachable at ``/entry_1/data_1/data`` of an open file, ``path`` in the end."""
-    source = run.sources[0]
-    if slab.is_raw and len(source.datasets) == 1 and len(frames) == run.n_frames:
-        dataset = source.datasets[0]
+    placed = run.placed_sources
+    if not placed:
+        copy_images(file, run, slab, frames)
+        return
+    datasets = [dataset for _, source in placed for dataset in source.datasets]
+    if slab.is_raw and len(datasets) == 1 and len(frames) == run.n_frames:
+        dataset = datasets[0]
         file[DATA_PATH] = h5py.ExternalLink(_relative(dataset, path), dataset.name)
         return
-    layout = h5py.VirtualLayout((len(frames), *slab.shape), dtype=source.datasets[0].dtype)
-    for one in run.sources:
+    layout = h5py.VirtualLayout((len(frames), *slab.shape), dtype=datasets[0].dtype)
+    for first, one in placed:
         for offset, dataset in zip(one.starts, one.datasets, strict=True):
-            _map_dataset(layout, one, dataset, offset, _relative(dataset, path), slab, frames)
+            _map_dataset(layout, one, dataset, first + offset, _relative(dataset, path), slab, frames)
     file.create_virtual_dataset(DATA_PATH, layout, fillvalue=0)
 
 

@@ -166,6 +166,7 @@ def _run(files: EuxfelFiles, source: FrameSource, geometry: Geometry | None, fra
         mask_path=None,
         checksum=checksum_files(paths),
         size_bytes=sum(path.stat().st_size for path in paths),
+        files=tuple(paths),
     )
     return Run(
         files,

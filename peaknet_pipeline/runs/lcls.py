@@ -220,6 +220,7 @@ def _run(
         mask_path="psana" if "psana" in masks else None,
         checksum=checksum_files([opened.path]),
         size_bytes=opened.path.stat().st_size,
+        files=(opened.path,),
     )
     if geometry is not None:
         median = float(np.median(known)) if known.size else None

@@ -1,6 +1,6 @@
 """Open a raw run and say everything that is wrong with it at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +14,11 @@ from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.formats import file_format
+from peaknet_pipeline.runs.joined import MAX_FILES, RunPart, join_runs
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
+from peaknet_pipeline.runs.names import files_of_run, is_euxfel_file
 from peaknet_pipeline.runs.nexus import read_nexus_geometry
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.run_masks import read_run_mask
@@ -34,7 +36,7 @@ JointMask = tuple[str | None, BoolArray, tuple[MaskSource, ...]]
 
 
 def open_run(
-    path: Path | str,
+    path: Path | str | Sequence[Path | str],
     geometry: Geometry | Path | str | None = None,
     *,
     data_path: str | None = None,
@@ -44,9 +46,10 @@ def open_run(
 
     Parameters
     ----------
-    path : Path
-        The run's file; a master file where data files are linked; a directory for a EuXFEL run; a ``.psana`` file that
-        names an LCLS run.
+    path : Path, or several
+        The run's file; a master file where data files are linked; a directory for a EuXFEL run, or one that holds the
+        files of one run; a ``.psana`` file that names an LCLS run. Several files are one run: their frames, file by
+        file, in the order given.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
     data_path : str, optional
@@ -63,14 +66,54 @@ def open_run(
         The geometry file does not parse.
 
     """
-    path = Path(path)
-    if path.is_dir():
-        return open_euxfel_run(path, geometry)
-    if path.suffix == SUFFIX:
-        return open_lcls_run(path, geometry)
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
-    files = LinkedFiles(path, Path(root) if root is not None else None)
+    root = Path(root) if root is not None else None
+    if not isinstance(path, str | Path):
+        files = [Path(one) for one in path]
+        return open_files(files, geometry, data_path=data_path, root=root, path=files[0] if files else Path())
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path, geometry, data_path=data_path, root=root)
+    if path.suffix == SUFFIX:
+        return open_lcls_run(path, geometry)
+    return _open_file(path, geometry, data_path=data_path, root=root)
+
+
+def open_files(
+    files: Sequence[Path], geometry: Geometry | None, *, data_path: str | None, root: Path | None, path: Path
+) -> Run:
+    """Open several files as one run, in order; ``path`` is what names it.
+
+    Raises
+    ------
+    RunError
+        There is none, or too many; one cannot be opened, or they don't belong together.
+
+    """
+    if not 0 < len(files) <= MAX_FILES:
+        raise RunError("a run of so many files", where=path, expected=f"1 … {MAX_FILES}", found=len(files))
+    opened: list[RunPart] = []
+    try:
+        for file in files:
+            opened.append(RunPart(_open_file(file, geometry, data_path=data_path, root=root)))
+        return opened[0].run if len(opened) == 1 else join_runs(opened, path, geometry=geometry)
+    except BaseException:
+        for part in opened:
+            part.run.close()
+        raise
+
+
+def _open_folder(path: Path, geometry: Geometry | None, *, data_path: str | None, root: Path | None) -> Run:
+    """Open a EuXFEL run directory, or a directory that holds the files of one run."""
+    files = files_of_run(path)
+    if not files or any(is_euxfel_file(file) for file in files):
+        return open_euxfel_run(path, geometry)
+    return open_files(files, geometry, data_path=data_path, root=root or path.resolve(), path=path)
+
+
+def _open_file(path: Path, geometry: Geometry | None, *, data_path: str | None, root: Path | None) -> Run:
+    files = LinkedFiles(path, root)
     try:
         run, problems = assemble_run(files, geometry, data_path)
     except DAMAGE as error:
@@ -224,4 +267,5 @@ def _run_info(
         mask_path=mask_path,
         checksum=checksum_files(files.files),
         size_bytes=sum(file.stat().st_size for file in files.files),
+        files=tuple(files.files),
     )

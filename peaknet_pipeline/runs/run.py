@@ -89,6 +89,11 @@ class Run:
         """The data sets behind the frames."""
         return self._sources
 
+    @property
+    def placed_sources(self) -> tuple[tuple[int, FrameSource], ...]:
+        """The data sets behind the frames, each with the number in the run that its first frame has."""
+        return tuple((0, source) for source in self._sources)
+
     def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), in the stored dtype.
 
@@ -101,11 +106,7 @@ class Run:
             The range is not within the run, or the file is damaged there.
 
         """
-        if not 0 <= start <= stop <= self.n_frames:
-            found = f"{start} … {stop}"
-            raise RunError(
-                "no such frames", where=self._files.path, expected=f"0 … {self.n_frames}", found=found
-            )
+        self.check_range(start, stop)
         if start == stop:
             return np.empty((0, *self.stack_shape), dtype=self.dtype)
         try:
@@ -119,6 +120,18 @@ class Run:
         for part in parts[1:]:  # each source fills its own panels and leaves the others zero
             parts[0] += part  # type: ignore[misc]
         return parts[0]
+
+    def check_range(self, start: int, stop: int) -> None:
+        """Raise RunError unless the frames ``start`` to ``stop`` are within the run."""
+        if not 0 <= start <= stop <= self.n_frames:
+            found = f"{start} … {stop}"
+            raise RunError(
+                "no such frames", where=self._files.path, expected=f"0 … {self.n_frames}", found=found
+            )
+
+    def locate(self, frame: int) -> tuple[Path, int]:
+        """Return the file that a frame is read from, and its number there."""
+        return self.info.path, frame
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, FrameArray]]:
         """Yield first frame number and frames of one batch after another."""
