@@ -1,16 +1,16 @@
 """Segmentation masks on disk: HDF5, a compressed chunk per frame, complete or absent."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import hdf5plugin
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.types import IntArray
@@ -48,10 +48,14 @@ class MaskFile:
 
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
-        self._replace = replace_atomically(self.path)
-        self._file: Any = h5py.File(self._replace.__enter__(), "w")
-        self._file.attrs.update(self._extra)
-        self._masks = self._file.create_dataset(
+        with ExitStack() as stack:
+            self._create(stack.enter_context(new_hdf5(self.path)))
+            self._open = stack.pop_all()
+        return self
+
+    def _create(self, file: Any) -> None:
+        file.attrs.update(self._extra)
+        self._masks = file.create_dataset(
             MASKS,
             (0, *self._shape),
             np.uint8,
@@ -60,19 +64,13 @@ class MaskFile:
             **hdf5plugin.Bitshuffle(cname="lz4"),
         )
         self._masks.attrs["meaning"] = "1: the pixel belongs to a peak; (frame, panel, ss, fs)"
-        self._numbers = self._file.create_dataset(FRAMES, (0,), np.int64, maxshape=(None,), chunks=(1024,))
-        return self
+        self._numbers = file.create_dataset(FRAMES, (0,), np.int64, maxshape=(None,), chunks=(1024,))
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the file its name, or remove it if there is an exception."""
-        try:
-            self._file.close()
-        except BaseException as error:
-            self._replace.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._replace.__exit__(kind, value, traceback)
+        self._open.__exit__(kind, value, traceback)
 
     def write(self, found: Found, numbers: IntArray) -> None:
         """Write the masks of the frames of these ``numbers`` (n,).

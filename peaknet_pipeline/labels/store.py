@@ -12,8 +12,8 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.types import LABEL_BACKGROUND, LABEL_IGNORE, LABEL_PEAK, IntArray, UInt8Array
 
 FORMAT = "peaknet-labels-2"
@@ -139,7 +139,7 @@ def write_labels_to(
     path: Path, stack_shape: tuple[int, int, int], *, provenance: Mapping[str, str]
 ) -> Iterator[LabelWriter]:
     """Open a label file for writing frame by frame; it takes its final name only when the block succeeds."""
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
         file.attrs["meaning"] = f"{LABEL_BACKGROUND} background, {LABEL_PEAK} peak, {LABEL_IGNORE} ignore"

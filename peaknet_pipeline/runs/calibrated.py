@@ -4,13 +4,12 @@ import dataclasses
 from concurrent.futures import Executor
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import FrameSource
@@ -19,7 +18,7 @@ from peaknet_pipeline.types import FrameArray
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write constants as HDF5 (``/pedestal``, ``/gain``, ``/bad_pixels``), atomically."""
-    with replace_atomically(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(Path(path)) as file:
         file["pedestal"] = calibration.pedestal
         file["pedestal"].attrs["unit"] = "ADC; (gain stage, panel, ss, fs)"
         file["gain"] = calibration.gain

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
@@ -105,7 +104,7 @@ def write_cxi_peaks(
     )
     wanted = peaks[peaks["frame"].isin(chosen)]
     clipped = clip_peaks(wanted)
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file["cxi_version"] = CXI_VERSION
         if images == "copy":
             copy_images(file, run, slab, chosen)

@@ -1,16 +1,17 @@
 """A CXI file that grows by batches: frames that come from no file, with their peaks, as CrystFEL reads them."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
+import numpy.typing as npt
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.cxi import (
     CXI_VERSION,
     ENERGY_PATH,
@@ -38,6 +39,8 @@ class CxiFile:
     geometry : Geometry
         Names the photon energy, in eV.
     bad_pixels : (n_panels, ss, fs) bool
+    dtype : numpy dtype, optional
+        Type of all images; that of the first frames by default.
     provenance : mapping, optional
         Kept as attributes of ``/entry_1/result_1``.
 
@@ -49,6 +52,7 @@ class CxiFile:
         geometry: Geometry,
         bad_pixels: BoolArray,
         *,
+        dtype: npt.DTypeLike | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
@@ -56,11 +60,20 @@ class CxiFile:
         self._geometry, self._bad, self._provenance = geometry, bad_pixels, dict(provenance or {})
         self._slab = slab_of_geometry(geometry)
         self._images: Any = None
+        self._dtype = dtype
 
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
-        self._replace = replace_atomically(self.path)
-        file = self._file = h5py.File(self._replace.__enter__(), "w")
+        with ExitStack() as stack:
+            self._file = stack.enter_context(new_hdf5(self.path))
+            self._create_lists()
+            if self._dtype is not None:
+                self._images = create_images(self._file, self._slab, self._dtype)
+            self._open = stack.pop_all()
+        return self
+
+    def _create_lists(self) -> None:
+        file = self._file
         file["cxi_version"] = CXI_VERSION
         mask = self._slab.from_stack(self._bad.astype(np.uint8))
         file.create_dataset(MASK_PATH, data=mask, compression="gzip", shuffle=True)
@@ -81,24 +94,20 @@ class CxiFile:
         ):
             file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(1024,))
         file[RESULT].attrs.update(self._provenance)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the files their names, or remove what was written if there is an exception."""
-        try:
-            if kind is None and self._images is None:
+        if kind is not None:
+            self._open.__exit__(kind, value, traceback)
+            return
+        with self._open:
+            if self._images is None:
                 create_images(self._file, self._slab, np.float32)
-            self._file.close()
-        except BaseException as error:
-            self._replace.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._replace.__exit__(kind, value, traceback)
-        if kind is None:
-            known = self._geometry.photon_energy_ev is not None
-            linked = linked_geometry(self._geometry, self._slab, has_energy=known, has_clen=False)
-            write_geometry(linked, self.path.with_suffix(".geom"))
+        known = self._geometry.photon_energy_ev is not None
+        linked = linked_geometry(self._geometry, self._slab, has_energy=known, has_clen=False)
+        write_geometry(linked, self.path.with_suffix(".geom"))
 
     def append(self, peaks: PeakTable, frames: FrameArray, numbers: IntArray) -> None:
         """Write frames (k, n_panels, ss, fs), numbered (k,), with the peaks that carry their numbers.
@@ -106,12 +115,12 @@ class CxiFile:
         Raises
         ------
         RunError
-            Pixels of another type than before.
+            Pixels of a type that the images' type cannot hold.
 
         """
         if self._images is None:
             self._images = create_images(self._file, self._slab, frames.dtype)
-        if self._images.dtype != frames.dtype:
+        if not np.can_cast(frames.dtype, self._images.dtype):
             raise RunError(
                 "frames change their type", where=self.path, expected=self._images.dtype, found=frames.dtype
             )

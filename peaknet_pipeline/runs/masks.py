@@ -19,6 +19,7 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, open_hdf5
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
@@ -92,13 +93,12 @@ def write_mask(
     With ``layers``, ``/reasons`` tells for every pixel which of them call it bad. CrystFEL reads the file too:
     ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index.
     """
-    with replace_atomically(path) as temporary:
-        if path.suffix == ".npy":
-            with temporary.open("wb") as stream:
-                np.save(stream, bad_pixels, allow_pickle=False)
-            return
-        with h5py.File(temporary, "w") as file:
-            add_mask(file, bad_pixels, sources=sources, layers=layers)
+    if path.suffix == ".npy":
+        with replace_atomically(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, bad_pixels, allow_pickle=False)
+        return
+    with new_hdf5(path) as file:
+        add_mask(file, bad_pixels, sources=sources, layers=layers)
 
 
 def add_mask(

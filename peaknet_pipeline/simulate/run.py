@@ -10,8 +10,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.detectors import (
     CODES_PATH,
@@ -73,7 +73,7 @@ def simulate_run(
         workers=workers,
         with_maps=False,
     )
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         data = _create_data(file, experiment, DATA_PATH, n_frames)
         codes = _create_gain(file, experiment, n_frames)
         parts = []

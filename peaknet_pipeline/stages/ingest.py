@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.assemble import assemble
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.plots.images import plot_image, plot_mask
 from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams, BadPixelReport
 from peaknet_pipeline.runs.make_mask import MaskParams, left_out_rings, make_mask, run_rings
@@ -208,7 +208,7 @@ def write_statistics(
     path: Path, statistics: RunStatistics, report: BadPixelReport, rings: RingParams
 ) -> None:
     """Write a run's statistics and its mask, with who removed how many pixels and which, as HDF5."""
-    with replace_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         for name in ("mean", "std", "maximum"):
             file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
         file.attrs["n_frames"] = statistics.n_frames
