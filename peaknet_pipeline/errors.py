@@ -79,3 +79,7 @@ class IndexingError(PeaknetError):
 
 class StreamError(PeaknetError):
     """A stream of frames that broke off."""
+
+
+class OutputError(PeaknetError):
+    """An output that would destroy an input or another's file, or cannot be written."""

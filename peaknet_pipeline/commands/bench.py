@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import SETTINGS, figures
 
 
-@click.command()
+@command()
 @click.argument("name")
 @SETTINGS
 @figures

@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command
 from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
 
 
-@click.command()
+@command()
 @click.argument("peaks", type=PATH)
 @GEOMETRY
 @SETTINGS
-@click.option("--out", type=PATH, required=True, help="Cell to write (CrystFEL .cell).")
-@click.option("--plot", type=PATH, help="Also draw the single frames' reduced cells (PNG).")
+@click.option("--out", type=OutputFile(".cell"), required=True, help="Cell to write (CrystFEL .cell).")
+@click.option("--plot", type=OutputFile(".png"), help="Also draw the single frames' reduced cells (PNG).")
 @figures
 def cell(
     peaks: Path, geometry: Path, settings: tuple[str, ...], out: Path, plot: Path | None

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
 
 
-@click.command()
+@command()
 @DATA
 def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""

@@ -4,13 +4,17 @@ from pathlib import Path
 
 import click
 
-from peaknet_pipeline.commands.options import DATA, PATH
+from peaknet_pipeline.commands.files import OutputFolder, command
+from peaknet_pipeline.commands.options import DATA
 
 
-@click.command()
+@command()
 @DATA
 @click.option(
-    "--out", type=PATH, required=True, help="Folder to write to; becomes the services' DAGSTER_HOME."
+    "--out",
+    type=OutputFolder(),
+    required=True,
+    help="Folder to write to; becomes the services' DAGSTER_HOME.",
 )
 @click.option(
     "--kind",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, JSON
 
 
-@click.command()
+@command()
 @click.argument("key")
 @DATA
 @JSON

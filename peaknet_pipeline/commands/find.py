@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command, geometry_beside
 from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, RUN_GEOMETRY, SETTINGS, figures
 
 
-@click.command()
+@command()
 @click.argument("run", type=PATH)
 @RUN_GEOMETRY
 @click.option(
@@ -25,9 +26,17 @@ from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, RUN_GE
     help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
 )  # fmt: skip
 @click.option("--exclude-ice", is_flag=True, help="Drop the peaks on the rings of hexagonal ice.")
-@click.option("--out", type=PATH, required=True, help="Peak table to write (Parquet).")
-@click.option("--cxi", type=PATH, help="Also write the peaks as a CXI file that CrystFEL reads.")
-@click.option("--segmentation", type=PATH, help="Also write the network's segmentation masks (HDF5).")
+@click.option("--out", type=OutputFile(".parquet"), required=True, help="Peak table to write (Parquet).")
+@click.option(
+    "--cxi",
+    type=OutputFile(".cxi", ".h5", beside=geometry_beside),
+    help="Also write the peaks as a CXI file that CrystFEL reads.",
+)
+@click.option(
+    "--segmentation",
+    type=OutputFile(".h5", ".hdf5"),
+    help="Also write the network's segmentation masks (HDF5).",
+)
 @HITS_ONLY
 @MIN_PEAKS
 @click.option("--images", is_flag=True, help="Copy the images into the CXI file, instead of linking to them.")

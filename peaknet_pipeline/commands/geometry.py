@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command
 from peaknet_pipeline.commands.options import PATH, figures
 
 
-@click.command()
+@command()
 @click.argument("run", type=PATH)
 @click.option(
     "--geometry", type=PATH, help="Rewrite this geometry, with the run's photon energy and camera length."
 )
-@click.option("--out", type=PATH, required=True, help="CrystFEL geometry to write (.geom).")
+@click.option("--out", type=OutputFile(".geom"), required=True, help="CrystFEL geometry to write (.geom).")
 @figures
 def geometry(run: Path, geometry: Path | None, out: Path) -> dict[str, Any]:
     """Write the geometry of RUN (an NXmx master file's own, or a given one completed) as a CrystFEL .geom."""

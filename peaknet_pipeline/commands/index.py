@@ -1,14 +1,32 @@
 """Lattices of a peak table."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command
 from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
 
+if TYPE_CHECKING:
+    from peaknet_pipeline.store.outputs import Output
 
-@click.command()
+
+def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Output]":
+    """Yield what the engine indexamajig leaves beside a lattice table; its list, log and stream don't say who made them."""
+    if parameters["engine"] != "indexamajig":
+        return
+    from peaknet_pipeline.stages.lattices import files_of_crystfel
+    from peaknet_pipeline.store.outputs import Output
+
+    cxi = path.with_suffix(".cxi")
+    for other in files_of_crystfel(cxi):
+        leader = None if other.suffix in (".cxi", ".geom") else cxi
+        yield Output(other, leader=leader, in_folder=other.parent)
+
+
+@command()
 @click.argument("peaks", type=PATH)
 @GEOMETRY
 @click.option("--cell", type=PATH, required=True, help="Target unit cell (CrystFEL .cell or PDB).")
@@ -20,8 +38,13 @@ from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
     help="Embedded indexer, or CrystFEL.",
 )
 @SETTINGS
-@click.option("--out", type=PATH, required=True, help="Lattice table to write (Parquet).")
-@click.option("--stream", type=PATH, help="Also write a CrystFEL stream.")
+@click.option(
+    "--out",
+    type=OutputFile(".parquet", beside=crystfel_files),
+    required=True,
+    help="Lattice table to write (Parquet).",
+)
+@click.option("--stream", type=OutputFile(".stream"), help="Also write a CrystFEL stream.")
 @figures
 def index(
     peaks: Path,

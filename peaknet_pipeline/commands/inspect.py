@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH
 
 
-@click.command()
+@command()
 @click.argument("path", type=PATH)
 @click.option("--geometry", type=PATH, help="CrystFEL geometry to read a raw run with.")
 @click.option("--data-path", help="HDF5 path of the frames, where it is not found by itself.")

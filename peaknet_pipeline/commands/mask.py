@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command
 from peaknet_pipeline.commands.options import PATH, RUN_GEOMETRY, SETTINGS, figures
 
 
-@click.command()
+@command()
 @click.argument("run", type=PATH)
 @RUN_GEOMETRY
 @click.option(
@@ -18,8 +19,13 @@ from peaknet_pipeline.commands.options import PATH, RUN_GEOMETRY, SETTINGS, figu
     "--dark", "darks", type=PATH, multiple=True, help="Dark run to judge pixels by; may be repeated."
 )
 @SETTINGS
-@click.option("--out", type=PATH, required=True, help="Mask to write: .h5 with its layers, or bare .npy.")
-@click.option("--plot", type=PATH, help="Also draw it (PNG).")
+@click.option(
+    "--out",
+    type=OutputFile(".h5", ".hdf5", ".npy"),
+    required=True,
+    help="Mask to write: .h5 with its layers, or bare .npy.",
+)
+@click.option("--plot", type=OutputFile(".png"), help="Also draw it (PNG).")
 @figures
 def mask(
     run: Path,

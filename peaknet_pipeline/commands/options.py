@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peaknet_pipeline.commands.files import Input
+
 if TYPE_CHECKING:
     from peaknet_pipeline.store.layout import Store
 
-PATH = click.Path(path_type=Path)
+PATH = Input()
 DATA = click.option(
-    "--data", type=PATH, default=Path("data"), envvar="PEAKNET_DATA", show_default=True, help="Data root."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    envvar="PEAKNET_DATA",
+    show_default=True,
+    help="Data root.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line."

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, command
 from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 
 
-@click.command("refine-geometry")
+@command("refine-geometry")
 @click.argument("peaks", type=PATH)
 @click.argument("lattices", type=PATH)
 @click.option(
@@ -16,8 +17,8 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 )
 @click.option("--cell", type=PATH, required=True, help="Known unit cell; the distance is as good as it is.")
 @SETTINGS
-@click.option("--out", type=PATH, required=True, help="Geometry to write (CrystFEL .geom).")
-@click.option("--plot", type=PATH, help="Also draw each panel's residuals and shifts (PNG).")
+@click.option("--out", type=OutputFile(".geom"), required=True, help="Geometry to write (CrystFEL .geom).")
+@click.option("--plot", type=OutputFile(".png"), help="Also draw each panel's residuals and shifts (PNG).")
 @figures
 def refine_geometry(
     peaks: Path,

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
 
 
-@click.command()
+@command()
 @DATA
 @click.argument("keys", nargs=-1, required=True)
 def register(data: Path, keys: tuple[str, ...]) -> None:

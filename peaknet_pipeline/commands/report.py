@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, registered_runs
 
 
-@click.command()
+@command()
 @DATA
 @click.argument("experiment")
 def report(data: Path, experiment: str) -> None:

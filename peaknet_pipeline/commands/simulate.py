@@ -1,15 +1,36 @@
 """Runs with known truth."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from peaknet_pipeline.commands.options import PATH, figures
+from peaknet_pipeline.commands.files import OutputFolder, command
+from peaknet_pipeline.commands.options import figures
+
+if TYPE_CHECKING:
+    from peaknet_pipeline.store.outputs import Output
 
 
-@click.command()
-@click.option("--out", type=PATH, required=True, help="Folder for the run files, geometry and cell.")
+def simulated_files(folder: Path, parameters: Mapping[str, Any]) -> "Iterator[Output]":
+    """Yield the runs, the geometry and the cell of a simulated experiment."""
+    from peaknet_pipeline.simulate.files import experiment_files
+    from peaknet_pipeline.steps.simulate_experiment import run_files
+    from peaknet_pipeline.store.outputs import Output
+
+    texts = experiment_files(parameters["experiment"], folder)
+    for path in (*texts, *run_files(folder, parameters["n_runs"])):
+        yield Output(path, in_folder=folder)
+
+
+@command()
+@click.option(
+    "--out",
+    type=OutputFolder(beside=simulated_files),
+    required=True,
+    help="Folder for the run files, geometry and cell.",
+)
 @click.option(
     "--runs", "n_runs", type=click.IntRange(1, 9999), default=1, show_default=True, help="How many runs."
 )

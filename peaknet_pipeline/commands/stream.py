@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.commands.files import OutputFile, Source, command, geometry_beside
 from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
 
 
-@click.command()
-@click.argument("source")
+@command()
+@click.argument("source", type=Source())
 @GEOMETRY
 @click.option(
     "--finder",
@@ -27,9 +28,15 @@ from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PA
 )  # fmt: skip
 @click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
 @SETTINGS
-@click.option("--out", type=PATH, help="Peak table to write (Parquet).")
-@click.option("--cxi", type=PATH, help="CXI file to write, frames and peaks, as CrystFEL reads it.")
-@click.option("--segmentation", type=PATH, help="Network's segmentation masks to write (HDF5).")
+@click.option("--out", type=OutputFile(".parquet"), help="Peak table to write (Parquet).")
+@click.option(
+    "--cxi",
+    type=OutputFile(".cxi", ".h5", beside=geometry_beside),
+    help="CXI file to write, frames and peaks, as CrystFEL reads it.",
+)
+@click.option(
+    "--segmentation", type=OutputFile(".h5", ".hdf5"), help="Network's segmentation masks to write (HDF5)."
+)
 @HITS_ONLY
 @MIN_PEAKS
 @click.option(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH
 
 
-@click.command()
+@command()
 @click.argument("file", type=PATH)
 @JSON
 def trace(file: Path, as_json: bool) -> None:

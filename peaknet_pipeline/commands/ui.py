@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
 
 
-@click.command()
+@command()
 @DATA
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

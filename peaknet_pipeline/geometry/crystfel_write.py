@@ -11,12 +11,14 @@ from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
 
 
-def write_geometry(geometry: Geometry, path: Path | str) -> None:
+def write_geometry(geometry: Geometry, path: Path | str, *, made_by: str = "") -> None:
     """Write a CrystFEL ``.geom`` file, atomically; reading it back gives the same detector to rounding.
 
-    Written from the record, not from ``geometry.text``: comments and unknown keys are not kept.
+    Written from the record, not from ``geometry.text``: comments and unknown keys are not kept. ``made_by`` becomes a
+    comment at the top.
     """
-    write_file(Path(path), format_geometry(geometry))
+    comment = f"; made by {made_by}\n" if made_by else ""
+    write_file(Path(path), comment + format_geometry(geometry))
 
 
 def format_geometry(geometry: Geometry) -> str:

@@ -52,9 +52,11 @@ def read_cell(path: Path | str) -> UnitCell:
     return check_cell(cell, where=path)
 
 
-def write_cell(cell: UnitCell, path: Path | str) -> None:
-    """Write a CrystFEL ``.cell`` file, atomically."""
-    write_file(Path(path), cell_text(cell))
+def write_cell(cell: UnitCell, path: Path | str, *, made_by: str = "") -> None:
+    """Write a CrystFEL ``.cell`` file, atomically; ``made_by`` becomes a comment below its first line."""
+    first, _, rest = cell_text(cell).partition("\n")
+    comment = f"; made by {made_by}\n" if made_by else ""
+    write_file(Path(path), f"{first}\n{comment}{rest}")
 
 
 def cell_text(cell: UnitCell) -> str:

@@ -115,7 +115,7 @@ def write_cxi_peaks(
         file[RESULT].attrs.update(dict(provenance or {}))
     geometry_path = path.with_suffix(".geom") if geometry is not None else None
     if geometry is not None and geometry_path is not None:
-        write_geometry(geometry, geometry_path)
+        write_geometry(geometry, geometry_path, made_by=(provenance or {}).get("stage", ""))
     crowded = int((wanted.groupby("frame").size() > MAX_CXI_PEAKS).sum())
     return CxiReport(path, geometry_path, len(chosen), len(clipped), crowded, len(wanted) - len(clipped))
 

@@ -107,7 +107,8 @@ class CxiFile:
                 create_images(self._file, self._slab, np.float32)
         known = self._geometry.photon_energy_ev is not None
         linked = linked_geometry(self._geometry, self._slab, has_energy=known, has_clen=False)
-        write_geometry(linked, self.path.with_suffix(".geom"))
+        made_by = self._provenance.get("stage", "")
+        write_geometry(linked, self.path.with_suffix(".geom"), made_by=made_by)
 
     def append(self, peaks: PeakTable, frames: FrameArray, numbers: IntArray) -> None:
         """Write frames (k, n_panels, ss, fs), numbered (k,), with the peaks that carry their numbers.

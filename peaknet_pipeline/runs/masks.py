@@ -87,11 +87,12 @@ def write_mask(
     *,
     sources: Sequence[MaskSource] = (),
     layers: Mapping[str, BoolArray] | None = None,
+    provenance: Mapping[str, str] | None = None,
 ) -> None:
     """Write a mask, (n_panels, ss, fs), True = bad, with its sources, as HDF5 or bare ``.npy``, atomically.
 
     With ``layers``, ``/reasons`` tells for every pixel which of them call it bad. CrystFEL reads the file too:
-    ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index.
+    ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index. ``provenance`` becomes attributes of the mask.
     """
     if path.suffix == ".npy":
         with replace_atomically(path) as temporary, temporary.open("wb") as stream:
@@ -99,6 +100,7 @@ def write_mask(
         return
     with new_hdf5(path) as file:
         add_mask(file, bad_pixels, sources=sources, layers=layers)
+        file[MASK_DATA].attrs.update(dict(provenance or {}))
 
 
 def add_mask(

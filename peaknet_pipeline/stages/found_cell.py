@@ -92,7 +92,7 @@ def cell_command(
     detector = read_geometry(geometry)
     energy = energies_of(metadata, detector, int(table["frame"].max()) + 1 if len(table) else 0)
     found = find_cell(table, geometry=detector, photon_energy_ev=energy, params=params)
-    write_cell(found.cell, out)
+    write_cell(found.cell, out, made_by="peaknet cell")
     if plot is not None:
         write_file(plot, _plot(found, peaks.stem))
     return consensus_figures(found) | {"out": str(out)} | ({"plot": str(plot)} if plot is not None else {})

@@ -54,11 +54,11 @@ def index_command(
     table, metadata = read_table(peaks, PEAKS), read_table_metadata(peaks)
     detector, target = read_geometry(geometry), read_cell(cell)
     energy = energies_of(metadata, detector, int(table["frame"].max()) + 1 if len(table) else 0)
-    start = time.perf_counter()
-    lattices, control = _index(table, metadata, detector, energy, target, cell, engine, settings, out)
-    seconds = time.perf_counter() - start
     given = {"engine": engine, "settings": list(settings)}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
+    start = time.perf_counter()
+    lattices, control = _index(table, metadata, detector, energy, target, cell, engine, settings, out, origin)
+    seconds = time.perf_counter() - start
     write_table(
         lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
     )
@@ -111,12 +111,13 @@ def _index(
     engine: str,
     settings: Sequence[str],
     out: Path,
+    origin: Mapping[str, str],
 ) -> tuple[IndexTable, ControlRecord]:
     if engine == "lattice":
         return index_with_control(table, geometry, energy, target, IndexParams.from_settings(settings))
     params = IndexamajigParams.from_settings(settings)
     with _open_source(metadata, geometry) as run:
-        return index_with_crystfel(run, table, cell, out.with_suffix(".cxi"), params)
+        return index_with_crystfel(run, table, cell, out.with_suffix(".cxi"), params, provenance=origin)
 
 
 def _write_stream(

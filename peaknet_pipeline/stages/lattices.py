@@ -174,8 +174,22 @@ def index_with_crystfel(
     if not hits.size:
         return table, ControlRecord(0, 0, 0.0)
     scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))
-    false = _call_crystfel(run, scrambled, cell, cxi.parent / "control" / cxi.name, params, frames=hits)
+    false = _call_crystfel(
+        run, scrambled, cell, _control_list(cxi), params, frames=hits, provenance=provenance
+    )
     return table, ControlRecord(int(hits.size), int(false["frame"].nunique()), 0.0)
+
+
+def files_of_crystfel(cxi: Path) -> list[Path]:
+    """Return every file that :func:`index_with_crystfel` writes for this peak list, the control's included."""
+    lists = (cxi, _control_list(cxi))
+    return [
+        one.with_suffix(suffix) for one in lists for suffix in (".cxi", ".geom", ".lst", ".log", ".stream")
+    ]
+
+
+def _control_list(cxi: Path) -> Path:
+    return cxi.parent / "control" / cxi.name
 
 
 def _call_crystfel(

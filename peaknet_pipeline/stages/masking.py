@@ -16,6 +16,7 @@ from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.stages.ingest import StatisticsParams, mask_figures, plot_report
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.provenance import command_origin
 
 
 def mask_command(
@@ -46,6 +47,7 @@ def mask_command(
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:
             write_file(plot, plot_report(report, geometry_of(run), title=path.name))
-    write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers)
+    told = command_origin("mask", given, [path, geometry, *masks, *darks])
+    write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers, provenance=told)
     figures = {"frames": statistics.n_frames, "pixels": report.bad_pixels.size, **mask_figures(report)}
     return figures | {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})

@@ -121,7 +121,7 @@ def refine_geometry_command(
         cell=read_cell(cell),
         params=params,
     )
-    write_geometry(found.geometry, out)
+    write_geometry(found.geometry, out, made_by="peaknet refine-geometry")
     if plot is not None:
         write_file(plot, plot_geometry_refinement(found.panels, title=peaks.stem))
     rows = [

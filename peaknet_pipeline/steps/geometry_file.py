@@ -26,5 +26,5 @@ def write_run_geometry(path: Path, *, geometry: Path | None, out: Path) -> dict[
                 where=path,
                 remedy="Only NXmx files do; give one with --geometry.",
             )
-        write_geometry(run.geometry, out)
+        write_geometry(run.geometry, out, made_by="peaknet geometry")
         return {"out": str(out), **geometry_facts(run.geometry)}

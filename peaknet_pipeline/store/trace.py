@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import pyarrow as pa
-
 from peaknet_pipeline.errors import ModelError, TableError
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, WEIGHTS_FILE, read_card, weights_digest
-from peaknet_pipeline.runs.cxi import RESULT
+from peaknet_pipeline.store.origin import told_inside
 from peaknet_pipeline.store.provenance import (
     digest_of,
     file_digest,
@@ -20,7 +17,6 @@ from peaknet_pipeline.store.provenance import (
     read_recipe,
     recipe_path,
 )
-from peaknet_pipeline.tables import read_table_metadata
 
 NAMED = ("stage", "run", "code_version", "parameters_hash", "model", "label_manifest", "recipe", "made")
 """What is told of every file that knows its origin."""
@@ -94,29 +90,13 @@ def _trace(path: Path, expected: str | None, seen: set[Path]) -> Step:
 
 def _read_origin(path: Path) -> tuple[dict[str, str], dict[str, str], str]:
     """Return what is told of a file, its inputs with their digests, and the digest that its content had (or nothing)."""
-    inside = _told_inside(path)
+    inside = told_inside(path)
     record = read_recipe(path) or {}
     inputs = record.get("inputs") or json.loads(inside.get("inputs", "{}"))
     told = {**inside, **{name: record[name] for name in NAMED if record.get(name)}}
     if record:
         told["parameters_hash"] = digest_of(record.get("parameters", {}))
     return {n: str(told[n]) for n in NAMED if told.get(n)}, dict(inputs), str(record.get("content", ""))
-
-
-def _told_inside(path: Path) -> dict[str, str]:
-    try:
-        if path.suffix == ".parquet":
-            return read_table_metadata(path)
-        if path.name == CARD_FILE:
-            card = read_card(path.parent)
-            names = {"code_version": card.code_version, "model": card.name}
-            return names | {"label_manifest": card.training_manifest, "stage": "network"}
-        if path.suffix in (".cxi", ".h5") and h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                return {k: str(v) for k, v in file[RESULT].attrs.items()} if RESULT in file else {}
-    except (pa.ArrowException, OSError, ModelError):
-        return {}
-    return {}
 
 
 def _own_problems(path: Path, content: str) -> Iterator[str]:
