@@ -58,6 +58,8 @@ class LinkedFiles(contextlib.ExitStack):
                 found=path.resolve(),
                 remedy="Link the experiment's whole folder instead of single files, or copy the file.",
             )
+        self.doubts: list[str] = []
+        """What was read although it is odd, in whole sentences."""
         self._open: dict[Path, Any] = {}
         self.file = self._open_file(path)
 
@@ -104,6 +106,17 @@ class LinkedFiles(contextlib.ExitStack):
     def find(self, name: str) -> Any:
         """Return the object at an absolute path, or None; links are followed inside the root."""
         return self._guard(name, lambda: self._checked(self._walk(self.file, name, 0)))
+
+    def has_link(self, name: str) -> bool:
+        """Tell whether something bears an absolute name, be it a link that leads nowhere."""
+        parent, _, last = name.rpartition("/")
+        group = self.find(parent or "/")
+        return isinstance(group, h5py.Group) and group.get(last, getlink=True) is not None
+
+    def doubt(self, sentence: str) -> None:
+        """Note something odd, once, for those who look at the run."""
+        if sentence not in self.doubts:
+            self.doubts.append(sentence)
 
     def members(self, group: Any) -> Iterator[tuple[str, Any]]:
         """Yield name and object of a group's members; what is broken or forbidden is left out."""

@@ -133,7 +133,7 @@ def _inspect_run(
 def _describe(report: Inspection, run: Run) -> None:
     report.kind = run.info.file_format
     report.facts |= _run_facts(run)
-    report.doubts += _run_doubts(run)
+    report.doubts += [*run.doubts, *_run_doubts(run)]
     if run.geometry is not None:
         report.doubts += geometry_doubts(run.geometry)
     for frame in sorted({0, run.n_frames // 2, run.n_frames - 1}):

@@ -1,23 +1,23 @@
 """What a run file says beside its pixels: photon energy and camera length per frame."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
-from peaknet_pipeline.runs.formats import attribute_text
+from peaknet_pipeline.runs.nexus_layout import find_beams, find_detector
+from peaknet_pipeline.runs.units import photon_energies_ev
 from peaknet_pipeline.types import Float64Array, Geometry
 
-JOULE_EV = 1.0 / 1.602176634e-19
 CONVENTIONAL_ENERGY = (
     ("/LCLS/photon_energy_eV", "eV"),
     ("/entry_1/instrument_1/source_1/photon_energy", "J"),
     ("/entry_1/instrument_1/source_1/energy", "J"),
-    ("/entry/instrument/beam/incident_wavelength", "A"),
-    ("/entry/instrument/beam/incident_energy", "eV"),
 )
-_UNITS = {"angstrom": "A", "å": "A", "ev": "eV", "kev": "keV", "j": "J"}
+NEXUS_ENERGY = (("incident_wavelength", "Å"), ("incident_energy", "eV"))
 _METRES = {"mm": 1e-3, "m": 1.0}
 
 
@@ -38,12 +38,25 @@ def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, n_frames: 
         return _to_ev(values, geometry.photon_energy_unit, files, geometry.photon_energy_path)
     if geometry is not None and geometry.photon_energy_ev is not None:
         return np.full(n_frames, geometry.photon_energy_ev)
-    for path, default in CONVENTIONAL_ENERGY:
-        found = files.find(path)
-        if found is not None:
-            unit = _UNITS.get(attribute_text(found, "units").lower(), default)
-            return _to_ev(read_per_frame(files, path, n_frames), unit, files, path)
-    return np.full(n_frames, np.nan)
+    place = next(_conventional_places(files), None)
+    if place is None:
+        return np.full(n_frames, np.nan)
+    path, default = place
+    values = read_per_frame(files, path, n_frames)
+    energies = photon_energies_ev(files, files.dataset(path), values, default=default)
+    return _to_ev(energies, "eV", files, path)
+
+
+def _conventional_places(files: LinkedFiles) -> Iterator[tuple[str, str]]:
+    """Yield where files keep their photon energy or wavelength, and its unit where none is written."""
+    yield from ((path, unit) for path, unit in CONVENTIONAL_ENERGY if files.find(path) is not None)
+    for beam in find_beams(files):
+        for name, unit in NEXUS_ENERGY:
+            if files.find(f"{beam}/{name}") is not None:
+                yield f"{beam}/{name}", unit
+    detector = find_detector(files)
+    if detector is not None and files.find(f"{detector}/detectorSpecific/photon_energy") is not None:
+        yield f"{detector}/detectorSpecific/photon_energy", "eV"
 
 
 def read_clen(files: LinkedFiles, geometry: Geometry | None, n_frames: int) -> Float64Array | None:
@@ -87,8 +100,6 @@ def read_per_frame(files: LinkedFiles, path: str, n_frames: int) -> Float64Array
 
 def _to_ev(values: Float64Array, unit: str, files: LinkedFiles, path: str) -> Float64Array:
     try:
-        if unit == "J":
-            return np.array([energy_ev(v * JOULE_EV, "eV") for v in values])
         return np.array([energy_ev(v, unit) for v in values])
     except GeometryError as error:
         raise RunError(f"{path}: {error.what}", where=files.path, found=error.found) from error

@@ -140,10 +140,15 @@ class ProblemList(list[RunError]):
         try:
             return step()
         except RunError as error:
-            self.append(_located(error, self.path))
+            self._note(_located(error, self.path))
         except DAMAGE as error:
-            self.append(damaged(self.path, error))
+            self._note(damaged(self.path, error))
         return default
+
+    def _note(self, error: RunError) -> None:
+        """Add a problem, once: two steps may meet the same one."""
+        if str(error) not in map(str, self):
+            self.append(error)
 
 
 def assemble_run(
@@ -152,7 +157,7 @@ def assemble_run(
     """Build a run from open files; return it (None without frames) and every problem on the way."""
     problems = ProblemList(files.path)
     if geometry is None and file_format(files) == "nxmx":
-        geometry = _nexus_geometry(files, data_path)
+        geometry = problems.attempt(lambda: _nexus_geometry(files, data_path), None)
     nothing: tuple[str, tuple[FrameSource, ...]] = ("", ())
     path, sources = problems.attempt(lambda: _open_sources(files, geometry, data_path), nothing)
     if not sources:
@@ -175,6 +180,7 @@ def assemble_run(
         bad_pixels=bad_pixels,
         mask_sources=mask_sources,
         clen_m=clen,
+        doubts=tuple(files.doubts),
     )
     return run, problems
 
@@ -206,11 +212,8 @@ def _open_sources(
 
 def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | None:
     """Return the geometry that an NXmx file describes; None: frames are read as they are."""
-    try:
-        dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
-        return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
-    except (RunError, *DAMAGE):
-        return None
+    dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
+    return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
 
 
 def _count_frames(sources: tuple[FrameSource, ...]) -> int:

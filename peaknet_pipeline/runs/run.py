@@ -42,6 +42,8 @@ class Run:
         Who removed how many pixels.
     clen_m : (n_frames,) float64 or None
         Camera length per frame where the geometry leaves it to the file.
+    doubts : tuple of str
+        What is odd about the file and was read nevertheless, in whole sentences.
 
     """
 
@@ -55,6 +57,7 @@ class Run:
         bad_pixels: BoolArray,
         mask_sources: tuple[MaskSource, ...],
         clen_m: Float64Array | None,
+        doubts: tuple[str, ...] = (),
     ) -> None:
         self._files = files
         self._sources = sources
@@ -63,6 +66,7 @@ class Run:
         self.bad_pixels = bad_pixels
         self.mask_sources = mask_sources
         self.clen_m = clen_m
+        self.doubts = doubts
 
     @property
     def n_frames(self) -> int:

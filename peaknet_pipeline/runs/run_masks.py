@@ -12,6 +12,7 @@ set;
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.hdf5.chunks import read_chunks
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
+from peaknet_pipeline.runs.nexus_layout import find_detector
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import BoolArray, Geometry, MaskLayer
 
+NEXUS_MASKS = ("pixel_mask", "detectorSpecific/pixel_mask")
 MAX_SAMPLED_FRAMES = 16
 MAX_BAD_BY_CONVENTION = 0.5
 
@@ -61,7 +64,7 @@ class _MaskReader:
     stack_shape: tuple[int, int, int]
 
     def read_conventional(self) -> tuple[str | None, BoolArray | None]:
-        for path in CONVENTIONAL_MASKS:
+        for path in self._conventional_places():
             if isinstance(self.files.find(path), h5py.Dataset):
                 bad = self.read(MaskLayer(path, bad_bits=-1))
                 if bad.mean() > MAX_BAD_BY_CONVENTION:
@@ -73,6 +76,18 @@ class _MaskReader:
                     )
                 return path, bad
         return None, None
+
+    def _conventional_places(self) -> Iterator[str]:
+        """Yield where masks may lie; a link there that leads nowhere is doubted: the file means to have a mask."""
+        detector = find_detector(self.files)
+        own = [f"{detector}/{name}" for name in NEXUS_MASKS] if detector is not None else []
+        for path in dict.fromkeys((*CONVENTIONAL_MASKS, *own)):
+            if self.files.find(path) is not None:
+                yield path
+            elif self.files.has_link(path):
+                self.files.doubt(
+                    f"The mask {path} is a link that leads nowhere: no pixel counts as bad by it."
+                )
 
     def read(self, layer: MaskLayer) -> BoolArray:
         if layer.file is None:

@@ -135,3 +135,4 @@ def test_a_master_without_metadata_still_gives_its_frames(tmp_path: Path) -> Non
     with open_run(tmp_path / "run_master.h5") as run:
         assert run.geometry is None
         assert np.array_equal(run.read(0, 5)[:, 0], frames)
+        assert any("beam_center_x is missing" in doubt for doubt in run.doubts)
