@@ -10,7 +10,7 @@ Conventions held everywhere:
 * Frames are counted from 0 within a run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -97,7 +97,9 @@ class Geometry:
     HDF5 paths read per frame or run, with the unit of what is found there. ``dim_layout`` names the dimensions of the data
     set (``%`` frame, ``n`` fixed by ``Panel.stack_index``, ``ss``, ``fs``); empty: frame first where there is one more.
     ``text`` is the source file's text, for embedding in streams. ``groups`` are the detector's groups, each a name and its
-    members, panels or groups; ``Panel.group`` is the lowest one that names the panel.
+    members, panels or groups; ``Panel.group`` is the lowest one that names the panel. ``clen_change_m`` (n_frames,), metres, is
+    how much further than ``Panel.clen_m`` the detector stood in each frame of the run, NaN where that is not known; None:
+    nowhere.
     """
 
     panels: tuple[Panel, ...]
@@ -122,6 +124,7 @@ class Geometry:
     peak_list_path: str | None = None
     bandwidth: float | None = None
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    clen_change_m: Float64Array | None = field(default=None, compare=False, repr=False)
 
     @property
     def saturation_adu(self) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.geometry.distance import clen_changes_m
 from peaknet_pipeline.types import (
     HC_EV_ANGSTROM,
     BadRegion,
@@ -45,7 +46,13 @@ def resolution_map(geometry: Geometry, photon_energy_ev: float) -> Float32Array:
     return result
 
 
-def peak_positions_m(geometry: Geometry, panel: IntArray, fs: Float64Array, ss: Float64Array) -> Float64Array:
+def peak_positions_m(
+    geometry: Geometry,
+    panel: IntArray,
+    fs: Float64Array,
+    ss: Float64Array,
+    frame: IntArray | None = None,
+) -> Float64Array:
     """Return laboratory positions, (n, 3), metres from the sample, of positions in panels.
 
     Parameters
@@ -56,6 +63,9 @@ def peak_positions_m(geometry: Geometry, panel: IntArray, fs: Float64Array, ss: 
         Panel number in the stack.
     fs, ss : (n,) float
         Position in the panel, pixels, centre of the first pixel = 0.0.
+    frame : (n,) int, optional
+        Frame of each, for runs whose camera length changes; z is NaN where a frame has none. Without it, the run's typical
+        one counts.
 
     Raises
     ------
@@ -73,6 +83,8 @@ def peak_positions_m(geometry: Geometry, panel: IntArray, fs: Float64Array, ss: 
     corner, fs_vec, ss_vec = table[panel, 0], table[panel, 1], table[panel, 2]
     fs, ss = (np.asarray(v, dtype=np.float64)[:, None] + 0.5 for v in (fs, ss))
     positions: Float64Array = corner + fs * fs_vec + ss * ss_vec
+    if frame is not None:
+        positions[:, 2] += clen_changes_m(geometry, frame)
     return positions
 
 
@@ -82,12 +94,13 @@ def peak_inv_d(
     fs: Float64Array,
     ss: Float64Array,
     photon_energy_ev: float | Float64Array,
+    frame: IntArray | None = None,
 ) -> Float64Array:
     """Return the resolution 1/d, (n,), Å⁻¹, of positions in panels; see :func:`peak_positions_m`.
 
     ``photon_energy_ev`` is one value or one per position.
     """
-    x, y, z = peak_positions_m(geometry, panel, fs, ss).T
+    x, y, z = peak_positions_m(geometry, panel, fs, ss, frame).T
     return _inv_d(x, y, z, photon_energy_ev)
 
 

@@ -4,11 +4,14 @@ import numba
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.geometry.distance import clen_changes_m
 from peaknet_pipeline.geometry.maps import panel_shape, panel_table
 from peaknet_pipeline.types import Float64Array, Geometry, IntArray
 
 
-def project_rays(geometry: Geometry, directions: Float64Array) -> tuple[IntArray, Float64Array, Float64Array]:
+def project_rays(
+    geometry: Geometry, directions: Float64Array, *, frame: int | None = None
+) -> tuple[IntArray, Float64Array, Float64Array]:
     """Find the pixel that each ray from the sample hits.
 
     Parameters
@@ -17,6 +20,8 @@ def project_rays(geometry: Geometry, directions: Float64Array) -> tuple[IntArray
         With known camera length.
     directions : (n, 3) float
         Directions in the laboratory frame, of any length: ``s_out``, or ``s_in + λ q``.
+    frame : int, optional
+        The rays' frame, for runs whose camera length changes; without it the run's typical one counts.
 
     Returns
     -------
@@ -33,6 +38,8 @@ def project_rays(geometry: Geometry, directions: Float64Array) -> tuple[IntArray
     """
     directions = np.ascontiguousarray(directions, dtype=np.float64).reshape(-1, 3)
     table = panel_table(geometry)
+    if frame is not None:
+        table[:, 0, 2] += clen_changes_m(geometry, np.array([frame]))
     matrices = np.stack([table[:, 1], table[:, 2], table[:, 0]], axis=-1)
     sizes = np.array([panel_shape(p)[::-1] for p in geometry.panels], dtype=np.float64)
     return _project(directions, _invert(matrices, geometry), sizes)

@@ -2,27 +2,52 @@
 
 from dataclasses import replace
 
-from peaknet_pipeline.types import Geometry, Panel
+import numpy as np
+
+from peaknet_pipeline.types import Float64Array, Geometry, Panel
 
 
 def resolve_geometry(
-    geometry: Geometry, *, photon_energy_ev: float | None = None, clen_m: float | None = None
+    geometry: Geometry,
+    *,
+    photon_energy_ev: float | Float64Array | None = None,
+    clen_m: float | Float64Array | None = None,
 ) -> Geometry:
     """Return the geometry with the camera length and photon energy of a frame or run.
+
+    Of values per frame, (n_frames,), the panels get the median of those that are known; a run whose camera lengths differ,
+    or are missing (NaN) in some frames, keeps each frame's in ``clen_change_m``.
 
     Parameters
     ----------
     geometry : Geometry
-    photon_energy_ev : float, optional
+    photon_energy_ev : float or (n_frames,) float, optional
         Replaces the geometry's photon energy; panels with ``adu_per_ev`` get their ``adu_per_photon`` from
         it.
-    clen_m : float, optional
+    clen_m : float or (n_frames,) float, optional
         Camera length without ``coffset``, which is added per panel.
 
     """
-    panels = tuple(_resolve_panel(panel, photon_energy_ev, clen_m) for panel in geometry.panels)
-    energy = geometry.photon_energy_ev if photon_energy_ev is None else photon_energy_ev
-    return replace(geometry, panels=panels, photon_energy_ev=energy)
+    energy, clen = typical_value(photon_energy_ev), typical_value(clen_m)
+    panels = tuple(_resolve_panel(panel, energy, clen) for panel in geometry.panels)
+    if energy is None:
+        energy = geometry.photon_energy_ev
+    changes = geometry.clen_change_m if clen_m is None else _changes(clen_m, clen)
+    return replace(geometry, panels=panels, photon_energy_ev=energy, clen_change_m=changes)
+
+
+def typical_value(values: float | Float64Array | None) -> float | None:
+    """Return the median of the values that are known; None where none is."""
+    if values is None:
+        return None
+    known = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    known = known[np.isfinite(known)]
+    return float(np.median(known)) if known.size else None
+
+
+def _changes(clen_m: float | Float64Array, typical: float | None) -> Float64Array | None:
+    changes = np.atleast_1d(np.asarray(clen_m, dtype=np.float64)) - (np.nan if typical is None else typical)
+    return changes if changes.size > 1 and (changes != 0).any() else None
 
 
 def _resolve_panel(panel: Panel, photon_energy_ev: float | None, clen_m: float | None) -> Panel:

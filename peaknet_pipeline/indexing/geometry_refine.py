@@ -63,9 +63,10 @@ class GeometryRefinement:
 
 @dataclass(frozen=True)
 class _Spots:
-    """Peaks of indexed frames, once per lattice: lattice number, panel, fs, ss and 1/λ of each, (n,)."""
+    """Peaks of indexed frames, once per lattice: lattice number, frame, panel, fs, ss and 1/λ of each, (n,)."""
 
     lattice: IntArray
+    frame: IntArray
     panel: IntArray
     fs: Float64Array
     ss: Float64Array
@@ -118,6 +119,7 @@ def _gather(peaks: PeakTable, lattices: IndexTable, photon_energy_ev: float | Fl
     frames = rows["frame"].to_numpy(dtype=np.int64)
     return _Spots(
         lattice=rows["number"].to_numpy(dtype=np.int64),
+        frame=frames,
         panel=rows["panel"].to_numpy(dtype=np.int64),
         fs=rows["fs"].to_numpy(dtype=np.float64),
         ss=rows["ss"].to_numpy(dtype=np.float64),
@@ -142,7 +144,7 @@ def _start(lattices: IndexTable, target: Target) -> Float64Array:
 
 
 def _vectors(spots: _Spots, geometry: Geometry) -> tuple[Float64Array, Float64Array]:
-    position = peak_positions_m(geometry, spots.panel, spots.fs, spots.ss)
+    position = peak_positions_m(geometry, spots.panel, spots.fs, spots.ss, spots.frame)
     return scattering_vectors(position, spots.wave * HC_EV_ANGSTROM), position
 
 

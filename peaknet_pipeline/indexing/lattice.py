@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.indexing.gate import Verdict, judge
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots, spot_vectors
@@ -74,8 +75,8 @@ def index_peaks(
     params = params or IndexParams()
     batch = offered_spots(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params)
     found = index_vectors(batch, cell=cell, params=params)
-    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
-    return lattice_table(found, batch, clen_m=clen_m if params.beam_sigma > 0 else None)
+    clen_m = camera_lengths_m(geometry, batch.frame[found.batch]) if params.beam_sigma > 0 else None
+    return lattice_table(found, batch, clen_m=clen_m)
 
 
 def offered_spots(
@@ -89,8 +90,11 @@ def offered_spots(
     return batch_spots(frames, q, photon_energy_ev=photon_energy_ev)
 
 
-def lattice_table(found: LatticeSet, batch: SpotBatch, *, clen_m: float | None = None) -> IndexTable:
-    """Return accepted lattices as an INDEX table, ordered by frame and lattice; with a camera length also their shifts."""
+def lattice_table(found: LatticeSet, batch: SpotBatch, *, clen_m: Float64Array | None = None) -> IndexTable:
+    """Return accepted lattices as an INDEX table, ordered by frame and lattice.
+
+    With the camera length of each one's frame, (n_lattices,), metres, also their shifts.
+    """
     columns: dict[str, object] = {"frame": batch.frame[found.batch], "lattice": found.lattice}
     flat = np.swapaxes(found.axes, 1, 2).reshape(-1, 9)
     columns |= {name: flat[:, i] for i, name in enumerate(AXIS_COLUMNS)}

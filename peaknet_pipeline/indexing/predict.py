@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.indexing.cell import cell_from_axes, reciprocal_matrix
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
@@ -105,7 +106,7 @@ def predict_reflections(
     indices = _miller_indices(cell, max(extent.max_inv_d for extent in extents))
     parts = []
     for i, lattice in enumerate(lattices["lattice"]):
-        part = _predict_one(axes[i], waves[i], shifts[i], indices, extents[i], geometry)
+        part = _predict_one(axes[i], waves[i], shifts[i], indices, extents[i], geometry, int(frames[i]))
         n = len(part["h"])
         parts.append(part | {"frame": np.full(n, frames[i]), "lattice": np.full(n, lattice)})
     tables = [make_table(REFLECTIONS, part) for part in parts if len(part["h"])]
@@ -120,9 +121,9 @@ def table_axes(lattices: IndexTable) -> Float64Array:
 
 def table_shifts(lattices: IndexTable, geometry: Geometry) -> Float64Array:
     """Return each lattice's detector shift over the mean camera length, (n, 2), rad; 0 where it was kept."""
-    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
+    clen_m = camera_lengths_m(geometry, lattices["frame"].to_numpy(dtype=np.int64))
     shift_mm = lattices[["shift_x_mm", "shift_y_mm"]].to_numpy(dtype=np.float64)
-    return np.asarray(np.nan_to_num(shift_mm) / (1e3 * clen_m), dtype=np.float64)
+    return np.asarray(np.nan_to_num(shift_mm) / (1e3 * clen_m[:, None]), dtype=np.float64)
 
 
 def move_spots(q: Float64Array, wave: float, shift: Float64Array) -> Float64Array:
@@ -203,6 +204,7 @@ def _predict_one(
     indices: Float64Array,
     extent: LatticeExtent,
     geometry: Geometry,
+    frame: int,
 ) -> dict[str, npt.NDArray[Any]]:
     points = indices @ axes.T
     error = excitation_errors(points, wave)
@@ -210,7 +212,7 @@ def _predict_one(
     keep = np.flatnonzero((np.abs(error) <= extent.profile_radius) & (inv_d <= extent.max_inv_d))
     keep = keep[points[keep, 2] > -wave]
     out = points[keep] + np.array([0.0, 0.0, wave])
-    panel, fs, ss = project_rays(geometry, out / out[:, 2:] - np.append(shift, 0.0))
+    panel, fs, ss = project_rays(geometry, out / out[:, 2:] - np.append(shift, 0.0), frame=frame)
     hit = panel >= 0
     keep = keep[hit]
     h, k, m = indices[keep].T

@@ -34,10 +34,12 @@ class SpotBatch:
 def energy_of_frames(photon_energy_ev: float | Float64Array, frames: IntArray) -> Float64Array:
     """Return the photon energy, (n,), eV, of each frame number from one value or one value per frame of the run.
 
+    NaN where a frame's isn't known: single shots may lack it.
+
     Raises
     ------
     IndexingError
-        An energy isn't positive and finite, or a frame has none.
+        No energy is known, or there are fewer energies than frames.
 
     """
     energies = np.atleast_1d(np.asarray(photon_energy_ev, dtype=np.float64))
@@ -48,13 +50,14 @@ def energy_of_frames(photon_energy_ev: float | Float64Array, frames: IntArray) -
             found=energies.size,
         )
     chosen = np.broadcast_to(energies, frames.shape) if energies.size == 1 else energies[frames]
-    if not (np.isfinite(chosen).all() and (chosen > 0).all()):
+    known = np.isfinite(energies) & (energies > 0)
+    if not known.any():
         raise IndexingError(
             "photon energy unknown",
             expected="finite, > 0 eV",
             remedy="Give it in the geometry or in the run file.",
         )
-    return np.asarray(chosen, dtype=np.float64)
+    return np.asarray(np.where(chosen > 0, chosen, np.nan), dtype=np.float64)
 
 
 def scattering_vectors(positions_m: Float64Array, photon_energy_ev: Float64Array) -> Float64Array:
@@ -68,13 +71,17 @@ def scattering_vectors(positions_m: Float64Array, photon_energy_ev: Float64Array
 def spot_vectors(
     peaks: PeakTable, *, geometry: Geometry, photon_energy_ev: float | Float64Array
 ) -> Float64Array:
-    """Return q, (n_peaks, 3), Å⁻¹, of every row of a peak table; ``photon_energy_ev`` by frame number."""
+    """Return q, (n_peaks, 3), Å⁻¹, of every row of a peak table; ``photon_energy_ev`` by frame number.
+
+    NaN where a frame's photon energy or camera length is not known.
+    """
     frames = peaks["frame"].to_numpy(dtype=np.int64)
     positions = peak_positions_m(
         geometry,
         peaks["panel"].to_numpy(dtype=np.int64),
         peaks["fs"].to_numpy(dtype=np.float64),
         peaks["ss"].to_numpy(dtype=np.float64),
+        frames,
     )
     return scattering_vectors(positions, energy_of_frames(photon_energy_ev, frames))
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.indexing.cell import cell_from_axes, cell_text
 from peaknet_pipeline.indexing.predict import table_axes
@@ -50,27 +51,31 @@ def write_stream(
 ) -> None:
     """Write one chunk per frame, atomically: its peaks, its crystals and their integrated reflections.
 
+    Frames whose photon energy or camera length is not known get no chunk: a chunk needs both, and indexamajig leaves such
+    frames out, too.
     Reflections whose intensity is NaN (not integrated) are left out. The geometry's own text is embedded, so that a
     reader finds the panels; a geometry made in memory is written out.
 
     Raises
     ------
     IndexingError
-        A frame number lies beyond ``source.n_frames``, or a photon energy is missing.
+        A frame number lies beyond ``source.n_frames``, or no photon energy is known.
 
     """
     largest = max((int(t["frame"].max()) for t in (peaks, lattices, reflections) if len(t)), default=-1)
     if largest >= source.n_frames:
         raise IndexingError("frame beyond the run", expected=f"< {source.n_frames}", found=largest)
-    energies = energy_of_frames(photon_energy_ev, np.arange(source.n_frames, dtype=np.int64))
+    numbers = np.arange(source.n_frames, dtype=np.int64)
+    energies = energy_of_frames(photon_energy_ev, numbers)
+    known = np.isfinite(energies) & np.isfinite(camera_lengths_m(geometry, numbers))
     groups = [dict(iter(t.groupby("frame"))) for t in (peaks, lattices, reflections)]
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(_header(source, geometry, cell))
-        for frame in range(source.n_frames):
+        for frame in np.flatnonzero(known):
             own = [
                 g.get(frame, t.iloc[:0]) for g, t in zip(groups, (peaks, lattices, reflections), strict=True)
             ]
-            stream.writelines(_chunk(frame, source, geometry, cell, float(energies[frame]), *own))
+            stream.writelines(_chunk(int(frame), source, geometry, cell, float(energies[frame]), *own))
 
 
 def _header(source: StreamSource, geometry: Geometry, cell: UnitCell) -> Iterator[str]:
@@ -96,8 +101,7 @@ def _chunk(
     yield f"Image filename: {source.image_path}\nEvent: //{frame}\nImage serial number: {frame + 1}\n"
     yield f"hit = {int(len(peaks) > 0)}\nindexed_by = {INDEXED_BY if len(lattices) else 'none'}\n"
     yield f"photon_energy_eV = {energy_ev:.6f}\nbeam_divergence = 0.00e+00 rad\nbeam_bandwidth = 1.00e-08 %\n"
-    clen = float(np.mean([p.clen_m for p in geometry.panels]))
-    yield f"average_camera_length = {clen:.6f} m\n"
+    yield f"average_camera_length = {camera_lengths_m(geometry, np.array([frame]))[0]:.6f} m\n"
     inv_d = _peak_resolution(peaks, geometry, energy_ev)
     limit = 10.0 * float(inv_d.max()) if inv_d.size else 0.0
     yield f"num_peaks = {len(peaks)}\nnum_saturated_peaks = 0\n"
@@ -111,8 +115,9 @@ def _chunk(
 
 
 def _peak_resolution(peaks: PeakTable, geometry: Geometry, energy_ev: float) -> Float64Array:
-    columns = [peaks[n].to_numpy(dtype=t) for n, t in (("panel", np.int64), ("fs", float), ("ss", float))]
-    return peak_inv_d(geometry, columns[0], columns[1], columns[2], energy_ev)
+    panel, frame = (peaks[name].to_numpy(dtype=np.int64) for name in ("panel", "frame"))
+    fs, ss = (peaks[name].to_numpy(dtype=np.float64) for name in ("fs", "ss"))
+    return peak_inv_d(geometry, panel, fs, ss, energy_ev, frame)
 
 
 def _peak_lines(peaks: PeakTable, inv_d: Float64Array, geometry: Geometry) -> Iterator[str]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.crystfel import parse_geometry
+from peaknet_pipeline.geometry.distance import knows_distance
+from peaknet_pipeline.geometry.resolve import resolve_geometry, typical_value
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.predict import move_spots
 from peaknet_pipeline.indexing.stream_file import HALF_PIXEL
@@ -41,6 +43,7 @@ class _Chunk:
     frame: int = -1
     image_path: str = ""
     energy_ev: float = float("nan")
+    clen_m: float = float("nan")
     indexed_by: str = "none"
     peaks: list[tuple[float, ...]] = field(default_factory=list)
     crystals: list[Float64Array] = field(default_factory=list)
@@ -74,7 +77,15 @@ def read_stream(path: Path | str, *, geometry: Geometry | None = None) -> Stream
         geometry = geometry or parse_geometry(embedded, source=path)
         reader.panels = {p.name: (n, p.min_fs, p.min_ss) for n, p in enumerate(geometry.panels)}
         chunks = list(reader.chunks())
-    return _stream(chunks, geometry)
+    return _stream(chunks, _with_camera_length(geometry, chunks))
+
+
+def _with_camera_length(geometry: Geometry, chunks: list[_Chunk]) -> Geometry:
+    """Return a geometry that leaves its camera length to the image files with the chunks' typical one."""
+    if geometry.clen_path is None or knows_distance(geometry):
+        return geometry
+    offset = float(np.mean([panel.coffset_m for panel in geometry.panels]))
+    return resolve_geometry(geometry, clen_m=typical_value(np.array([c.clen_m - offset for c in chunks])))
 
 
 class _Reader:
@@ -136,6 +147,8 @@ class _Reader:
             chunk.frame = int(match[1]) if match else chunk.frame
         elif key == "photon_energy_eV":
             chunk.energy_ev = float(value)
+        elif key == "average_camera_length":
+            chunk.clen_m = float(value.split()[0])
         elif key == "indexed_by":
             chunk.indexed_by = value.strip()
         elif line.startswith("Peaks from peak search"):
@@ -205,10 +218,12 @@ def _index_table(chunks: list[_Chunk], geometry: Geometry) -> IndexTable:
     from peaknet_pipeline.indexing.qvectors import scattering_vectors
 
     rows = []
-    clen_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
-    for chunk in chunks:
+    typical_m = float(np.mean([panel.clen_m for panel in geometry.panels]))
+    for chunk in (c for c in chunks if c.crystals):
+        clen_m = chunk.clen_m if np.isfinite(chunk.clen_m) else typical_m
         peaks = np.array(chunk.peaks, dtype=np.float64).reshape(-1, 5)
         positions = peak_positions_m(geometry, peaks[:, 0].astype(np.int64), peaks[:, 1], peaks[:, 2])
+        positions[:, 2] += clen_m - typical_m
         q = scattering_vectors(positions, np.full(len(peaks), chunk.energy_ev))
         for number, axes in enumerate(chunk.crystals):
             shift = np.array(chunk.shifts[number])

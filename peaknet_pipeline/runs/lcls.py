@@ -207,7 +207,6 @@ def _run(
 ) -> Run:
     no_mask = np.zeros(source.slab_map.stack_shape, dtype=np.bool_), ()
     bad_pixels, mask_sources = combine_masks(masks) if masks else no_mask
-    known = energy[np.isfinite(energy)]
     info = RunInfo(
         path=opened.path,
         data_path=opened.name,
@@ -223,8 +222,7 @@ def _run(
         files=(opened.path,),
     )
     if geometry is not None:
-        median = float(np.median(known)) if known.size else None
-        geometry = resolve_geometry(geometry, photon_energy_ev=median, clen_m=None)
+        geometry = resolve_geometry(geometry, photon_energy_ev=energy)
     return Run(
         opened,
         (source,),

@@ -226,12 +226,7 @@ def _count_frames(sources: tuple[FrameSource, ...]) -> int:
 def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Array | None) -> Geometry | None:
     if geometry is None:
         return None
-    known = energy[np.isfinite(energy)]
-    return resolve_geometry(
-        geometry,
-        photon_energy_ev=float(np.median(known)) if known.size else None,
-        clen_m=float(np.median(clen)) if clen is not None else None,
-    )
+    return resolve_geometry(geometry, photon_energy_ev=energy, clen_m=clen)
 
 
 def _read_mask(files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int]) -> JointMask:

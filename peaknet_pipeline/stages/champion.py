@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.geometry.distance import select_frames
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.infer.engine import Engine
@@ -34,7 +35,7 @@ from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import Float64Array, FrameArray, IntArray
+from peaknet_pipeline.types import FrameArray, IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -133,7 +134,7 @@ def measure_yield(
             model, inference, geometry=geometry_of(run), bad_pixels=read_bad_pixels(store, key)
         )
         peaks = _find(run, recipe.make_engine(), chosen, inference.batch_frames, progress)
-        geometry, energy = geometry_of(run), _energies(run)[chosen]
+        geometry, energy = select_frames(geometry_of(run), chosen), run.photon_energy_ev[chosen]
         peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), read_left_out_rings(store, key))
     cell = read_cell(cell_file(context))
     lattices, control = index_with_control(peaks, geometry, energy, cell, index)
@@ -165,10 +166,6 @@ def _find(run: Run, engine: Engine, chosen: IntArray, batch: int, progress: Any)
         parts.append(engine(frames, first))
         progress(first + len(numbers), len(chosen))
     return join_peaks(parts)
-
-
-def _energies(run: Run) -> Float64Array:
-    return np.broadcast_to(run.photon_energy_ev, (run.n_frames,))
 
 
 def _count(rows: ModelComparison) -> YieldCount:

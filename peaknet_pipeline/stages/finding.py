@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import peak_inv_d, pixel_radius
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
@@ -153,12 +154,12 @@ def join_peaks(parts: Sequence[PeakTable]) -> PeakTable:
 
 
 def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array) -> PeakTable:
-    """Return the peaks with 1/d from the geometry and each frame's photon energy; NaN where that is unknown."""
-    frames = peaks["frame"].to_numpy()
-    energy = photon_energy_ev[frames] if len(frames) else np.empty(0)
-    inv_d = peak_inv_d(
-        geometry, peaks["panel"].to_numpy(), peaks["fs"].to_numpy(), peaks["ss"].to_numpy(), energy
-    )
+    """Return the peaks with 1/d from the camera length and photon energy of each frame; NaN where these are unknown."""
+    frames = peaks["frame"].to_numpy(dtype=np.int64)
+    inv_d = np.full(len(peaks), np.nan)
+    if len(frames) and knows_distance(geometry):
+        panel, fs, ss = (peaks[name].to_numpy() for name in ("panel", "fs", "ss"))
+        inv_d = peak_inv_d(geometry, panel, fs, ss, photon_energy_ev[frames], frames)
     return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
 
 

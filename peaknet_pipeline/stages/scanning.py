@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.geometry.distance import select_frames
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
@@ -92,6 +93,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             )
             chosen = choose_frames(run, bad_pixels, params, base)
             frames, energy, tried = _read(run, chosen), run.photon_energy_ev[chosen], 0
+            geometry = select_frames(geometry, chosen)
             grid = parameter_grid(_grid_of(params, frames, bad_pixels), base)
             grid += [] if base in grid else [base]
             scored = index_scorer(

@@ -242,7 +242,7 @@ def test_frames_with_too_few_peaks_and_empty_tables_have_no_row():
 
 def test_missing_energies_and_impossible_cells_are_told():
     with pytest.raises(IndexingError, match="photon energy unknown"):
-        energy_of_frames(np.array([9500.0, np.nan]), np.array([0, 1]))
+        energy_of_frames(np.array([0.0, np.nan]), np.array([0, 1]))
     with pytest.raises(IndexingError, match="expected energies for 3 frames, found 2"):
         energy_of_frames(np.array([9500.0, 9500.0]), np.array([2]))
     batch, _ = simulated_frames(LYSOZYME, n_frames=1, n_true=20, n_false=0, seed=0)
