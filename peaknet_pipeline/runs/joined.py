@@ -152,7 +152,7 @@ def join_runs(
     return JoinedRun(
         parts,
         info=info,
-        geometry=None if known is None else _resolved(known, energy, clen),
+        geometry=None if known is None else resolve_geometry(known, photon_energy_ev=energy, clen_m=clen),
         bad_pixels=bad_pixels,
         mask_sources=mask_sources,
         clen_m=clen,
@@ -194,12 +194,3 @@ def _joint_mask(parts: Sequence[RunPart]) -> tuple[BoolArray, tuple[MaskSource, 
         {"first": first.bad_pixels, **{f"mask of {run.info.path.name}": run.bad_pixels for run in others}}
     )
     return joint, (*first.mask_sources, *sources[1:])
-
-
-def _resolved(geometry: Geometry, energy: Float64Array, clen: Float64Array | None) -> Geometry:
-    known = energy[np.isfinite(energy)]
-    return resolve_geometry(
-        geometry,
-        photon_energy_ev=float(np.median(known)) if known.size else None,
-        clen_m=None if clen is None else float(np.median(clen)),
-    )

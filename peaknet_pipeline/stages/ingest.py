@@ -194,6 +194,7 @@ def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:
     energies = np.asarray(values.pop("photon_energy_ev"))
     return {
         **values,
+        "files": [str(path) for path in info.files],
         "key": str(context.key),
         "cell": str(context.experiment.cell or ""),
         "photon_energy_ev": {
