@@ -1,48 +1,48 @@
-"""Decode bitshuffle-LZ4 chunks outside of HDF5, without Python's lock, so that threads decode side by side.
+"""Decode chunks of the bitshuffle filter outside of HDF5, without Python's lock, so that threads decode side by side.
 
 The layout (HDF5 filter 32008): size of the decoded chunk (8 bytes) and of a block (4 bytes), both big-endian;
-then per block its compressed size (4 bytes, big-endian) and an LZ4 block; the last fewer than eight elements
-follow as they are. Within a block the bits are transposed: first bit 0 of every element, then bit 1, and so
-on. Every read and write is checked against its buffer: damaged chunks end in an error, not in other memory.
+then per block its compressed size (4 bytes, big-endian) and an LZ4 block or a Zstandard frame; the last fewer than eight
+elements follow as they are. Within a block the bits are transposed: first bit 0 of every element, then bit 1, and so
+on. The C code that hdf5plugin brings bounds what it writes, but trusts the compressed sizes: they are checked here first.
 """
 
-import ctypes
-import functools
-from collections.abc import Callable
-from pathlib import Path
-
-import hdf5plugin
 import numba
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.libraries import bitshuffle_library
 from peaknet_pipeline.types import UInt8Array
 
 BITSHUFFLE_FILTER = 32008
-LZ4_CODE = 2
+STORED, LZ4, ZSTD = 0, 2, 3
+"""What follows the transposition of bits: nothing, or one of two compressions."""
+MAX_ELEMENT_BYTES = 64
 _HEADER = 12
 _DEFAULT_BLOCK = 8192
 _GROUP = 8
 
 
-def decode_bitshuffle_lz4(
-    chunk: bytes, itemsize: int, n_bytes: int, *, out: UInt8Array | None = None, compiled: bool = True
+def compression_of(values: tuple[int, ...]) -> int:
+    """Return which compression the filter's parameters name."""
+    return values[4] if len(values) > 4 else STORED
+
+
+def decode_bitshuffle(
+    stored: UInt8Array, values: tuple[int, ...], n_bytes: int, *, out: UInt8Array | None = None
 ) -> UInt8Array:
-    """Return the decoded bytes of one bitshuffle-LZ4 chunk, (n_bytes,) uint8.
+    """Return the decoded bytes of one chunk, (n_bytes,) uint8.
 
     Parameters
     ----------
-    chunk : bytes
-        As stored.
-    itemsize : int
-        Bytes of an element.
+    stored : (n,) uint8
+        The chunk as stored.
+    values : tuple of int
+        The filter's parameters; the third is the size of an element, the fourth that of a block in elements (0: the
+        default), the fifth the compression.
     n_bytes : int
         What the chunk must decode to; never more is allocated, whatever the chunk claims.
     out : (n_bytes,) uint8, optional
         Where to decode to, C-contiguous.
-    compiled : bool
-        Use the C library that hdf5plugin brings, where it is; else this module's own decoder, 2–3 times
-        slower.
 
     Raises
     ------
@@ -50,43 +50,41 @@ def decode_bitshuffle_lz4(
         The chunk is damaged.
 
     """
-    data = np.frombuffer(chunk, dtype=np.uint8)
-    if data.size < _HEADER or int.from_bytes(chunk[:8], "big") != n_bytes:
-        raise RunError("a compressed chunk is damaged", expected=f"{n_bytes} bytes", found=chunk[:8].hex())
-    block = int.from_bytes(chunk[8:12], "big")
-    if block == 0 or block % (_GROUP * itemsize) or block > n_bytes + _DEFAULT_BLOCK:
-        raise RunError("a compressed chunk is damaged", expected="a block size", found=block)
-    if out is None:
-        out = np.empty(n_bytes, dtype=np.uint8)
-    library = _library() if compiled else None
-    if not _blocks_fit(data, block, itemsize, n_bytes):
-        raise RunError(
-            "a compressed chunk is damaged", expected="blocks that fill it", found=f"{data.size} bytes"
-        )
-    if library is not None:
-        count = library(
-            data.ctypes.data + _HEADER, out.ctypes.data, n_bytes // itemsize, itemsize, block // itemsize
-        )
-        failed = count != data.size - _HEADER
+    itemsize = values[2] if len(values) > 2 else 0
+    if not 0 < itemsize <= MAX_ELEMENT_BYTES or n_bytes % itemsize:
+        raise RunError("a bitshuffled chunk has no possible element size", found=itemsize)
+    out = np.zeros(n_bytes, dtype=np.uint8) if out is None else out
+    if compression_of(values) == STORED:
+        done = _decode_stored(stored, itemsize, values[3] if len(values) > 3 else 0, out)
     else:
-        failed = _decode(data, block, itemsize, out) != 0
-    if failed:
+        done = _decode_blocks(stored, itemsize, compression_of(values), out)
+    if not done:
         raise RunError("a compressed chunk is damaged", expected=f"{n_bytes} bytes", found="other data")
     return out
 
 
-@functools.cache
-def _library() -> Callable[..., int] | None:
-    """Return the C decoder; called through ctypes it runs without Python's lock."""
-    path = Path(hdf5plugin.PLUGIN_PATH) / "libh5bshuf.so"
-    try:
-        decode = ctypes.CDLL(str(path)).bshuf_decompress_lz4
-    except (OSError, AttributeError):
-        return None
-    decode.restype = ctypes.c_int64
-    decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
-    typed: Callable[..., int] = decode
-    return typed
+def _decode_stored(stored: UInt8Array, itemsize: int, block: int, out: UInt8Array) -> bool:
+    if stored.size != out.size or block % _GROUP:
+        raise RunError("a bitshuffled chunk is damaged", expected=out.size, found=stored.size)
+    library = bitshuffle_library()
+    source, target, n = stored.ctypes.data, out.ctypes.data, out.size // itemsize
+    return bool(library.bshuf_bitunshuffle(source, target, n, itemsize, block) == stored.size)
+
+
+def _decode_blocks(stored: UInt8Array, itemsize: int, compression: int, out: UInt8Array) -> bool:
+    head = stored[:_HEADER].tobytes()
+    if stored.size < _HEADER or int.from_bytes(head[:8], "big") != out.size:
+        raise RunError("a compressed chunk is damaged", expected=f"{out.size} bytes", found=head[:8].hex())
+    block = int.from_bytes(head[8:], "big")
+    if block == 0 or block % (_GROUP * itemsize) or block > out.size + _DEFAULT_BLOCK:
+        raise RunError("a compressed chunk is damaged", expected="a block size", found=block)
+    if not _blocks_fit(stored, block, itemsize, out.size):
+        found = f"{stored.size} bytes"
+        raise RunError("a compressed chunk is damaged", expected="blocks that fill it", found=found)
+    library = bitshuffle_library()
+    decode = library.bshuf_decompress_zstd if compression == ZSTD else library.bshuf_decompress_lz4
+    source, target, n = stored.ctypes.data + _HEADER, out.ctypes.data, out.size // itemsize
+    return bool(decode(source, target, n, itemsize, block // itemsize) == stored.size - _HEADER)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -106,99 +104,3 @@ def _blocks_fit(data: UInt8Array, block: int, itemsize: int, n_bytes: int) -> bo
         if position > data.size:
             return False
     return position + (n_bytes - whole) == data.size
-
-
-@numba.njit(cache=True, nogil=True)
-def _decode(data: UInt8Array, block: int, itemsize: int, out: UInt8Array) -> int:
-    """Decode all blocks; 0 on success."""
-    shuffled = np.empty(block, dtype=np.uint8)
-    position, written = _HEADER, 0
-    whole = (out.size // (_GROUP * itemsize)) * _GROUP * itemsize
-    while written < whole:
-        size = min(block, whole - written)
-        if position + 4 > data.size:
-            return 1
-        packed = 0
-        for i in range(4):
-            packed = packed * 256 + int(data[position + i])
-        position += 4
-        if position + packed > data.size:
-            return 1
-        if not _lz4_block(data[position : position + packed], shuffled[:size]):
-            return 1
-        _unshuffle(shuffled[:size], itemsize, out[written : written + size])
-        position += packed
-        written += size
-    if data.size - position != out.size - written:
-        return 1
-    out[written:] = data[position:]
-    return 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _lz4_block(source: UInt8Array, target: UInt8Array) -> bool:
-    """Decode one LZ4 block that must fill ``target``; False when it is damaged."""
-    i, o = 0, 0
-    while i < source.size:
-        token = source[i]
-        length, i = _lz4_length(source, i + 1, int(np.int64(token >> 4)))
-        if length < 0 or i + length > source.size or o + length > target.size:
-            return False
-        for k in range(length):
-            target[o + k] = source[i + k]
-        i += length
-        o += length
-        if i == source.size:
-            break
-        if i + 2 > source.size:
-            return False
-        offset = np.int64(source[i]) + 256 * np.int64(source[i + 1])
-        length, i = _lz4_length(source, i + 2, int(np.int64(token & 15)))
-        length += 4
-        if length < 4 or offset == 0 or offset > o or o + length > target.size:
-            return False
-        for k in range(length):  # may overlap: byte by byte, in order
-            target[o + k] = target[o + k - offset]
-        o += length
-    return o == target.size
-
-
-@numba.njit(cache=True, nogil=True)
-def _lz4_length(source: UInt8Array, i: int, length: int) -> tuple[int, int]:
-    """Continue a length that didn't fit into its token; return it (−1: damaged) and the next position."""
-    if length < 15:
-        return length, i
-    while i < source.size:
-        length += int(np.int64(source[i]))
-        i += 1
-        if source[i - 1] != 255:
-            return length, i
-    return -1, i
-
-
-@numba.njit(cache=True, nogil=True)
-def _unshuffle(shuffled: UInt8Array, itemsize: int, out: UInt8Array) -> None:
-    """Undo the transposition of bits: eight elements at a time, one byte plane after another."""
-    n_groups = shuffled.size // (_GROUP * itemsize)
-    for byte in range(itemsize):
-        base = byte * _GROUP * n_groups
-        for group in range(n_groups):
-            bits = np.uint64(0)
-            for row in range(_GROUP):
-                bits |= np.uint64(shuffled[base + row * n_groups + group]) << np.uint64(8 * row)
-            if bits != np.uint64(0):
-                bits = _transpose(bits)
-            start = group * _GROUP * itemsize + byte
-            for element in range(_GROUP):
-                out[start + element * itemsize] = np.uint8((bits >> np.uint64(8 * element)) & np.uint64(255))
-
-
-@numba.njit(inline="always")
-def _transpose(bits: np.uint64) -> np.uint64:
-    """Transpose an 8×8 matrix of bits, one byte per row (Warren, Hacker's Delight, §7-3)."""
-    swap = (bits ^ (bits >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
-    bits = bits ^ swap ^ (swap << np.uint64(7))
-    swap = (bits ^ (bits >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
-    bits = bits ^ swap ^ (swap << np.uint64(14))
-    swap = (bits ^ (bits >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
-    return bits ^ swap ^ (swap << np.uint64(28))

@@ -1,15 +1,15 @@
-"""Read chunked data sets with several threads: bytes from the file, decoded outside of HDF5 and the GIL.
+"""Read data sets with several threads: bytes from the file, decoded outside of HDF5 and of Python's lock.
 
-HDF5 itself reads one chunk at a time, whatever the number of threads, and its gzip filter inflates a chunk to
-whatever it becomes; here nothing beyond the declared size is allocated. What this module doesn't know (other filters,
-virtual or contiguous data sets, unwritten chunks) is left to HDF5.
+HDF5 itself reads one chunk at a time, whatever the number of threads, and its filters trust what a chunk tells of itself.
+Here chunks are read by their bytes and decoded within bounds (:mod:`~peaknet_pipeline.hdf5.filters`), also where a virtual data
+set leads to them. HDF5 reads only what no filter has changed.
 """
 
+import contextlib
 import itertools
 import math
 import os
-import zlib
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,52 +17,17 @@ import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.hdf5.bitshuffle import BITSHUFFLE_FILTER, LZ4_CODE, decode_bitshuffle_lz4
-from peaknet_pipeline.hdf5.chunk_bounds import StoredChunk, check_chunks, read_bytes_at
+from peaknet_pipeline.hdf5.filters import Pipeline, read_pipeline
+from peaknet_pipeline.hdf5.virtual import VirtualDataset
 from peaknet_pipeline.types import FrameArray, UInt8Array
 
+LARGEST_OFFSET = 2**63 - 1
+MAX_WHOLE_BYTES = 2**30
+MAX_VIRTUAL_READS = 20_000
+MAX_OVERLAP = 64
+"""How many times the elements asked for may be read where parts of virtual data sets lie over each other."""
+
 Selection = tuple[slice, ...]
-
-
-@dataclass(frozen=True)
-class ChunkCodec:
-    """How chunks are stored: ``none``, ``bitshuffle-lz4``, ``shuffle``, ``deflate`` or ``shuffle-deflate``."""
-
-    name: str
-    itemsize: int
-    n_bytes: int
-
-    def decode(self, stored: bytes, out: UInt8Array | None = None) -> UInt8Array:
-        """Return a chunk's decoded bytes, (n_bytes,) uint8, in ``out`` where that is given and saves a copy.
-
-        Raises
-        ------
-        RunError
-            The chunk is damaged.
-
-        """
-        if self.name == "bitshuffle-lz4":
-            return decode_bitshuffle_lz4(stored, self.itemsize, self.n_bytes, out=out)
-        inflated = _inflate(stored, self.n_bytes) if self.name.endswith("deflate") else stored
-        data = np.frombuffer(inflated, dtype=np.uint8)
-        if data.size != self.n_bytes:
-            raise RunError("a chunk is damaged", expected=f"{self.n_bytes} bytes", found=f"{data.size} bytes")
-        if self.name.startswith("shuffle"):
-            return np.ascontiguousarray(data.reshape(self.itemsize, -1).T).ravel()
-        return data
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A chunk and the part of it that goes into the output."""
-
-    offset: int
-    stored: int
-    is_stored: bool
-    skipped: int
-    box: Selection
-    source: Selection
-    target: Selection
 
 
 def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> FrameArray:
@@ -71,50 +36,31 @@ def read_chunks(dataset: Any, selection: Selection, pool: Executor | None) -> Fr
     Raises
     ------
     RunError
-        A chunk is damaged.
+        A chunk is damaged, or virtual data sets lie over each other without end.
 
     """
-    usual, chunk_shape = chunk_codec(dataset), dataset.chunks
-    if usual is None:
-        _check(dataset, selection)
-        return np.asarray(dataset[selection])
     out = np.empty(tuple(s.stop - s.start for s in selection), dtype=dataset.dtype)
-    jobs = []
-    descriptor = os.open(dataset.file.filename, os.O_RDONLY)
-    try:
-        for piece in _pieces(dataset, selection):
-            codec = usual if piece.is_stored and not piece.skipped else None
-            if piece.is_stored and piece.skipped:
-                codec = chunk_codec(dataset, piece.skipped)
-            if codec is None:
-                check_chunks(dataset, _stored([piece]))
-                out[piece.target] = dataset[piece.box]
-            elif pool is None:
-                _read_piece(descriptor, piece, codec, chunk_shape, out)
-            else:
-                jobs.append(pool.submit(_read_piece, descriptor, piece, codec, chunk_shape, out))
-        wait(jobs)
-    finally:
-        os.close(descriptor)
-    for job in jobs:
-        job.result()
+    if out.size:
+        with _Reading(pool, out.size) as reading:
+            reading.fill(dataset, selection, out)
     return out
 
 
 def read_whole(dataset: Any) -> FrameArray:
-    """Read all of a data set; equal to ``dataset[()]``.
+    """Read all of a small data set; equal to ``dataset[()]``.
 
     Raises
     ------
     RunError
-        A chunk is damaged, or would decode to more than was declared.
+        A chunk is damaged, would decode to more than was declared, or the data set is absurdly large.
 
     """
+    declared = (dataset.size or 0) * dataset.dtype.itemsize
+    if declared > MAX_WHOLE_BYTES:
+        where, found = dataset.file.filename, f"{declared} bytes, shape {dataset.shape}"
+        raise RunError(f"{dataset.name} is absurdly large", where=where, found=found)
     selection = tuple(slice(0, n) for n in dataset.shape or ())
-    if selection and dataset.dtype.kind in "uif":
-        return read_chunks(dataset, selection, None)
-    _check(dataset, selection)
-    return np.asarray(dataset[()])
+    return read_chunks(dataset, selection, None) if selection else np.asarray(dataset[()])
 
 
 def read_rows(dataset: Any, start: int, stop: int) -> FrameArray:
@@ -124,80 +70,189 @@ def read_rows(dataset: Any, start: int, stop: int) -> FrameArray:
     return read_chunks(dataset, (slice(min(start, n), min(stop, n)), *rest), None)
 
 
-def _check(dataset: Any, selection: Selection) -> None:
-    """Refuse chunks that HDF5 would decode to more than was declared; a virtual data set's were checked when it was opened."""
-    if dataset.chunks is not None and not dataset.is_virtual and dataset.size:
-        check_chunks(dataset, _stored(_pieces(dataset, selection)))
+@dataclass(frozen=True)
+class _Piece:
+    """A chunk and the part of it that goes into the output."""
+
+    origin: tuple[int, ...]
+    offset: int
+    stored: int
+    skipped: int
+    source: Selection
+    target: Selection
 
 
-def _stored(pieces: list[_Piece]) -> list[StoredChunk]:
-    return [StoredChunk(p.offset, p.stored, p.skipped) for p in pieces if p.is_stored]
+class _Reading(contextlib.ExitStack):
+    """One call of :func:`read_chunks`: what it has open, what its threads still do, and how much it may do."""
+
+    def __init__(self, pool: Executor | None, n_elements: int) -> None:
+        super().__init__()
+        self._pool = pool
+        self._jobs: list[Future[None]] = []
+        self._descriptors: dict[str, int] = {}
+        self._reads_left, self._elements_left = MAX_VIRTUAL_READS, MAX_OVERLAP * n_elements
+
+    def __exit__(self, *error: Any) -> None:
+        """Wait for the threads, close the files, and raise what a thread met."""
+        wait(self._jobs)
+        super().__exit__(*error)
+        if error[0] is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        wait(self._jobs)
+        done, self._jobs = self._jobs, []
+        for job in done:
+            job.result()
+
+    def fill(self, dataset: Any, selection: Selection, out: FrameArray) -> None:
+        """Read a box of a data set into ``out``, of the box's shape."""
+        if isinstance(dataset, VirtualDataset):
+            self._fill_virtual(dataset, selection, out)
+        elif getattr(dataset, "chunks", None) is None and not dataset.is_virtual:
+            out[...] = dataset[selection]
+        elif dataset.is_virtual:
+            raise RunError("a virtual data set was not checked", where=dataset.file.filename)
+        else:
+            self._fill_chunked(dataset, selection, out)
+
+    def _fill_virtual(self, dataset: VirtualDataset, selection: Selection, out: FrameArray) -> None:
+        out[...] = dataset.fillvalue
+        for part in dataset.parts_within(selection):
+            self._reads_left -= 1
+            self._elements_left -= part.n_elements
+            if min(self._reads_left, self._elements_left) < 0:
+                what = f"the parts of {dataset.name} lie over each other without end"
+                raise RunError(what, where=dataset.file.filename)
+            target = out[part.target].reshape(part.shape)  # a view: only dimensions of 1 come or go
+            if target.dtype == part.source.dtype:
+                self.fill(part.source, part.box, target)
+            else:
+                read = np.empty(part.shape, dtype=part.source.dtype)
+                self.fill(part.source, part.box, read)
+                self._finish()
+                target[...] = _converted(read, out.dtype)
+
+    def _fill_chunked(self, dataset: Any, selection: Selection, out: FrameArray) -> None:
+        pipeline, kind = read_pipeline(dataset), _StoredType(dataset)
+        if kind.is_reference:
+            if pipeline.filters:
+                raise RunError(
+                    f"{dataset.name} is compressed, and of a type that cannot be read so ({dataset.dtype})",
+                    where=dataset.file.filename,
+                    remedy="Repack the file without filters: h5repack -f NONE IN OUT.",
+                )
+            out[...] = dataset[selection]
+            return
+        pieces = _pieces(dataset, selection)
+        if sum(math.prod(out[piece.target].shape) for piece in pieces) < out.size:
+            out[...] = dataset.fillvalue
+        for piece in pieces:
+            self._start(dataset, piece, pipeline, kind, out)
+
+    def _start(
+        self, dataset: Any, piece: _Piece, pipeline: Pipeline, kind: "_StoredType", out: FrameArray
+    ) -> None:
+        if piece.stored > 2 * pipeline.n_bytes + 2**16:
+            expected, found = f"about {pipeline.n_bytes} bytes", f"{piece.stored} bytes"
+            raise RunError("a chunk is damaged", expected=expected, found=found)
+        if dataset.file.userblock_size:  # HDF5's versions differ in where they count offsets from
+            stored: UInt8Array | int = np.frombuffer(
+                dataset.id.read_direct_chunk(piece.origin)[1], dtype=np.uint8
+            )
+        else:
+            stored = self._descriptor(dataset.file.filename)
+        if self._pool is None:
+            _decode_piece(stored, piece, pipeline, kind, out)
+        else:
+            self._jobs.append(self._pool.submit(_decode_piece, stored, piece, pipeline, kind, out))
+
+    def _descriptor(self, name: str) -> int:
+        if name not in self._descriptors:
+            self._descriptors[name] = os.open(name, os.O_RDONLY)
+            self.callback(os.close, self._descriptors[name])
+        return self._descriptors[name]
 
 
-def chunk_codec(dataset: Any, skipped: int = 0) -> ChunkCodec | None:
-    """Return how a data set's chunks are stored, None where that is left to HDF5.
+class _StoredType:
+    """How the elements of a data set are stored: as numpy has them, or to be converted."""
 
-    ``skipped`` has a bit for each filter, first to last, that a chunk was stored without.
-    """
-    if dataset.chunks is None or dataset.is_virtual or dataset.file.userblock_size or dataset.size == 0:
-        return None
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-    filters = [entry for i, entry in enumerate(filters) if not skipped >> i & 1]
-    numbers = tuple(entry[0] for entry in filters)
-    names = {(): "none", (h5py.h5z.FILTER_DEFLATE,): "deflate", (h5py.h5z.FILTER_SHUFFLE,): "shuffle"}
-    names[(h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)] = "shuffle-deflate"
-    name = names.get(numbers)
-    if numbers == (BITSHUFFLE_FILTER,) and len(filters[0][2]) > 4 and filters[0][2][4] == LZ4_CODE:
-        name = "bitshuffle-lz4"
-    itemsize = dataset.dtype.itemsize
-    return ChunkCodec(name, itemsize, math.prod(dataset.chunks) * itemsize) if name is not None else None
+    def __init__(self, dataset: Any) -> None:
+        self.dtype, self.chunk_shape = dataset.dtype, dataset.chunks
+        self.is_reference = bool(self.dtype.hasobject)
+        self._stored = self._wanted = None
+        if self.dtype.kind in "uifc" and not self.is_reference:
+            stored, wanted = dataset.id.get_type(), h5py.h5t.py_create(self.dtype)
+            if not stored.equal(wanted) and stored.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+                self._stored, self._wanted = stored, wanted
+
+    def values(self, decoded: UInt8Array) -> FrameArray:
+        """Return the elements of a decoded chunk."""
+        if self._stored is not None:
+            decoded = decoded.copy()
+            h5py.h5t.convert(self._stored, self._wanted, decoded.size // self.dtype.itemsize, decoded)
+        values: FrameArray = decoded != 0 if self.dtype.kind == "b" else decoded.view(self.dtype)
+        return values.reshape(self.chunk_shape)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether decoded bytes are the elements."""
+        return self._stored is None and self.dtype.kind != "b"
 
 
 def _pieces(dataset: Any, selection: Selection) -> list[_Piece]:
-    pieces = []
+    """Return the stored chunks of a box, looked up in the box or among all that are stored, whichever is less."""
     shape = dataset.chunks
     grids = [range(s.start // c * c, s.stop, c) for s, c in zip(selection, shape, strict=True)]
-    for origin in itertools.product(*grids):
-        info = dataset.id.get_chunk_info_by_coord(origin)
-        bounds = list(zip(origin, shape, selection, strict=True))
-        pieces.append(
-            _Piece(
-                offset=info.byte_offset or 0,
-                stored=info.size,
-                is_stored=bool(info.byte_offset and info.size),
-                skipped=info.filter_mask,
-                box=tuple(slice(max(s.start, o), min(s.stop, o + c)) for o, c, s in bounds),
-                source=tuple(slice(max(s.start - o, 0), min(s.stop - o, c)) for o, c, s in bounds),
-                target=tuple(slice(max(o - s.start, 0), min(o + c, s.stop) - s.start) for o, c, s in bounds),
-            )
-        )
-    return pieces
+    n_grid = math.prod(len(grid) for grid in grids)
+    if n_grid > 64 and n_grid > 2 * dataset.id.get_num_chunks():
+        found: list[Any] = []
+        dataset.id.chunk_iter(found.append)
+        within = [
+            info for info in found if all(o in g for o, g in zip(info.chunk_offset, grids, strict=True))
+        ]
+    else:
+        within = [dataset.id.get_chunk_info_by_coord(origin) for origin in itertools.product(*grids)]
+    return [_piece(info, shape, selection) for info in within if info.byte_offset and info.size]
 
 
-def _read_piece(
-    descriptor: int, piece: _Piece, codec: ChunkCodec, chunk_shape: tuple[int, ...], out: FrameArray
+def _piece(info: Any, shape: tuple[int, ...], selection: Selection) -> _Piece:
+    bounds = list(zip(info.chunk_offset, shape, selection, strict=True))
+    return _Piece(
+        origin=tuple(info.chunk_offset),
+        offset=info.byte_offset,
+        stored=info.size,
+        skipped=info.filter_mask,
+        source=tuple(slice(max(s.start - o, 0), min(s.stop - o, c)) for o, c, s in bounds),
+        target=tuple(slice(max(o - s.start, 0), min(o + c, s.stop) - s.start) for o, c, s in bounds),
+    )
+
+
+def _decode_piece(
+    stored: UInt8Array | int, piece: _Piece, pipeline: Pipeline, kind: _StoredType, out: FrameArray
 ) -> None:
-    if piece.stored > 2 * codec.n_bytes + 2**16:
-        raise RunError(
-            "a chunk is damaged", expected=f"about {codec.n_bytes} bytes", found=f"{piece.stored} bytes"
-        )
-    stored = read_bytes_at(descriptor, piece.stored, piece.offset)
-    if len(stored) != piece.stored:
-        raise RunError(
-            "the file ends in a chunk", expected=f"{piece.stored} bytes", found=f"{len(stored)} bytes"
-        )
+    """Decode one chunk, given as bytes or as the descriptor of its file, into its part of ``out``."""
+    if isinstance(stored, int):
+        stored = np.frombuffer(read_bytes_at(stored, piece.stored, piece.offset), dtype=np.uint8)
+    if stored.size != piece.stored:
+        expected, found = f"{piece.stored} bytes", f"{stored.size} bytes"
+        raise RunError("the file ends in a chunk", expected=expected, found=found)
     target = out[piece.target]
-    fits = target.nbytes == codec.n_bytes and target.flags.c_contiguous
+    fits = kind.is_plain and target.nbytes == pipeline.n_bytes and target.flags.c_contiguous
     flat = target.reshape(-1).view(np.uint8) if fits else None
-    decoded = codec.decode(stored, flat)
+    decoded = pipeline.decode(stored, piece.skipped, flat)
     if flat is None or decoded is not flat:
-        target[...] = decoded.view(out.dtype).reshape(chunk_shape)[piece.source]
+        target[...] = kind.values(decoded)[piece.source]
 
 
-def _inflate(stored: bytes, n_bytes: int) -> bytes:
-    """Inflate to at most one byte more than expected, whatever the chunk would become."""
-    try:
-        return zlib.decompressobj().decompress(stored, n_bytes + 1)
-    except zlib.error as error:
-        raise RunError(f"a chunk is damaged ({error})") from error
+def _converted(values: FrameArray, dtype: np.dtype[Any]) -> FrameArray:
+    """Return values in another type, as HDF5 converts them: too large ones become the largest that there is."""
+    if dtype.kind in "ui" and not np.can_cast(values.dtype, dtype, "safe"):
+        limits = np.iinfo(dtype)
+        values = np.clip(np.nan_to_num(values, nan=0.0), limits.min, limits.max)
+    return values.astype(dtype)
+
+
+def read_bytes_at(descriptor: int, n_bytes: int, offset: int) -> bytes:
+    """Read at most ``n_bytes`` of a file; nothing from an offset that no file reaches, as a damaged index may name."""
+    return os.pread(descriptor, n_bytes, offset) if offset + n_bytes <= LARGEST_OFFSET else b""

@@ -2,20 +2,17 @@
 
 import contextlib
 import itertools
-import math
 import posixpath
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers bitshuffle-LZ4 and other filters)
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.hdf5.chunk_bounds import check_chunks, check_filters
 from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.storage import StorageCheck, address, check_group
 
-MAX_CHUNK_BYTES = 2**30
 MAX_LINKS = 64
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 12
@@ -61,6 +58,7 @@ class LinkedFiles(contextlib.ExitStack):
         self.doubts: list[str] = []
         """What was read although it is odd, in whole sentences."""
         self._open: dict[Path, Any] = {}
+        self._storage = StorageCheck(self)
         self.file = self._open_file(path)
 
     @property
@@ -105,7 +103,7 @@ class LinkedFiles(contextlib.ExitStack):
 
     def find(self, name: str) -> Any:
         """Return the object at an absolute path, or None; links are followed inside the root."""
-        return self._guard(name, lambda: self._checked(self._walk(self.file, name, 0)))
+        return self._guard(name, lambda: self._storage.check(self._walk(self.file, name, 0)))
 
     def has_link(self, name: str) -> bool:
         """Tell whether something bears an absolute name, be it a link that leads nowhere."""
@@ -121,19 +119,20 @@ class LinkedFiles(contextlib.ExitStack):
     def members(self, group: Any) -> Iterator[tuple[str, Any]]:
         """Yield name and object of a group's members; what is broken or forbidden is left out."""
         try:
+            check_group(group)
             names = list(itertools.islice(group, MAX_OBJECTS))
-        except DAMAGE:
+        except (RunError, *DAMAGE):
             return
         for name in names:
             with contextlib.suppress(RunError, *DAMAGE):
-                found = self._checked(self._walk(group, name, 0))
+                found = self._storage.check(self._walk(group, name, 0))
                 if found is not None:
                     yield name, found
 
     def datasets(self) -> Iterator[tuple[str, Any]]:
         """Yield absolute path and data set of everything in the file, breadth first, within fixed bounds."""
         queue: list[tuple[str, Any, int]] = [("", self.file["/"], 0)]
-        seen = 0
+        seen, known = 0, {address(self.file["/"])}
         while queue:
             prefix, group, depth = queue.pop(0)
             for name, found in self.members(group):
@@ -142,7 +141,8 @@ class LinkedFiles(contextlib.ExitStack):
                     return
                 if isinstance(found, h5py.Dataset):
                     yield f"{prefix}/{name}", found
-                elif isinstance(found, h5py.Group) and depth < MAX_DEPTH:
+                elif isinstance(found, h5py.Group) and depth < MAX_DEPTH and address(found) not in known:
+                    known.add(address(found))  # hard links may lead to a group along many ways
                     queue.append((f"{prefix}/{name}", found, depth + 1))
 
     def described(self) -> list[tuple[str, tuple[int, ...], str]]:
@@ -170,6 +170,7 @@ class LinkedFiles(contextlib.ExitStack):
         for i, part in enumerate(parts):
             if not isinstance(node, h5py.Group):
                 return None
+            check_group(node)
             link = node.get(part, getlink=True)
             if link is None:
                 return None
@@ -186,11 +187,19 @@ class LinkedFiles(contextlib.ExitStack):
         target = posixpath.join(link.path, rest) if rest else link.path
         if isinstance(link, h5py.ExternalLink):
             target = target if target.startswith("/") else f"/{target}"
-            file = self._open_file(self._inside(Path(node.file.filename), link.filename))
+            file = self._open_file(self.inside(Path(node.file.filename), link.filename))
             return self._walk(file, target, links)
         return self._walk(node, target, links)
 
-    def _inside(self, linking: Path, name: str) -> Path:
+    def inside(self, linking: Path, name: str) -> Path:
+        """Return the path of a file that another one names.
+
+        Raises
+        ------
+        RunError
+            It is missing, or lies outside of the allowed folder.
+
+        """
         target = (linking.resolve().parent / name).resolve()
         if not target.is_relative_to(self.root):
             raise RunError(
@@ -206,53 +215,11 @@ class LinkedFiles(contextlib.ExitStack):
             )
         return target
 
-    def _checked(self, found: Any) -> Any:
-        if isinstance(found, h5py.Dataset):
-            self._check_storage(found, 0)
-        return found
-
-    def _check_storage(self, dataset: Any, depth: int) -> None:
-        """Refuse chunks of absurd size, and values that would come from outside of the root, at whatever remove."""
-        chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
-        if chunk_bytes > MAX_CHUNK_BYTES:
-            found = f"{chunk_bytes} bytes"
-            raise RunError(
-                f"{dataset.name} has absurdly large chunks",
-                where=self.path,
-                expected=f"≤ {MAX_CHUNK_BYTES} bytes",
-                found=found,
-            )
-        if dataset.chunks is not None and not dataset.is_virtual:
-            check_filters(dataset)
-            if depth:  # the source of a virtual data set, which HDF5 will read by itself
-                check_chunks(dataset)
-        for name, *_ in dataset.external or ():
-            self._check_external(dataset, name)
-        sources = dataset.virtual_sources() if dataset.is_virtual else []
-        for file_name, path in sorted({(source.file_name, source.dset_name) for source in sources}):
-            self._check_source(dataset, file_name, path, depth)
-
-    def _check_external(self, dataset: Any, name: str) -> None:
-        self._inside(Path(dataset.file.filename), name)
-        if not Path(name).is_absolute():  # HDF5 looks for it in the working directory, wherever that is
-            raise RunError(
-                f"{dataset.name} has external storage with a relative name",
-                where=Path(dataset.file.filename),
-                expected="an absolute path below the allowed folder",
-                found=name,
-            )
-
-    def _check_source(self, dataset: Any, file_name: str, path: str, depth: int) -> None:
-        """Follow a virtual data set to its source, which may be virtual itself, or lie behind a link."""
+    def source(self, dataset: Any, file_name: str, path: str) -> Any:
+        """Return the object behind a virtual data set, which may lie behind links; None where there is none."""
         here = Path(dataset.file.filename)
-        if depth >= MAX_LINKS:
-            raise RunError("virtual data sets go in a circle", where=here, found=dataset.name)
-        if "%" in file_name + path:
-            raise RunError("a virtual source is a pattern", where=here, found=f"{file_name}:{path}")
-        file = dataset.file if file_name == "." else self._open_file(self._inside(here, file_name))
-        source = self._walk(file, path if path.startswith("/") else f"/{path}", 0)
-        if isinstance(source, h5py.Dataset):
-            self._check_storage(source, depth + 1)
+        file = dataset.file if file_name == "." else self._open_file(self.inside(here, file_name))
+        return self._walk(file, path if path.startswith("/") else f"/{path}", 0)
 
     def _open_file(self, path: Path) -> Any:
         resolved = path.resolve()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.hdf5.chunk_bounds import check_chunks
 from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.runs.open import open_run
@@ -52,7 +51,6 @@ def write(path: Path, options: dict[str, Any], name: str = CXI_DATA) -> np.ndarr
 def test_honest_chunks_of_every_filter_are_read(tmp_path: Path, name: str, file: str) -> None:
     data = write(tmp_path / file, FILTERS[name])
     with h5py.File(tmp_path / file) as opened:
-        check_chunks(opened[CXI_DATA])
         assert np.array_equal(read_whole(opened[CXI_DATA]), data)
         assert np.array_equal(read_rows(opened[CXI_DATA], 2, 9), data[2:])
 
