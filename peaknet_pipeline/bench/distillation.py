@@ -14,7 +14,7 @@ from peaknet_pipeline.learn.normalise import NormaliseParameters
 from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import train_model
 from peaknet_pipeline.learn.validate import PeakScores, validate_model
-from peaknet_pipeline.stages.shipped import (
+from peaknet_pipeline.steps.teach_shipped import (
     TEACHING,
     TRAINING,
     TRANSFORMS,

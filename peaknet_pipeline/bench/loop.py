@@ -14,17 +14,19 @@ from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.stages import (
     champion,
+    classical_peaks,
     curated_labels,
     curation,
-    finding,
-    inference,
-    ingest,
-    labels,
-    lattices,
-    scoring,
+    peak_labels,
+    peaknet_peaks,
+    raw_run,
+    run_index,
+    run_metrics,
+    run_statistics,
     teaching,
     training_set,
 )
+from peaknet_pipeline.store import paths
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.models import present_champion, use_model
@@ -41,13 +43,13 @@ WIDE = RunConditions(hit_fraction=1.0, background_factor=3, spot_width_factor=2.
 DRIFTED = {"drift-r0003": STREAKED, "drift-r0004": WIDE, "drift-r0005": WIDE, "drift-r0006": WIDE}
 """The first two teach, one validates, one tests."""
 INGEST = (
-    ingest.raw_run,
-    ingest.run_statistics,
-    finding.classical_peaks,
-    lattices.classical_index,
-    labels.peak_labels,
+    raw_run.raw_run,
+    run_statistics.run_statistics,
+    classical_peaks.classical_peaks,
+    run_index.classical_index,
+    peak_labels.peak_labels,
 )
-INFER = (inference.peaknet_peaks, lattices.peaknet_index, scoring.run_metrics)
+INFER = (peaknet_peaks.peaknet_peaks, run_index.peaknet_index, run_metrics.run_metrics)
 CURATE = (curation.curation, curated_labels.curated_labels)
 TURN = (
     training_set.training_set,
@@ -155,5 +157,5 @@ def _indexed(store: Store) -> dict[tuple[str, str], int]:
 
 def _curated(store: Store) -> dict[str, int]:
     """Count the frames of each run that curation added to the training set."""
-    table = read_table(training_set.training_set_path(store, "all"), SPLIT)
+    table = read_table(paths.training_set_path(store, "all"), SPLIT)
     return {str(run): int(n) for run, n in table[table["labels"] == PEAKNET].groupby("run").size().items()}

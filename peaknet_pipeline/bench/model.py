@@ -22,7 +22,7 @@ from peaknet_pipeline.learn.host.sparse import SparseOnCpu
 from peaknet_pipeline.learn.model import PeakNet, build_model, count_parameters
 from peaknet_pipeline.learn.normalise import NormaliseParameters, normalise
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.types import BoolArray, Float32Array
 
 SHAPE = (8, 512, 1024)

@@ -14,7 +14,7 @@ from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.transfer import as_tensor
 from peaknet_pipeline.learn.checkpoint import LoadedModel
-from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.types import BoolArray, FrameArray
 
 BATCHES = 8

@@ -32,9 +32,9 @@ from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.stages.finding import valid_range
-from peaknet_pipeline.stages.inference import InferenceParams
-from peaknet_pipeline.stages.lattices import index_with_control
+from peaknet_pipeline.steps.find_classical import valid_range
+from peaknet_pipeline.steps.index_run import index_with_control
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, Geometry, IntArray
 
 ON_LATTICE = 0.25

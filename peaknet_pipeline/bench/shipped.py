@@ -6,7 +6,7 @@ from typing import Any
 from peaknet_pipeline.bench.real_stills import measure_stills
 from peaknet_pipeline.bench.unseen import BRIGHTNESS, add_up, compare_finders, simulate_unseen
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.stages.inference import load_model
+from peaknet_pipeline.steps.find_with_network import load_model
 
 TEST_SEEDS, VALIDATION_SEEDS = 920_000_000, 905_000_000
 """First simulator seeds of the experiments that are reported, and of those on which choices are made."""

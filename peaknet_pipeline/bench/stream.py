@@ -26,7 +26,7 @@ from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipp
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters
-from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.types import FrameArray
 
 TARGET_GROWTH_MIB = 16.0

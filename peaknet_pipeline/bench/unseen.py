@@ -30,9 +30,9 @@ from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.truth import Truth, join_truth, truth_columns
-from peaknet_pipeline.stages.inference import InferenceParams
-from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.scanning import index_scorer, merit
+from peaknet_pipeline.steps.index_run import index_with_control
+from peaknet_pipeline.steps.network_params import InferenceParams
+from peaknet_pipeline.steps.scan_finder import index_scorer, merit
 from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import BoolArray, FrameArray
 

@@ -20,6 +20,6 @@ def cell(
     peaks: Path, geometry: Path, settings: tuple[str, ...], out: Path, plot: Path | None
 ) -> dict[str, Any]:
     """Find the cell and Bravais class that the frames of a peak table agree on."""
-    from peaknet_pipeline.stages.found_cell import cell_command
+    from peaknet_pipeline.steps.cell_of_run import cell_command
 
     return cell_command(peaks, geometry=geometry, settings=settings, out=out, plot=plot)

@@ -15,8 +15,8 @@ def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""
     from peaknet_pipeline.orchestration.demo import run_demo
     from peaknet_pipeline.stages.reporting import report_path
-    from peaknet_pipeline.stages.summary import summary_path
     from peaknet_pipeline.store.layout import Store
+    from peaknet_pipeline.store.paths import summary_path
     from peaknet_pipeline.store.scores import format_scores, read_all_scores
 
     store = Store(data)

@@ -18,8 +18,9 @@ def diagnose(key: str, data: Path, as_json: bool) -> None:
 
     Needs the run's classical peaks and lattices; exit status 0 also when something is wrong.
     """
-    from peaknet_pipeline.stages.diagnosis import diagnosis, diagnosis_text_path
+    from peaknet_pipeline.stages.diagnosis import diagnosis
     from peaknet_pipeline.store.layout import Store
+    from peaknet_pipeline.store.paths import diagnosis_text_path
 
     store = Store(data.resolve())
     text = str(diagnosis(store, key).figures["diagnosis"])

@@ -58,7 +58,7 @@ def find(
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
     from peaknet_pipeline.infer.params import OutputParams
-    from peaknet_pipeline.stages.find_command import find_command
+    from peaknet_pipeline.steps.find_in_file import find_command
 
     output = OutputParams(
         hits_only=hits_only, min_peaks=min_peaks, images="copy" if images else "link",

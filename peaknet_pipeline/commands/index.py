@@ -17,7 +17,7 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
     """Yield what the engine indexamajig leaves beside a lattice table; its list, log and stream don't say who made them."""
     if parameters["engine"] != "indexamajig":
         return
-    from peaknet_pipeline.stages.lattices import files_of_crystfel
+    from peaknet_pipeline.steps.index_run import files_of_crystfel
     from peaknet_pipeline.store.outputs import Output
 
     cxi = path.with_suffix(".cxi")
@@ -56,7 +56,7 @@ def index(
     stream: Path | None,
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
-    from peaknet_pipeline.stages.index_command import index_command
+    from peaknet_pipeline.steps.index_file import index_command
 
     return index_command(
         peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream

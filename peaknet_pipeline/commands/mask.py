@@ -37,7 +37,7 @@ def mask(
     plot: Path | None,
 ) -> dict[str, Any]:
     """Make the mask of RUN: its own, its bad pixels, and what files and settings add."""
-    from peaknet_pipeline.stages.masking import mask_command
+    from peaknet_pipeline.steps.mask_of_run import mask_command
 
     return mask_command(
         run, geometry=geometry, masks=masks, darks=darks, settings=settings, out=out, plot=plot

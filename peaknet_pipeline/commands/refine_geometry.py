@@ -30,7 +30,7 @@ def refine_geometry(
     plot: Path | None,
 ) -> dict[str, Any]:
     """Refine distance, shift and panels from a peak table and its LATTICES."""
-    from peaknet_pipeline.stages.refined_geometry import refine_geometry_command
+    from peaknet_pipeline.steps.refine_run_geometry import refine_geometry_command
 
     return refine_geometry_command(
         peaks, lattices, geometry=geometry, cell=cell, settings=settings, out=out, plot=plot

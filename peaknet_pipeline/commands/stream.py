@@ -64,7 +64,7 @@ def stream(
 
     Ctrl-C ends it: what has arrived is still found and written.
     """
-    from peaknet_pipeline.stages.live import stream_command
+    from peaknet_pipeline.steps.live import stream_command
 
     told = 0.0
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.geometry.rays import project_rays
+from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control, scramble_peaks
 from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch
@@ -140,3 +141,16 @@ def calibrate_gate(
         return params
     needed = float(np.nextafter(ranked[allowed], np.inf)) + 1e-6
     return replace(params, min_significance=max(params.min_significance, needed))
+
+
+MAX_FALSE_RATE = 0.005
+"""False-index rate above which a run's indexing is flagged."""
+
+
+@dataclass(frozen=True)
+class ControlRecord:
+    """The false-index control of one run and finder: hits with scrambled azimuths, and how many of them indexed."""
+
+    n_scrambled: int
+    n_indexed: int
+    min_significance: float

@@ -11,24 +11,26 @@ from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
     champion,
+    classical_peaks,
     curated_labels,
     curation,
     diagnosis,
-    finding,
+    experiment_summary,
+    finder_scan,
     found_cell,
-    inference,
-    ingest,
-    labels,
-    lattices,
+    peak_labels,
+    peaknet_peaks,
+    raw_run,
     refined_geometry,
-    scanning,
-    scoring,
-    summary,
+    run_index,
+    run_metrics,
+    run_statistics,
     teaching,
     training_set,
 )
+from peaknet_pipeline.steps import mask_of_run, network_params, scan_finder
 from peaknet_pipeline.steps.peak_causes import DiagnosisParams
-from peaknet_pipeline.store import models, run_files, scores
+from peaknet_pipeline.store import models, paths, run_files, scores
 from peaknet_pipeline.store.make_stage import CODE
 
 ON_MISSING = dg.AutomationCondition.on_missing()
@@ -36,8 +38,8 @@ FOLLOW = dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.in_
 
 CHAIN = (
     StageSpec(
-        run=ingest.raw_run,
-        output=ingest.manifest_path,
+        run=raw_run.raw_run,
+        output=paths.manifest_path,
         deps=(),
         per_run=True,
         code_version=CODE["raw_run"],
@@ -46,36 +48,36 @@ CHAIN = (
         blocking=("has_photon_energy",),
     ),
     StageSpec(
-        run=ingest.run_statistics,
-        output=ingest.statistics_path,
+        run=run_statistics.run_statistics,
+        output=paths.statistics_path,
         deps=("raw_run",),
         per_run=True,
         code_version=CODE["run_statistics"],
         kinds=frozenset({"hdf5", "numpy"}),
-        parameters=ingest.StatisticsParams,
+        parameters=mask_of_run.StatisticsParams,
         checks=("mask_fraction",),
         blocking=("mask_fraction",),
     ),
     StageSpec(
-        run=finding.classical_peaks,
-        output=finding.classical_path,
+        run=classical_peaks.classical_peaks,
+        output=paths.classical_path,
         deps=("raw_run", "run_statistics"),
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=finding.ClassicalParams,
+        parameters=classical_peaks.ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
     ),
     StageSpec(
-        run=scanning.finder_scan,
-        output=scanning.scan_path,
+        run=finder_scan.finder_scan,
+        output=paths.scan_path,
         deps=("raw_run", "run_statistics"),
         per_run=True,
         code_version=CODE["finder_scan"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=scanning.ScanStageParams,
+        parameters=scan_finder.ScanStageParams,
         tables=("finder_scan",),
         checks=("something_indexes",),
     ),
@@ -90,8 +92,8 @@ CHAIN = (
         checks=("frames_agree",),
     ),
     StageSpec(
-        run=lattices.classical_index,
-        output=lattices.classical_index_path,
+        run=run_index.classical_index,
+        output=paths.classical_index_path,
         deps=("classical_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["classical_index"],
@@ -102,7 +104,7 @@ CHAIN = (
     ),
     StageSpec(
         run=refined_geometry.refined_geometry,
-        output=refined_geometry.refined_geometry_path,
+        output=paths.refined_geometry_path,
         deps=("classical_peaks", "classical_index"),
         per_run=True,
         code_version=CODE["refined_geometry"],
@@ -113,7 +115,7 @@ CHAIN = (
     ),
     StageSpec(
         run=diagnosis.diagnosis,
-        output=diagnosis.diagnosis_path,
+        output=paths.diagnosis_path,
         deps=("run_statistics", "classical_peaks", "classical_index"),
         per_run=True,
         code_version=CODE["diagnosis"],
@@ -123,8 +125,8 @@ CHAIN = (
         checks=("nothing_wrong",),
     ),
     StageSpec(
-        run=labels.peak_labels,
-        output=labels.labels_path,
+        run=peak_labels.peak_labels,
+        output=paths.labels_path,
         deps=("run_statistics", "classical_peaks", "classical_index"),
         per_run=True,
         code_version=CODE["peak_labels"],
@@ -136,7 +138,7 @@ CHAIN = (
     ),
     StageSpec(
         run=training_set.training_set,
-        output=training_set.training_set_path,
+        output=paths.training_set_path,
         deps=("peak_labels",),
         per_run=False,
         code_version=CODE["training_set"],
@@ -172,7 +174,7 @@ CHAIN = (
     ),
     StageSpec(
         run=champion.champion,
-        output=champion.comparison_path,
+        output=paths.comparison_path,
         deps=("training_set", "peaknet_student", "run_statistics"),
         per_run=False,
         code_version=CODE["champion"],
@@ -184,13 +186,13 @@ CHAIN = (
         pool="gpu",
     ),
     StageSpec(
-        run=inference.peaknet_peaks,
-        output=inference.peaknet_path,
+        run=peaknet_peaks.peaknet_peaks,
+        output=paths.peaknet_path,
         deps=("raw_run", "run_statistics", "champion"),
         per_run=True,
         code_version=CODE["peaknet_peaks"],
         kinds=frozenset({"parquet", "hdf5", "pytorch"}),
-        parameters=inference.RunInferenceParams,
+        parameters=network_params.RunInferenceParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),
@@ -198,8 +200,8 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=lattices.peaknet_index,
-        output=lattices.peaknet_index_path,
+        run=run_index.peaknet_index,
+        output=paths.peaknet_index_path,
         deps=("peaknet_peaks", "found_cell"),
         per_run=True,
         code_version=CODE["peaknet_index"],
@@ -211,7 +213,7 @@ CHAIN = (
     ),
     StageSpec(
         run=curation.curation,
-        output=curation.curation_path,
+        output=paths.curation_path,
         deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
         per_run=True,
         code_version=CODE["curation"],
@@ -222,7 +224,7 @@ CHAIN = (
     ),
     StageSpec(
         run=curated_labels.curated_labels,
-        output=curated_labels.curated_labels_path,
+        output=paths.curated_labels_path,
         deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
         per_run=True,
         code_version=CODE["curated_labels"],
@@ -234,7 +236,7 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=scoring.run_metrics,
+        run=run_metrics.run_metrics,
         output=scores.metrics_path,
         deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
         per_run=True,
@@ -247,8 +249,8 @@ CHAIN = (
         automation=ON_MISSING,
     ),
     StageSpec(
-        run=summary.experiment_summary,
-        output=summary.summary_path,
+        run=experiment_summary.experiment_summary,
+        output=paths.summary_path,
         deps=("run_metrics",),
         per_run=False,
         code_version=CODE["experiment_summary"],

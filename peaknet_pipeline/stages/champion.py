@@ -18,26 +18,33 @@ from peaknet_pipeline.learn.evaluation import Decision, YieldCount, judge_challe
 from peaknet_pipeline.learn.registry import promote
 from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.provenance import Recipe, now
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
-from peaknet_pipeline.stages.finding import add_resolution, join_peaks
-from peaknet_pipeline.stages.inference import InferenceParams, RunInferenceParams, engine_recipe
-from peaknet_pipeline.stages.ingest import read_bad_pixels, read_left_out_rings, statistics_path
-from peaknet_pipeline.stages.lattices import index_with_control
-from peaknet_pipeline.stages.training_set import manifest_file, read_manifest
+from peaknet_pipeline.steps.find_with_network import engine_recipe
+from peaknet_pipeline.steps.index_run import index_with_control
+from peaknet_pipeline.steps.network_params import InferenceParams, RunInferenceParams
+from peaknet_pipeline.steps.peak_tables import add_resolution, join_peaks
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, present_champion
-from peaknet_pipeline.store.provenance import Recipe, now
+from peaknet_pipeline.store.paths import (
+    comparison_path,
+    read_bad_pixels,
+    read_left_out_rings,
+    statistics_path,
+)
 from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
+from peaknet_pipeline.store.training_manifest import manifest_file, read_manifest
 from peaknet_pipeline.tables import empty_table, make_table, write_table
 from peaknet_pipeline.types import FrameArray, IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
+
 
 ModelComparison = pd.DataFrame
 
@@ -49,11 +56,6 @@ class ChampionParams(Parameters):
     frames: int = parameter(
         200, meaning="most frames of each validation run, evenly spaced; 0 takes all", ge=0
     )
-
-
-def comparison_path(store: Store, scope: str) -> Path:
-    """Return where the last comparison lies."""
-    return store.table("champion", scope)
 
 
 def champion(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None) -> StageResult:

@@ -1,38 +1,32 @@
 """Labels of the second generation: of curated frames, from the network's own peaks and their lattices."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
 from peaknet_pipeline.plots.fits import plot_labels
+from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
 from peaknet_pipeline.stages.cell_check import cell_holds
-from peaknet_pipeline.stages.curation import curation_path
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.labels import (
+from peaknet_pipeline.stages.peak_labels import (
     audit_check,
     label_figures,
     label_inputs,
     label_parameters,
     label_run,
 )
-from peaknet_pipeline.stages.lattices import MAX_FALSE_RATE, ControlRecord, read_control, reflections_path
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.store.paths import (
+    curated_labels_path,
+    curation_path,
+    peaks_path,
+    read_control,
+    reflections_path,
+)
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, write_table
-
-
-def curated_labels_path(store: Store, key: str) -> Path:
-    """Return where the label maps of a run's curated frames lie."""
-    return store.file("curated_labels", key, ".h5")
-
-
-def curated_fits_path(store: Store, key: str) -> Path:
-    """Return where the fits behind a run's curated labels lie."""
-    return store.table("curated_labels/fits", key)
 
 
 def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:

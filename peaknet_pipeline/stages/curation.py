@@ -1,26 +1,19 @@
 """Which frames of a run are worth a place in the next training set, and why."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.labels.curate import REASONS, CurationParams, rank_candidates
+from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import Recipe, network_of, origin_of
+from peaknet_pipeline.store.paths import curation_path, index_path, peaks_path
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import read_table, write_table
 
 FINDERS = ("classical", "peaknet")
-
-
-def curation_path(store: Store, key: str) -> Path:
-    """Return where a run's candidates lie."""
-    return store.table("curation", key)
 
 
 def curation(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:

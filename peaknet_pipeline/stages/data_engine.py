@@ -9,9 +9,8 @@ import pandas as pd
 from peaknet_pipeline.labels.split import CLASSICAL
 from peaknet_pipeline.peaks.fit_statistics import shell_edges, summarize_fits
 from peaknet_pipeline.schemas import DATA_ENGINE, DataEngineTable, FitTable, SplitTable
-from peaknet_pipeline.stages.curated_labels import curated_fits_path
-from peaknet_pipeline.stages.labels import fits_path
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.paths import curated_fits_path, fits_path
 from peaknet_pipeline.tables import empty_table, make_table
 
 N_SHELLS = 8

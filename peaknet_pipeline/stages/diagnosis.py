@@ -1,7 +1,6 @@
-"""Why is nothing indexed? A run's causes in words, the most likely first, each with the number that says so."""
+"""Why a run's hits don't index: the run's evidence gathered, its causes written down."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,39 +10,28 @@ from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.run import Run, geometry_of
-from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS, DiagnosisTable
-from peaknet_pipeline.stages.causes_lattice import find_lattice_causes
-from peaknet_pipeline.stages.finding import classical_parameters, peaks_path
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.lattices import index_path
+from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS
+from peaknet_pipeline.stages.classical_peaks import classical_parameters
+from peaknet_pipeline.steps.find_causes import describe, find_causes, tabulate
 from peaknet_pipeline.steps.peak_causes import (
     DiagnosisParams,
     Evidence,
-    Finding,
-    find_hot_pixels,
-    find_rings_of_peaks,
-    find_saturation,
-    find_too_few,
 )
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import Recipe, origin_of
+from peaknet_pipeline.store.paths import (
+    diagnosis_path,
+    diagnosis_text_path,
+    index_path,
+    peaks_path,
+    read_bad_pixels,
+    statistics_path,
+)
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
-from peaknet_pipeline.tables import make_table, read_table, write_json, write_table
-
-CAUSES = (find_too_few, find_hot_pixels, find_saturation, find_rings_of_peaks, find_lattice_causes)
-
-
-def diagnosis_path(store: Store, key: str) -> Path:
-    """Return where a run's causes lie, as a table; empty when nothing is wrong."""
-    return store.table("diagnosis", key)
-
-
-def diagnosis_text_path(store: Store, key: str) -> Path:
-    """Return where the diagnosis lies in words: JSON with ``run``, ``text`` and ``findings``."""
-    return store.file("diagnosis", key, ".json")
+from peaknet_pipeline.tables import read_table, write_json, write_table
 
 
 def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -101,32 +89,3 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
         params=params,
         cell_check=context.experiment.parameters("cell_check", CellCheckParams),
     )
-
-
-def find_causes(evidence: Evidence) -> list[Finding]:
-    """Return the causes found, those that concern the largest share first."""
-    return sorted((f for cause in CAUSES for f in cause(evidence)), key=lambda f: -f.share)
-
-
-def tabulate(findings: Sequence[Finding]) -> DiagnosisTable:
-    """Return causes as a DIAGNOSIS table."""
-    return make_table(
-        DIAGNOSIS,
-        {
-            "rank": np.arange(1, len(findings) + 1),
-            "cause": [f.cause for f in findings],
-            "share": [f.share for f in findings],
-            "told": [f.told for f in findings],
-            "remedy": [f.remedy for f in findings],
-        },
-    )
-
-
-def describe(evidence: Evidence, findings: Sequence[Finding]) -> str:
-    """Return the diagnosis in words, a line per cause."""
-    hits, indexed = len(evidence.hits()), len(evidence.indexed_hits())
-    rates = f"{hits} of {evidence.n_frames} frames are hits, {indexed} of them index"
-    if not findings:
-        return f"Nothing wrong: {rates}."
-    lines = [f"{i}. {f.cause}: {f.told}. {f.remedy}" for i, f in enumerate(findings, start=1)]
-    return "\n".join([f"{rates}.", *lines])

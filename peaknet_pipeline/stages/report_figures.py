@@ -29,10 +29,8 @@ from peaknet_pipeline.report import ReportFigure
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable, Schema
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.ingest import statistics_path
-from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.paths import index_path, peaks_path, reflections_path, statistics_path
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.tables import read_table, read_table_metadata
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, Geometry, IntArray

@@ -9,6 +9,7 @@ import yaml
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
+from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.report import (
     ReportFigure,
     ReportTable,
@@ -21,17 +22,13 @@ from peaknet_pipeline.report import (
 )
 from peaknet_pipeline.schemas import RunTable, Scores
 from peaknet_pipeline.stages import report_figures
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.ingest import statistics_path
-from peaknet_pipeline.stages.labels import labels_path
-from peaknet_pipeline.stages.lattices import index_path
 from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import plot_path
 from peaknet_pipeline.store.models import newest_path
-from peaknet_pipeline.store.provenance import read_recipe
+from peaknet_pipeline.store.paths import index_path, labels_path, peaks_path, statistics_path
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.version import code_version
 

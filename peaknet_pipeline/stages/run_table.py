@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.schemas import RUNS, RunTable, Scores
 from peaknet_pipeline.store.experiment import run_files
@@ -17,7 +18,6 @@ from peaknet_pipeline.store.failures import Failure, read_failures
 from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
-from peaknet_pipeline.store.provenance import read_recipe
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import empty_table, make_table
 
@@ -33,8 +33,11 @@ OUTPUTS = {
 }
 """The stages of one run, in order, and what their outputs' names end in."""
 
+
 SCORED = ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution",
           "finder", "model", "label_manifest", "parameters", "code_version")  # fmt: skip
+
+
 UNSCORED: Mapping[str, Any] = {
     "hits": 0,
     "indexed": 0,
@@ -44,6 +47,8 @@ UNSCORED: Mapping[str, Any] = {
     "parameters": "",
     "code_version": "",
 }
+
+
 NOT_PRINTED = "–"
 
 
@@ -241,8 +246,3 @@ def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
     rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED, row["error"])
     date = row["date"][:16].replace("T", " ")
     return (row["run"], date, row["status"], str(frames or NOT_PRINTED), *counts, *figures, *rest)
-
-
-def runs_path(store: Store, scope: str) -> Path:
-    """Return where the summary leaves the table."""
-    return store.table("experiment_summary/runs", scope)

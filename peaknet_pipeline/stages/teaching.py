@@ -29,24 +29,17 @@ from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.curves import plot_losses
+from peaknet_pipeline.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.schemas import SPLIT, SplitTable
-from peaknet_pipeline.stages.curated_labels import curated_labels_path
-from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.labels import labels_path
-from peaknet_pipeline.stages.training_set import (
-    keep_manifest,
-    manifest_file,
-    read_manifest,
-    training_set_path,
-)
 from peaknet_pipeline.steps.progress import counting_bar, progress_bar
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, write_newest
-from peaknet_pipeline.store.provenance import Recipe, make_recipe, now, write_recipe
+from peaknet_pipeline.store.paths import curated_labels_path, labels_path, read_bad_pixels, training_set_path
 from peaknet_pipeline.store.run_files import frame_reader, open_raw, read_context
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
+from peaknet_pipeline.store.training_manifest import keep_manifest, manifest_file, read_manifest
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.version import code_version
 

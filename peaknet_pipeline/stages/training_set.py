@@ -1,13 +1,12 @@
 """Which labelled frames train, validate and test."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peaknet_pipeline.errors import LabelError, ParameterError
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.labels.curate import REASONS, pick_candidates
 from peaknet_pipeline.labels.exclusions import read_exclusions
 from peaknet_pipeline.labels.split import (
@@ -20,68 +19,18 @@ from peaknet_pipeline.labels.split import (
 )
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.fits import plot_data_engine
+from peaknet_pipeline.provenance import Recipe, is_current, origin_of, read_recipe
 from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
-from peaknet_pipeline.stages.curated_labels import curated_labels_path
-from peaknet_pipeline.stages.curation import curation_path
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
-from peaknet_pipeline.stages.labels import label_problems, labels_path
+from peaknet_pipeline.stages.peak_labels import label_problems
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE, make_stage
-from peaknet_pipeline.store.provenance import Recipe, is_current, origin_of, read_recipe, write_recipe
+from peaknet_pipeline.store.paths import curated_labels_path, curation_path, labels_path, training_set_path
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
+from peaknet_pipeline.store.training_manifest import manifest_file, read_manifest
 from peaknet_pipeline.tables import read_table, write_json, write_table
-
-TRAINING_MANIFEST = "training_manifest.json"
-"""What taught a model, in its folder: runs, label files by content, exclusions, curated frames."""
-
-
-def training_set_path(store: Store, scope: str) -> Path:
-    """Return where the split lies."""
-    return store.table("training_set", scope)
-
-
-def manifest_file(store: Store) -> Path:
-    """Return where the training set's manifest lies."""
-    return store.file("training_set", "all", ".json")
-
-
-def read_manifest(store: Store) -> dict[str, Any]:
-    """Read the manifest of the present training set.
-
-    Raises
-    ------
-    LabelError
-        There is none, or it is damaged.
-
-    """
-    path = manifest_file(store)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabelError(
-            f"no readable training set manifest ({error})",
-            where=path,
-            remedy="Materialize training_set first.",
-        ) from error
-    return dict(manifest)
-
-
-def keep_manifest(store: Store, folder: Path) -> Path:
-    """Copy the present manifest and its recipe into a model's folder: the next training set takes their place."""
-    record = read_recipe(training_set_path(store, "all"))
-    if record is None:
-        raise LabelError(
-            "the training set has no recipe",
-            where=training_set_path(store, "all"),
-            remedy="Materialize training_set.",
-        )
-    path = folder / TRAINING_MANIFEST
-    write_json(path, read_manifest(store))
-    recipe = Recipe(record["stage"], record["code"], record["parameters"], record["inputs"])
-    write_recipe(path, recipe, seconds=float(record["seconds"]))
-    return path
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.atomic import write_file
-from peaknet_pipeline.store.provenance import Recipe, make_recipe, write_recipe
+from peaknet_pipeline.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.store.stage_result import StageResult
 
 CODE: dict[str, str] = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.schemas import SCORES, Scores
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
-from peaknet_pipeline.store.provenance import read_recipe
 from peaknet_pipeline.tables import empty_table, read_table
 
 

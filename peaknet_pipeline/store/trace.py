@@ -9,14 +9,14 @@ from typing import Any
 
 from peaknet_pipeline.errors import ModelError, TableError
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, WEIGHTS_FILE, read_card, weights_digest
-from peaknet_pipeline.store.origin import told_inside
-from peaknet_pipeline.store.provenance import (
+from peaknet_pipeline.provenance import (
     digest_of,
     file_digest,
     input_digest,
     read_recipe,
     recipe_path,
 )
+from peaknet_pipeline.store.origin import told_inside
 
 NAMED = ("stage", "run", "code_version", "parameters_hash", "model", "label_manifest", "recipe", "made")
 """What is told of every file that knows its origin."""

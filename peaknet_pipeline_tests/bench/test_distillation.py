@@ -6,8 +6,7 @@ import pytest
 
 from peaknet_pipeline.bench import distillation
 from peaknet_pipeline.learn.state import STATE_FILE
-from peaknet_pipeline.stages import shipped
-from peaknet_pipeline.stages.shipped import TRAINING
+from peaknet_pipeline.steps.teach_shipped import TRAINING
 from peaknet_pipeline.steps.truth_windows import TeachingParameters
 
 SMALL = TeachingParameters(

@@ -16,7 +16,7 @@ from peaknet_pipeline.bench.unseen import (
 )
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.scan import ScanParams
-from peaknet_pipeline.stages.inference import load_model
+from peaknet_pipeline.steps.find_with_network import load_model
 
 SEED = 905_000_005
 """A validation experiment on the smallest of the detectors."""

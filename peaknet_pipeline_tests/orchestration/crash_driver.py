@@ -40,9 +40,9 @@ from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
 from peaknet_pipeline.orchestration.partitions import register_runs
+from peaknet_pipeline.provenance import is_current, read_recipe
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
-from peaknet_pipeline.store.provenance import is_current, read_recipe
 from peaknet_pipeline.tables import read_table_metadata
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

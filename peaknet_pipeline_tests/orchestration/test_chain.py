@@ -8,8 +8,8 @@ from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
+from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES
-from peaknet_pipeline.store.provenance import read_recipe
 from peaknet_pipeline.store.scores import format_scores, read_all_scores
 from peaknet_pipeline.store.trace import trace_file
 from peaknet_pipeline.tables import read_table

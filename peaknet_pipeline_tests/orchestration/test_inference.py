@@ -6,7 +6,7 @@ import numpy as np
 
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.schemas import PEAKS
-from peaknet_pipeline.stages.inference import peaknet_path, segmentation_path
+from peaknet_pipeline.store.paths import peaknet_path, segmentation_path
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 

@@ -16,25 +16,27 @@ from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.registry import champions, promote, read_evaluation, register, register_shipped
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.orchestration.resources import StoreResource
+from peaknet_pipeline.provenance import is_current
 from peaknet_pipeline.schemas import CURATION, MODEL_COMPARISON, SPLIT
-from peaknet_pipeline.stages import finding, ingest, labels, lattices
-from peaknet_pipeline.stages.champion import comparison_path, spread_frames
+from peaknet_pipeline.stages import classical_peaks, peak_labels, raw_run, run_index, run_statistics
+from peaknet_pipeline.stages.champion import spread_frames
 from peaknet_pipeline.stages.curated_labels import curated_labels
 from peaknet_pipeline.stages.curation import curation
-from peaknet_pipeline.stages.inference import peaknet_peaks
-from peaknet_pipeline.stages.training_set import (
-    TrainingSetParams,
-    is_training_set_current,
-    training_set,
-    training_set_path,
-)
+from peaknet_pipeline.stages.peaknet_peaks import peaknet_peaks
+from peaknet_pipeline.stages.training_set import TrainingSetParams, is_training_set_current, training_set
+from peaknet_pipeline.store import paths
 from peaknet_pipeline.store.make_stage import CODE
 from peaknet_pipeline.store.models import inference_model, write_newest
-from peaknet_pipeline.store.provenance import is_current
+from peaknet_pipeline.store.paths import comparison_path, training_set_path
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_json
 from peaknet_pipeline_tests.orchestration.conftest import KEYS, failure_text, open_world
 
-INGEST = (ingest.raw_run, ingest.run_statistics, finding.classical_peaks, lattices.classical_index)
+INGEST = (
+    raw_run.raw_run,
+    run_statistics.run_statistics,
+    classical_peaks.classical_peaks,
+    run_index.classical_index,
+)
 VALIDATES = KEYS[1]
 
 
@@ -47,9 +49,9 @@ def ingested(small_raw, tmp_path_factory):
     world = open_world(root)
     register_runs(world.instance, KEYS[:2])
     for key in KEYS[:2]:
-        for stage in (*INGEST, labels.peak_labels):
+        for stage in (*INGEST, peak_labels.peak_labels):
             stage(world.store, key)
-    for stage in (peaknet_peaks, lattices.peaknet_index, curation):
+    for stage in (peaknet_peaks, run_index.peaknet_index, curation):
         stage(world.store, KEYS[0])
     return world
 
@@ -98,11 +100,11 @@ def test_an_equal_challenger_is_promoted_and_what_the_old_champion_found_is_stal
     training_set(store, KEYS[:2])
     twin = register(store.models, "student", copy_shipped)
     write_newest(store, "student", twin)
-    assert is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
+    assert is_current(paths.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
     result = world.materialize(["champion"])
     assert result.success, failure_text(result)
     assert champions(store.models) == ["general-v0001", twin.name]
-    assert not is_current(finding.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
+    assert not is_current(paths.peaks_path(store, KEYS[0], "peaknet"), code=CODE["peaknet_peaks"])
     assert inference_model(store) == twin
 
 
@@ -116,7 +118,7 @@ def copy_shipped(folder, version):
 def test_a_named_model_is_used_in_the_champions_place_and_the_peaks_name_it(world):
     student = register_untaught(world.store)
     peaknet_peaks(world.store, KEYS[0], overrides={"model": student.name})
-    metadata = read_table_metadata(finding.peaks_path(world.store, KEYS[0], "peaknet"))
+    metadata = read_table_metadata(paths.peaks_path(world.store, KEYS[0], "peaknet"))
     assert metadata["model"] == student.name
     with pytest.raises(ModelError, match=r"no such model.*student-v0001"):
         peaknet_peaks(world.store, KEYS[0], overrides={"model": "student-v0099"})
@@ -145,12 +147,12 @@ def test_truncated_weights_of_the_champion_are_named_by_the_run_that_needs_them(
 
 def test_labels_that_failed_a_gate_are_refused_and_the_training_set_says_so(world):
     store = world.store
-    fail_check(labels.labels_path(store, KEYS[0]), "hits_have_lattices", "1 of 40 hits labelled")
+    fail_check(paths.labels_path(store, KEYS[0]), "hits_have_lattices", "1 of 40 hits labelled")
     (store.root / "pipeline.yaml").write_text("training_set: {validate_fraction: 0, test_fraction: 0}\n")
     result = training_set(store, KEYS[:2])
     assert result.figures["refused_runs"] == f"{KEYS[0]}: hits_have_lattices: 1 of 40 hits labelled"
     assert set(read_table(training_set_path(store, "all"), SPLIT)["run"]) == {KEYS[1]}
-    fail_check(labels.labels_path(store, KEYS[1]), "agrees_with_lmfit", "12.0 % agree")
+    fail_check(paths.labels_path(store, KEYS[1]), "agrees_with_lmfit", "12.0 % agree")
     with pytest.raises(LabelError, match=r"no labelled run that may teach.*12\.0 % agree"):
         training_set(store, KEYS[:2])
 
@@ -164,7 +166,7 @@ def fail_check(output, name, description):
 
 
 def test_labels_of_a_run_whose_peaks_are_missing_say_which_stage_makes_them(world):
-    finding.peaks_path(world.store, KEYS[0], "classical").unlink()
+    paths.peaks_path(world.store, KEYS[0], "classical").unlink()
     result = world.materialize(["peak_labels"], KEYS[0])
     assert not result.success
     assert "classical_peaks/small-r0001.parquet" in failure_text(result)
@@ -194,7 +196,7 @@ def blind_the_classical_path(store):
     """Make a run's classical path see nothing, as settings do that a drift has overtaken, and curate the run again."""
     folder = store.raw_root / "small"
     (folder / "experiment.yaml").write_text("finder: {threshold: 30000, max_pix: 60}\n")
-    for stage in (*INGEST[1:], labels.peak_labels, peaknet_peaks, lattices.peaknet_index, curation):
+    for stage in (*INGEST[1:], peak_labels.peak_labels, peaknet_peaks, run_index.peaknet_index, curation):
         stage(store, KEYS[0])
 
 

@@ -17,7 +17,7 @@ from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.draw import find_sample
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.truth import collect_truth
-from peaknet_pipeline.stages.cell_check import judge_cell
+from peaknet_pipeline.steps.judge_cell import judge_cell
 
 FINDER = Peakfinder8Params(threshold=30, max_pix=60, local_bg_radius=4)
 

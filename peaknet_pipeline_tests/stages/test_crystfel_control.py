@@ -11,7 +11,7 @@ import pytest
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import peak_inv_d
-from peaknet_pipeline.indexing.control import scramble_peaks
+from peaknet_pipeline.indexing.control import ControlRecord, scramble_peaks
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, run_indexamajig
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.runs.open import open_run
@@ -19,8 +19,8 @@ from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.find_command import find_command
-from peaknet_pipeline.stages.lattices import ControlRecord, index_with_crystfel
+from peaknet_pipeline.steps.find_in_file import find_command
+from peaknet_pipeline.steps.index_run import index_with_crystfel
 from peaknet_pipeline.tables import empty_table, make_table, read_table
 from peaknet_pipeline_tests.indexing.spots import ENERGY_EV, LYSOZYME, flat_geometry
 

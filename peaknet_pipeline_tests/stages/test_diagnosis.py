@@ -18,8 +18,10 @@ from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.frames import simulate_frames
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import collect_truth
-from peaknet_pipeline.stages import diagnosis, finding, ingest, lattices
+from peaknet_pipeline.stages import classical_peaks, diagnosis, raw_run, run_index, run_statistics
+from peaknet_pipeline.steps import find_causes, peak_tables
 from peaknet_pipeline.steps.peak_causes import DiagnosisParams, Evidence
+from peaknet_pipeline.store import paths
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import UnitCell
@@ -43,7 +45,7 @@ class World:
         frames = self.frames if frames is None else frames
         geometry, cell = geometry or self.experiment.geometry, cell or self.experiment.sample.cell
         peaks = find_peaks(frames, radius=pixel_radius(geometry), bad_pixels=self.bad, params=finder)
-        peaks = finding.add_resolution(peaks, geometry, self.energy)
+        peaks = peak_tables.add_resolution(peaks, geometry, self.energy)
         found = index_peaks(peaks, geometry=geometry, photon_energy_ev=self.energy, cell=cell)
         return Evidence(
             len(frames), peaks, found, geometry, self.energy, cell, finder, IndexParams(), frames, self.bad,
@@ -80,16 +82,16 @@ def light(frames, panel, ss, fs, adu):
 
 def test_a_healthy_run_has_nothing_wrong(world):
     evidence = world.evidence()
-    findings = diagnosis.find_causes(evidence)
+    findings = find_causes.find_causes(evidence)
     assert findings == []
     hits = len(evidence.hits())
-    assert diagnosis.describe(evidence, findings) == (
+    assert find_causes.describe(evidence, findings) == (
         f"Nothing wrong: {hits} of {N_FRAMES} frames are hits, {len(evidence.indexed_hits())} of them index."
     )
 
 
 def only_cause(evidence):
-    findings = diagnosis.find_causes(evidence)
+    findings = find_causes.find_causes(evidence)
     assert len(findings) == 1, findings
     return findings[0]
 
@@ -157,7 +159,7 @@ def test_a_blank_run_is_told():
 
 def test_saturated_spots_are_told_with_their_level():
     dark = simulate(lambda e: replace(e, response=replace(e.response, saturation_photons=12.0)))
-    causes = {f.cause: f for f in diagnosis.find_causes(dark.evidence())}
+    causes = {f.cause: f for f in find_causes.find_causes(dark.evidence())}
     assert set(causes) == {"saturated"}
     assert causes["saturated"].figures["level"] == pytest.approx(
         12 * dark.experiment.response.adu_per_photon, rel=0.1
@@ -187,7 +189,7 @@ def test_spotty_rings_are_told_with_their_spacing(world, spacings, kind):
             rows = np.argwhere(np.abs(inv_d - 1 / d) < 0.0015)
             for panel, ss, fs in rows[rng.choice(len(rows), 24)]:
                 light(frame, panel, ss, fs, int(rng.integers(300, 900)))
-    findings = diagnosis.find_causes(world.evidence(frames=frames))
+    findings = find_causes.find_causes(world.evidence(frames=frames))
     ring = next(f for f in findings if "rings" in f.cause)
     assert ring.cause == kind
     told = [float(text) for text in re.findall(r"(\d\.\d\d) Å", ring.told)]
@@ -202,11 +204,16 @@ def test_the_stage_writes_table_and_words(tmp_path):
     simulate_run(experiment, folder / "r0001.h5", n_frames=12, seed=31)
     (folder / "experiment.yaml").write_text("finder: {threshold: 30, max_pix: 60, local_bg_radius: 4}\n")
     store, key = Store(tmp_path), "small-r0001"
-    for stage in (ingest.raw_run, ingest.run_statistics, finding.classical_peaks, lattices.classical_index):
+    for stage in (
+        raw_run.raw_run,
+        run_statistics.run_statistics,
+        classical_peaks.classical_peaks,
+        run_index.classical_index,
+    ):
         stage(store, key)
     result = diagnosis.diagnosis(store, key)
     assert result.checks[0].passed
-    assert len(read_table(diagnosis.diagnosis_path(store, key), DIAGNOSIS)) == 0
-    record = json.loads(diagnosis.diagnosis_text_path(store, key).read_text())
+    assert len(read_table(paths.diagnosis_path(store, key), DIAGNOSIS)) == 0
+    record = json.loads(paths.diagnosis_text_path(store, key).read_text())
     assert record["run"] == key
     assert record["text"].startswith("Nothing wrong")

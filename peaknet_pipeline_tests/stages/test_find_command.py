@@ -14,8 +14,8 @@ from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.find_command import find_command
-from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.steps.find_in_file import find_command
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.tables import read_table, read_table_metadata
 
 N_FRAMES = 8

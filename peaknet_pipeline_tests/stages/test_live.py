@@ -29,9 +29,9 @@ from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.find_command import find_command
-from peaknet_pipeline.stages.index_command import index_command
-from peaknet_pipeline.stages.live import read_parameters
+from peaknet_pipeline.steps.find_in_file import find_command
+from peaknet_pipeline.steps.index_file import index_command
+from peaknet_pipeline.steps.live import read_parameters
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import FrameArray
 

@@ -13,8 +13,9 @@ from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
-from peaknet_pipeline.stages.finding import classical_peaks
-from peaknet_pipeline.stages.ingest import raw_run, run_statistics
+from peaknet_pipeline.stages.classical_peaks import classical_peaks
+from peaknet_pipeline.stages.raw_run import raw_run
+from peaknet_pipeline.stages.run_statistics import run_statistics
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.tables import read_table

@@ -8,8 +8,8 @@ from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.calibrated import write_calibration
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.stages.inference import _source
-from peaknet_pipeline.stages.ingest import raw_run
+from peaknet_pipeline.stages.peaknet_peaks import _source
+from peaknet_pipeline.stages.raw_run import raw_run
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline_tests.runs.files import module_geometry, write_run

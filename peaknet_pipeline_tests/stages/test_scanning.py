@@ -12,16 +12,11 @@ from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import read_truth
-from peaknet_pipeline.stages import ingest
-from peaknet_pipeline.stages.ingest import read_bad_pixels
-from peaknet_pipeline.stages.scanning import (
-    ScanStageParams,
-    choose_frames,
-    finder_scan,
-    scan_path,
-    scan_table,
-)
+from peaknet_pipeline.stages import raw_run, run_statistics
+from peaknet_pipeline.stages.finder_scan import finder_scan
+from peaknet_pipeline.steps.scan_finder import ScanStageParams, choose_frames, scan_table
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.paths import read_bad_pixels, scan_path
 from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.tables import read_table
 
@@ -40,8 +35,8 @@ def sparse(tmp_path_factory):
     simulate_run(experiment, folder / "r0001.h5", n_frames=N_FRAMES, seed=31)
     (folder / "experiment.yaml").write_text("finder: {threshold: 70, max_pix: 60, local_bg_radius: 4}\n")
     store = Store(root)
-    ingest.raw_run(store, KEY)
-    ingest.run_statistics(store, KEY)
+    raw_run.raw_run(store, KEY)
+    run_statistics.run_statistics(store, KEY)
     truth = read_truth(folder / "r0001.h5")
     bright = truth.reflections[truth.reflections["snr"] > 8]["frame"].value_counts()
     crystals = truth.frames["frame"][truth.frames["kind"] != "blank"]

@@ -11,8 +11,7 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import simulate_frames
-from peaknet_pipeline.stages import shipped
-from peaknet_pipeline.stages.shipped import ShippedRecipe, train_shipped, validation_panels
+from peaknet_pipeline.steps.teach_shipped import ShippedRecipe, train_shipped, validation_panels
 from peaknet_pipeline.steps.truth_crops import draw_frames, sharpen, store_crops
 from peaknet_pipeline.steps.truth_windows import (
     FLANK,

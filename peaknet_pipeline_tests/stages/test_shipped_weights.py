@@ -10,8 +10,8 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, shipped_models
 from peaknet_pipeline.learn.validate import predict_panels, score_panels
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.stages import shipped
-from peaknet_pipeline.stages.shipped import SHIPPED_NAME, decode_as_inference, validation_panels
+from peaknet_pipeline.steps import teach_shipped
+from peaknet_pipeline.steps.teach_shipped import SHIPPED_NAME, decode_as_inference, validation_panels
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_weights_are_small(network: LoadedModel) -> None:
 
 def test_unseen_simulated_experiments(network: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "VALIDATION_SEEDS", range(910_000_000, 910_000_012))
-    panels = validation_panels(shipped.TEACHING)
+    panels = validation_panels(teach_shipped.TEACHING)
     maps = predict_panels(network.model, panels, network.normalisation)
     scores = score_panels(maps, panels, threshold=network.card.threshold, decode=decode_as_inference)
     assert scores.n_true > 100

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from peaknet_pipeline.errors import LabelError
-from peaknet_pipeline.stages.labels import GATES, label_problems, labels_path
+from peaknet_pipeline.provenance import recipe_path
+from peaknet_pipeline.stages.peak_labels import GATES, label_problems
 from peaknet_pipeline.stages.training_set import training_set
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.provenance import recipe_path
+from peaknet_pipeline.store.paths import labels_path
 
 KEYS = ("lyso-r0001", "lyso-r0002")
 

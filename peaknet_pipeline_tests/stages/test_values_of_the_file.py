@@ -6,11 +6,13 @@ import pytest
 
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import FITS, INDEX, PEAKS, REFLECTIONS
-from peaknet_pipeline.stages.finding import classical_peaks, peaks_path
-from peaknet_pipeline.stages.ingest import raw_run, run_statistics
-from peaknet_pipeline.stages.labels import fits_path, gains, peak_labels
-from peaknet_pipeline.stages.lattices import classical_index, index_path, reflections_path
+from peaknet_pipeline.stages.classical_peaks import classical_peaks
+from peaknet_pipeline.stages.peak_labels import gains, peak_labels
+from peaknet_pipeline.stages.raw_run import raw_run
+from peaknet_pipeline.stages.run_index import classical_index
+from peaknet_pipeline.stages.run_statistics import run_statistics
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.paths import fits_path, index_path, peaks_path, reflections_path
 from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.stages.lcls_files import NUMBERS, PATHS, write_lcls_experiment

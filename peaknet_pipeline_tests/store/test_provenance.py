@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.store.provenance import (
+from peaknet_pipeline.provenance import (
     input_digest,
     is_current,
     make_recipe,

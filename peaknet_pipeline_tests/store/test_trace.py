@@ -8,8 +8,8 @@ from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.learn.checkpoint import ModelCard, write_checkpoint
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
+from peaknet_pipeline.provenance import make_recipe, origin_of, write_recipe
 from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.store.provenance import make_recipe, origin_of, write_recipe
 from peaknet_pipeline.store.trace import Step, format_trace, trace_file
 from peaknet_pipeline.tables import empty_table, write_table
 

@@ -1,4 +1,4 @@
-"""Peak-matching labels of one run: the asset's composition."""
+"""TODO."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
+from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import (
     FITS,
@@ -27,9 +28,6 @@ from peaknet_pipeline.schemas import (
 )
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.stages.cell_check import cell_holds
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.ingest import read_bad_pixels, statistics_path
-from peaknet_pipeline.stages.lattices import index_path, reflections_path
 from peaknet_pipeline.steps.label_frames import LabelRun, label_frames
 from peaknet_pipeline.steps.label_quality import (
     judge_label_run,
@@ -41,7 +39,15 @@ from peaknet_pipeline.steps.progress import counting_bar
 from peaknet_pipeline.steps.truth import read_truth_of
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import Recipe, origin_of, read_recipe
+from peaknet_pipeline.store.paths import (
+    fits_path,
+    index_path,
+    labels_path,
+    peaks_path,
+    read_bad_pixels,
+    reflections_path,
+    statistics_path,
+)
 from peaknet_pipeline.store.run_files import RunContext, cell_file, frame_reader, open_raw, read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, read_table, write_table
@@ -50,18 +56,9 @@ from peaknet_pipeline.types import Geometry
 GATES = ("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "lattices_hold")
 """Checks of label files; a file that failed one teaches nothing, now or later."""
 
+
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
-
-
-def labels_path(store: Store, key: str) -> Path:
-    """Return where a run's label maps lie."""
-    return store.file("peak_labels", key, ".h5")
-
-
-def fits_path(store: Store, key: str) -> Path:
-    """Return where the fits behind a run's labels lie."""
-    return store.table("peak_labels/fits", key)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,20 @@
-"""The summary over all runs: their rates, the table of runs, the plot over runs and the report."""
+"""TODO."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.plots.curves import plot_rates, plot_rates_over_runs
+from peaknet_pipeline.provenance import Recipe, origin_of, write_recipe
 from peaknet_pipeline.schemas import RUNS, SCORES
 from peaknet_pipeline.stages.reporting import report_path, write_experiment_report
-from peaknet_pipeline.stages.run_table import run_table, runs_path
-from peaknet_pipeline.stages.scoring import rates_in_range
+from peaknet_pipeline.stages.run_metrics import rates_in_range
+from peaknet_pipeline.stages.run_table import run_table
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import Recipe, origin_of, write_recipe
+from peaknet_pipeline.store.paths import runs_path, summary_path
 from peaknet_pipeline.store.scores import is_of_this_version, metrics_path, read_all_scores
 from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import write_table
-
-
-def summary_path(store: Store, scope: str) -> Path:
-    """Return where all runs' rates lie."""
-    return store.table("experiment_summary", scope)
 
 
 def experiment_summary(

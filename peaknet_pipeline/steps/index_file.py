@@ -1,30 +1,24 @@
 """The ``peaknet index`` command: a peak table to lattices, with either engine, and a CrystFEL stream if wanted."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
+from peaknet_pipeline.provenance import command_origin, network_of
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import INDEX, PEAKS, IndexTable, PeakTable
-from peaknet_pipeline.stages.lattices import (
-    ControlRecord,
-    index_with_control,
-    index_with_crystfel,
-    predict_run,
-)
-from peaknet_pipeline.store.provenance import command_origin, network_of
+from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
+from peaknet_pipeline.steps.peak_tables import energies_of
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 
@@ -78,27 +72,6 @@ def index_command(
         "out": str(out),
     }
     return figures | ({"stream": str(stream)} if stream is not None else {})
-
-
-def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
-    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
-
-    Raises
-    ------
-    RunError
-        Neither knows it.
-
-    """
-    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
-    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
-    if len(recorded) == n_frames:
-        return np.asarray(recorded, dtype=np.float64)
-    value = recorded[0] if recorded else geometry.photon_energy_ev
-    if value is None or not np.isfinite(value):
-        raise RunError(
-            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
-        )
-    return np.full(n_frames, float(value))
 
 
 def _index(

@@ -1,7 +1,4 @@
-"""The weights that come with the package: trained on random simulated experiments, from one seed.
-
-``python -m peaknet_pipeline.stages.shipped WORK_FOLDER`` repeats them; stopped, it goes on where it was.
-"""
+"""TODO."""
 
 import sys
 from collections.abc import Callable
@@ -21,19 +18,24 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.train import Progress, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
 from peaknet_pipeline.learn.validate import ValidationParameters, validate_model
-from peaknet_pipeline.stages.inference import InferenceParams
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.steps.truth_crops import cut_windows, draw_frames, make_panel, store_crops
 from peaknet_pipeline.steps.truth_windows import TeachingParameters
 from peaknet_pipeline.types import Float32Array
 
 SHIPPED_NAME = "general"
+
+
 VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 """Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
+
 
 VALIDATION_SIDE = 384
 
 
 TEACHING = TeachingParameters(n_experiments=700, crops_per_frame=20, near_spots=0.7)
+
+
 TRAINING = TrainParameters(
     steps=10_000,
     batch_size=16,
@@ -50,7 +52,11 @@ TRAINING = TrainParameters(
     background_blocks=2,
     candidate_sigma=2.4,
 )
+
+
 TRANSFORMS = TransformParameters()
+
+
 VALIDATION = ValidationParameters(
     thresholds=tuple(n / 20 for n in range(4, 17)),
     least_precision=0.85,

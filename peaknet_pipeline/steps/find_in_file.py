@@ -1,4 +1,4 @@
-"""The ``peaknet find`` command: peaks of one file by any finder, written as wanted."""
+"""TODO."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,15 +11,16 @@ import numpy as np
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.stages.finding import FINDERS, find_in_run, peak_metadata
+from peaknet_pipeline.steps.find_classical import FINDERS, find_in_run
+from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.steps.write_peaks import write_found
-from peaknet_pipeline.store.provenance import command_origin
 from peaknet_pipeline.types import BoolArray
 
 
@@ -108,17 +109,17 @@ def _infer(
     progress: Progress,
 ) -> Iterator[Search]:
     """Give what the network finds; until the block has ended well, it is kept for the next try."""
-    from peaknet_pipeline.stages import inference
+    from peaknet_pipeline.steps import find_with_network, network_params
 
-    loaded = inference.load_model(model)
+    loaded = find_with_network.load_model(model)
     chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
-    params = inference.InferenceParams.from_settings([*settings, *chosen])
+    params = network_params.InferenceParams.from_settings([*settings, *chosen])
     metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-    inputs = [*inputs, inference.card_of(model)]
-    metadata |= command_origin("find", params.to_dict(), inputs, **inference.network_name(loaded))
-    job = inference.inference_in_run(
+    inputs = [*inputs, find_with_network.card_of(model)]
+    metadata |= command_origin("find", params.to_dict(), inputs, **find_with_network.network_name(loaded))
+    job = find_with_network.inference_in_run(
         run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder, segmentation=segmentation
     )
     with job.streamed(progress) as (peaks, report):
-        figures = inference.stream_figures(report, run.n_frames)
+        figures = find_with_network.stream_figures(report, run.n_frames)
         yield Search(peaks, metadata, figures)

@@ -1,4 +1,4 @@
-"""Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
+"""TODO."""
 
 import dataclasses
 import json
@@ -25,19 +25,15 @@ from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
+from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.stages.finding import FINDERS, add_resolution, classical_finder
-from peaknet_pipeline.stages.inference import (
-    DetectionParams,
-    card_of,
-    engine_recipe,
-    load_model,
-    network_name,
-)
+from peaknet_pipeline.steps.find_classical import FINDERS, classical_finder
+from peaknet_pipeline.steps.find_with_network import card_of, engine_recipe, load_model, network_name
 from peaknet_pipeline.steps.gentle_end import ending_gently, told_end
-from peaknet_pipeline.store.provenance import command_origin
+from peaknet_pipeline.steps.network_params import DetectionParams
+from peaknet_pipeline.steps.peak_tables import add_resolution
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 
 

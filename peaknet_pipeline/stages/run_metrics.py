@@ -1,4 +1,4 @@
-"""Rates of every run with every finder."""
+"""TODO."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,22 +7,20 @@ import pandas as pd
 
 from peaknet_pipeline.metrics import MetricParams, RunContext, score_peaks, score_run
 from peaknet_pipeline.plots.curves import plot_recall
-from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
-from peaknet_pipeline.simulate.truth import Truth
-from peaknet_pipeline.stages.finding import peaks_path
-from peaknet_pipeline.stages.lattices import index_path, read_control
-from peaknet_pipeline.stages.training_set import training_set_path
-from peaknet_pipeline.steps.truth import read_truth_of
-from peaknet_pipeline.store.keys import parse_key
-from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.provenance import (
+from peaknet_pipeline.provenance import (
     Recipe,
     digest_of,
     network_of,
     origin_of,
     read_recipe,
 )
+from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
+from peaknet_pipeline.simulate.truth import Truth
+from peaknet_pipeline.steps.truth import read_truth_of
+from peaknet_pipeline.store.keys import parse_key
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.paths import index_path, peaks_path, read_control, training_set_path
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.scores import metrics_path
 from peaknet_pipeline.store.stage_result import Check, StageResult

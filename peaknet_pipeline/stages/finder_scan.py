@@ -1,0 +1,121 @@
+"""The expert, automated: the peakfinder8 setting that indexes most of a sample of a run's frames."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.geometry.distance import select_frames
+from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.peaks.scan import (
+    best_setting,
+    parameter_grid,
+    scan_parameters,
+)
+from peaknet_pipeline.plots.scan import plot_scan
+from peaknet_pipeline.provenance import Recipe, origin_of
+from peaknet_pipeline.runs.rings import drop_ring_peaks
+from peaknet_pipeline.runs.run import geometry_of
+from peaknet_pipeline.runs.sample import read_frames
+from peaknet_pipeline.schemas import SCAN, PeakTable
+from peaknet_pipeline.steps.find_classical import valid_range
+from peaknet_pipeline.steps.peak_tables import add_resolution
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.scan_finder import (
+    ScanStageParams,
+    choose_frames,
+    grid_of,
+    index_scorer,
+    scan_table,
+)
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.make_stage import make_stage
+from peaknet_pipeline.store.paths import read_bad_pixels, read_left_out_rings, scan_path, statistics_path
+from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
+from peaknet_pipeline.store.stage_result import Check, StageResult
+from peaknet_pipeline.tables import write_table
+
+
+def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
+    """Every peakfinder8 setting of a grid on a sample of a run, scored by indexing yield: the expert-tuned baseline."""
+    context = read_context(store, key)
+    params = context.experiment.parameters("scan", ScanStageParams, overrides)
+    base = context.experiment.parameters("finder", Peakfinder8Params)
+    index = context.experiment.parameters("index", IndexParams)
+    output, cell_path = scan_path(store, key), cell_file(context)
+
+    def build(recipe: Recipe) -> StageResult:
+        cell = read_cell(cell_path)
+        with open_raw(context) as run, progress_bar(f"scan {key}", unit="setting") as progress:
+            geometry, rings, bad_pixels = (
+                geometry_of(run),
+                read_left_out_rings(store, key),
+                read_bad_pixels(store, key),
+            )
+            chosen = choose_frames(run, bad_pixels, params, base)
+            frames, energy, tried = read_frames(run, chosen), run.photon_energy_ev[chosen], 0
+            geometry = select_frames(geometry, chosen)
+            grid = parameter_grid(grid_of(params, frames, bad_pixels), base)
+            grid += [] if base in grid else [base]
+            scored = index_scorer(
+                lambda peaks: index_peaks(
+                    peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=index
+                ),
+                len(chosen),
+            )
+
+            def score(peaks: PeakTable, setting: Peakfinder8Params) -> dict[str, float]:
+                nonlocal tried
+                tried += 1
+                progress(tried, len(grid))
+                return scored(drop_ring_peaks(add_resolution(peaks, geometry, energy), rings))
+
+            scan = scan_parameters(
+                frames,
+                radius=pixel_radius(geometry),
+                bad_pixels=bad_pixels,
+                grid=grid,
+                score=score,
+                valid_range=valid_range(geometry),
+            )
+        table = scan_table(scan, len(chosen))
+        write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
+        return _result(output, table, scan, key, in_use=base)
+
+    inputs = [statistics_path(store, key), context.path, cell_path, *context.settings_files]
+    parameters = {"scan": params.to_dict(), "finder": base.to_dict(), "index": index.to_dict()}
+    return make_stage("finder_scan", parameters=parameters, inputs=inputs, build=build)
+
+
+def _result(
+    output: Path, table: pd.DataFrame, scan: pd.DataFrame, key: str, *, in_use: Peakfinder8Params
+) -> StageResult:
+    best = best_setting(scan, "merit")
+    names = ("threshold", "min_snr", "min_pix", "max_pix", "local_bg_radius")
+    used = scan[np.all([scan[name] == getattr(in_use, name) for name in names], axis=0)].iloc[0]
+    figures: dict[str, Any] = {
+        "settings": len(table),
+        "frames": int(table["frames"].iloc[0]),
+        "best_indexing_yield": float(table["indexing_yield"].iloc[0]),
+        "indexed": int(table["indexed"].iloc[0]),
+        "explained": int(table["explained"].iloc[0]),
+        "indexed_in_use": int(used["indexed"]),
+        "explained_in_use": int(used["explained"]),
+        **{f"best_{name}": getattr(best, name) for name in names},
+        "line_for_experiment_yaml": "finder: {"
+        + ", ".join(f"{n}: {getattr(best, n):g}" for n in names)
+        + "}",
+    }
+    told = (
+        f"the best setting indexes {figures['indexed']} of {figures['frames']} frames and explains "
+        f"{figures['explained']} peaks; the one in use {figures['indexed_in_use']} and {figures['explained_in_use']}"
+    )
+    check = Check("something_indexes", figures["indexed"] > 0, told)
+    plots = {"scan": plot_scan(table, title=key, in_use=(in_use.threshold, in_use.min_snr))}
+    return StageResult(output, figures, {"finder_scan": output}, plots, (check,))

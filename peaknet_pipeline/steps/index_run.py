@@ -1,0 +1,142 @@
+"""Indexing of peak tables with the false-index control, by either engine, and the prediction of reflections."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.indexing.control import (
+    MAX_FALSE_RATE,
+    ControlRecord,
+    calibrate_gate,
+    false_index_control,
+    scramble_peaks,
+)
+from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, find_indexamajig, run_indexamajig
+from peaknet_pipeline.indexing.integrate import integrate_reflections
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
+from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.schemas import REFLECTIONS, IndexTable, PeakTable, ReflectionTable
+from peaknet_pipeline.steps.progress import Progress
+from peaknet_pipeline.tables import empty_table
+from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
+
+MIN_CONTROL_PEAKS = 15
+"""Frames with fewer peaks are no hits and not part of a control's denominator."""
+
+
+def index_with_control(
+    peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array, cell: UnitCell, params: IndexParams
+) -> tuple[IndexTable, ControlRecord]:
+    """Index a run with a gate that its own azimuth-scrambled hits do not pass; return the lattices and the control.
+
+    The gate is only ever raised above the given one; the control told is the one at the gate that was used.
+    """
+    control = false_index_control(
+        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+    )
+    gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
+    table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
+    passed = sum(value >= gate.min_significance for value in control.significance)
+    return table, ControlRecord(len(control.significance), passed, gate.min_significance)
+
+
+def index_with_crystfel(
+    run: Run,
+    peaks: PeakTable,
+    cell: Path,
+    cxi: Path,
+    params: IndexamajigParams | None = None,
+    *,
+    provenance: Mapping[str, str] | None = None,
+) -> tuple[IndexTable, ControlRecord]:
+    """Index with CrystFEL's indexamajig from a CXI peak list written for it, and its hits once more with scrambled azimuths.
+
+    Lists, streams and logs are kept: the control's in the folder ``control`` beside the others. Its gate isn't ours to
+    raise, so that a false-index rate above the wanted one is only told.
+
+    Raises
+    ------
+    IndexingError
+        The program is missing or failed.
+
+    """
+    find_indexamajig()
+    table = _call_crystfel(run, peaks, cell, cxi, params, provenance=provenance)
+    counts = np.bincount(peaks["frame"].to_numpy(dtype=np.int64), minlength=run.n_frames)
+    hits = np.flatnonzero(counts >= MIN_CONTROL_PEAKS)
+    if not hits.size:
+        return table, ControlRecord(0, 0, 0.0)
+    scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))
+    false = _call_crystfel(
+        run, scrambled, cell, _control_list(cxi), params, frames=hits, provenance=provenance
+    )
+    return table, ControlRecord(int(hits.size), int(false["frame"].nunique()), 0.0)
+
+
+def files_of_crystfel(cxi: Path) -> list[Path]:
+    """Return every file that :func:`index_with_crystfel` writes for this peak list, the control's included."""
+    lists = (cxi, _control_list(cxi))
+    return [
+        one.with_suffix(suffix) for one in lists for suffix in (".cxi", ".geom", ".lst", ".log", ".stream")
+    ]
+
+
+def _control_list(cxi: Path) -> Path:
+    return cxi.parent / "control" / cxi.name
+
+
+def _call_crystfel(
+    run: Run,
+    peaks: PeakTable,
+    cell: Path,
+    cxi: Path,
+    params: IndexamajigParams | None,
+    *,
+    frames: IntArray | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> IndexTable:
+    cxi.parent.mkdir(parents=True, exist_ok=True)
+    report = write_cxi_peaks(cxi, peaks, run, frames=frames, provenance=provenance)
+    if report.geometry_path is None:
+        raise RunError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry.")
+    stream = run_indexamajig(
+        cxi, geometry=report.geometry_path, cell=cell, stream=cxi.with_suffix(".stream"), params=params
+    )
+    return stream.lattices
+
+
+def predict_run(
+    run: Run,
+    lattices: IndexTable,
+    peaks: PeakTable,
+    cell: UnitCell,
+    params: PredictParams,
+    *,
+    bad: BoolArray,
+    progress: Progress | None = None,
+) -> ReflectionTable:
+    """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
+    geometry = geometry_of(run)
+    predicted = predict_reflections(
+        lattices,
+        peaks=peaks,
+        cell=cell,
+        geometry=geometry,
+        photon_energy_ev=run.photon_energy_ev,
+        params=params,
+    )
+    parts: list[ReflectionTable] = []
+    numbers = sorted(set(predicted["frame"]))
+    for done, number in enumerate(numbers, start=1):
+        rows = predicted[predicted["frame"] == number]
+        frames = run.read(number, number + 1)
+        parts.append(integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number))
+        if progress is not None:
+            progress(done, len(numbers))
+    return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)

@@ -1,0 +1,101 @@
+"""The mask of a run from its own frames and from files, its figures and its picture; see ``peaknet mask``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peaknet_pipeline.atomic import write_file
+from peaknet_pipeline.geometry.assemble import assemble
+from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.hdf5.new_file import new_hdf5
+from peaknet_pipeline.plots.images import plot_mask
+from peaknet_pipeline.provenance import command_origin
+from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams, BadPixelReport
+from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
+from peaknet_pipeline.runs.masks import add_mask, write_mask
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.rings import RingParams, ring_summary
+from peaknet_pipeline.runs.run import geometry_of
+from peaknet_pipeline.runs.statistics import compute_statistics
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.types import Geometry, RunStatistics
+
+
+@dataclass(frozen=True)
+class StatisticsParams(BadPixelParams, MaskParams):
+    """How bad pixels are found, and what else is masked: the sections ``bad_pixels`` and ``mask``."""
+
+
+def mask_figures(report: BadPixelReport) -> dict[str, Any]:
+    """Return how many pixels a mask takes, and how many each source took that no earlier one had."""
+    return {
+        "bad_pixels": int(report.bad_pixels.sum()),
+        "bad_fraction": float(report.bad_pixels.mean()),
+        "hot": int(report.hot.sum()),
+        "noisy": int(report.noisy.sum()),
+        "dead": int(report.dead.sum()),
+        **{f"new_from_{_plain_name(s.name)}": s.n_new for s in report.sources},
+    }
+
+
+def _plain_name(name: str) -> str:
+    return name.strip("/").replace("/", "_").replace(" ", "_")
+
+
+def plot_report(report: BadPixelReport, geometry: Geometry, *, title: str) -> bytes:
+    """Draw a mask on the assembled detector, each pixel in the colour of the first layer that calls it bad."""
+    first = np.zeros(report.bad_pixels.shape, dtype=np.float32)
+    for k, layer in reversed(list(enumerate(report.layers.values(), start=1))):
+        first[layer] = k
+    image = np.asarray(assemble(first, geometry), dtype=np.float32)
+    return plot_mask(image, title=title, reasons=tuple(report.layers))
+
+
+def write_statistics(
+    path: Path, statistics: RunStatistics, report: BadPixelReport, rings: RingParams
+) -> None:
+    """Write a run's statistics and its mask, with who removed how many pixels and which, as HDF5."""
+    with new_hdf5(path) as file:
+        for name in ("mean", "std", "maximum"):
+            file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
+        file.attrs["n_frames"] = statistics.n_frames
+        file.attrs["left_out_rings"] = json.dumps(rings.to_dict())
+        add_mask(file, report.bad_pixels, sources=report.sources, layers=report.layers)
+
+
+def mask_command(
+    path: Path,
+    *,
+    geometry: Path | None,
+    masks: Sequence[Path] = (),
+    darks: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    out: Path,
+    plot: Path | None = None,
+) -> dict[str, Any]:
+    """Make the mask of one file and write it, with its layers; see ``peaknet mask``."""
+    given = StatisticsParams.from_settings(settings).to_dict()
+    params, bad_pixel_params = (
+        MaskParams(**MaskParams.own(given)),
+        BadPixelParams(**BadPixelParams.own(given)),
+    )
+    params = replace(
+        params,
+        mask_files=(*params.mask_files, *map(str, masks)),
+        dark_files=(*params.dark_files, *map(str, darks)),
+    )
+    known = read_geometry(geometry) if geometry is not None else None
+    with open_run(path, known) as run, progress_bar(f"mask {path.name}") as progress:
+        statistics = compute_statistics(run, max_frames=bad_pixel_params.max_frames, progress=progress)
+        report = make_mask(run, statistics, params, bad_pixel_params)
+        rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
+        if plot is not None:
+            write_file(plot, plot_report(report, geometry_of(run), title=path.name))
+    told = command_origin("mask", given, [path, geometry, *masks, *darks])
+    write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers, provenance=told)
+    figures = {"frames": statistics.n_frames, "pixels": report.bad_pixels.size, **mask_figures(report)}
+    return figures | {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})

@@ -1,0 +1,66 @@
+"""Peak tables of whole runs: joined, with resolutions, and with what they say of their origin."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.distance import knows_distance
+from peaknet_pipeline.geometry.maps import peak_inv_d
+from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.schemas import PEAKS, PeakTable
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import Float64Array, Geometry
+
+
+def join_peaks(parts: Sequence[PeakTable]) -> PeakTable:
+    """Join peak tables of successive frames."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else empty_table(PEAKS)
+
+
+def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array) -> PeakTable:
+    """Return the peaks with 1/d from the camera length and photon energy of each frame; NaN where these are unknown."""
+    frames = peaks["frame"].to_numpy(dtype=np.int64)
+    inv_d = np.full(len(peaks), np.nan)
+    if len(frames) and knows_distance(geometry):
+        panel, fs, ss = (peaks[name].to_numpy() for name in ("panel", "fs", "ss"))
+        inv_d = peak_inv_d(geometry, panel, fs, ss, photon_energy_ev[frames], frames)
+    return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
+
+
+def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a peak table's file says about its origin; indexing reads the energies from there."""
+    energy = run.photon_energy_ev
+    same = bool(np.all(energy == energy[0])) if len(energy) else False
+    return {
+        "source": str(run.info.path),
+        "n_frames": str(run.n_frames),
+        "photon_energy_ev": json.dumps([float(energy[0])] if same else [round(float(e), 4) for e in energy]),
+        "finder": finder,
+        "parameters": json.dumps(dict(parameters), default=str),
+    }
+
+
+def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
+    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
+
+    Raises
+    ------
+    RunError
+        Neither knows it.
+
+    """
+    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
+    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
+    if len(recorded) == n_frames:
+        return np.asarray(recorded, dtype=np.float64)
+    value = recorded[0] if recorded else geometry.photon_energy_ev
+    if value is None or not np.isfinite(value):
+        raise RunError(
+            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
+        )
+    return np.full(n_frames, float(value))

@@ -1,0 +1,143 @@
+"""Settings of peakfinder8 scored by what they index in a sample of a run's frames."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.indexing.repeats import find_repeats
+from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.params import parameter
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
+from peaknet_pipeline.peaks.scan import (
+    ScanParams,
+    background_thresholds,
+)
+from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.sample import read_frames, spread_frames
+from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
+from peaknet_pipeline.steps.find_classical import valid_range
+from peaknet_pipeline.tables import make_table
+from peaknet_pipeline.types import BoolArray, FrameArray
+
+CROWDED = 1500
+"""Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
+
+
+HIT_SIGMA, HIT_SNR, HIT_PEAKS = 8.0, 4.0, 10
+"""Threshold above the background, SNR and least peaks by which likely hits are picked: a sensitive setting, so that weak
+hits, which tuning is about, are among them."""
+
+
+OTHER_SHARE = 4
+"""One frame in so many that are tried is none of the likely hits: blank frames tell how much noise a setting finds."""
+
+
+FRAMES_AT_ONCE = 16
+"""Frames held in memory while hits are looked for."""
+
+
+@dataclass(frozen=True)
+class ScanStageParams(ScanParams):
+    """The grid, and how many frames are tried."""
+
+    threshold_sigma: tuple[float, ...] = parameter(
+        (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0),
+        meaning="thresholds above the run's background, where none are given",
+        unit="σ",
+    )
+    frames: int = parameter(
+        24, meaning="frames tried, three quarters of them likely hits, spread over the run", ge=1
+    )
+    searched: int = parameter(
+        240, meaning="frames, spread over the run, that the likely hits come from", ge=1
+    )
+
+
+def choose_frames(
+    run: Run, bad_pixels: BoolArray, params: ScanStageParams, base: Peakfinder8Params
+) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the frames that settings are tried on: likely hits, which tell what a setting indexes, and some others.
+
+    All frames of a run of no more than ``params.frames``. Others fill up where there are fewer hits, and hits where there
+    are fewer others.
+    """
+    if run.n_frames <= params.frames:
+        return spread_frames(run.n_frames, run.n_frames)
+    searched = spread_frames(run.n_frames, params.searched)
+    some = read_frames(run, spread_frames(run.n_frames, min(params.frames, FRAMES_AT_ONCE)))
+    (threshold,) = background_thresholds(some, bad_pixels, (HIT_SIGMA,))
+    setting = replace(base, threshold=threshold, min_snr=HIT_SNR)
+    geometry = geometry_of(run)
+    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, setting, valid_range=valid_range(geometry))
+    parts = []
+    for part in np.array_split(searched, -(-len(searched) // FRAMES_AT_ONCE)):
+        found = finder.find(read_frames(run, part))
+        parts.append(found.assign(frame=part[found["frame"].to_numpy(np.int64)]))
+    peaks = pd.concat(parts, ignore_index=True)
+    repeats = find_repeats(peaks, min_frames=max(3, len(searched) // 4), min_fraction=0.25)
+    hits = hit_frames(peaks[~repeats], min_peaks=HIT_PEAKS)
+    others = np.setdiff1d(searched, hits)
+    n_hits = min(len(hits), params.frames - min(len(others), params.frames // OTHER_SHARE))
+    parts_chosen = (
+        part[spread_frames(len(part), n)]
+        for part, n in ((hits, n_hits), (others, params.frames - n_hits))
+        if n
+    )
+    return np.sort(np.concatenate(list(parts_chosen))).astype(np.int64)
+
+
+def index_scorer(
+    index: Callable[[PeakTable], IndexTable], n_frames: int
+) -> Callable[[PeakTable], dict[str, float]]:
+    """Return what scores the peaks of ``n_frames`` frames: ``indexed`` frames and ``explained`` peaks.
+
+    Crowded frames are not indexed (:data:`CROWDED`), and equal peak lists, which many settings give, once.
+    """
+    known: dict[bytes, dict[str, float]] = {}
+
+    def score(peaks: PeakTable) -> dict[str, float]:
+        if len(peaks) > CROWDED * n_frames:
+            return {"indexed": 0, "explained": 0}
+        places = peaks[["frame", "panel", "fs", "ss"]].to_numpy(np.float64).tobytes()
+        if places not in known:
+            table = index(peaks)
+            known[places] = {
+                "indexed": table["frame"].nunique(),
+                "explained": int(table["n_explained"].sum()),
+            }
+        return known[places]
+
+    return score
+
+
+def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:
+    """Return a scan's rows as the ``SCAN`` table, best setting first; ``scan`` gets the columns that it lacks."""
+    scan["frames"] = n_frames
+    scan["indexing_yield"] = scan["indexed"] / n_frames
+    scan["merit"] = merit(scan, n_frames)
+    ordered = scan.sort_values(["merit", "n_peaks"], ascending=[False, True], kind="stable")
+    return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
+
+
+def merit(scan: pd.DataFrame, n_frames: int) -> "pd.Series[float]":
+    """Return how good each setting of a scan (columns ``indexed``, ``explained``, ``n_peaks``) is.
+
+    Of settings that index as many frames the best balances what is explained with what is found (F1 of the share of the
+    peaks found that are explained, and of the most explained by any setting): the most explained alone would choose
+    the setting with most noise, and make hits of blank frames.
+    """
+    found = scan["n_peaks"] + max(scan["explained"].max(), 1)
+    merits: pd.Series[float] = scan["indexed"] / n_frames + 1e-3 * 2.0 * scan["explained"] / found
+    return merits
+
+
+def grid_of(params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray) -> ScanParams:
+    """Return the grid, with thresholds from the frames' background unless some are given."""
+    grid = ScanParams(**ScanParams.own(params.to_dict()))
+    if grid.threshold:
+        return grid
+    return replace(grid, threshold=background_thresholds(frames, bad_pixels, params.threshold_sigma))
