@@ -44,7 +44,7 @@ def run(
     Parameters
     ----------
     work : str
-        Folder for crops (as ``peaknet_pipeline.stages.shipped`` leaves them there) and training states.
+        Folder for crops (as ``peaknet_pipeline.steps.teach_shipped`` leaves them there) and training states.
     teacher, student : str
         Named scales of the local family.
     teacher_steps, student_steps : int

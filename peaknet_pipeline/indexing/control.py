@@ -11,7 +11,6 @@ import pandas as pd
 
 from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.geometry.rays import project_rays
-from peaknet_pipeline.indexing.control import calibrate_gate, false_index_control, scramble_peaks
 from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch
@@ -21,8 +20,22 @@ from peaknet_pipeline.types import Float64Array, Geometry, UnitCell
 MAX_DRAWS = 200
 """Azimuths drawn for a peak before it is left where it is."""
 
-WANTED_RATE = 0.005
-"""Largest false-index rate that a calibrated gate may have."""
+MAX_FALSE_RATE = 0.005
+"""Largest false-index rate that a calibrated gate may have, and above which a run's indexing is flagged."""
+
+
+@dataclass(frozen=True)
+class ControlRecord:
+    """What is kept of a control: hits scrambled, how many of them indexed, and the least significance of the gate."""
+
+    n_scrambled: int
+    n_indexed: int
+    min_significance: float
+
+    @property
+    def rate(self) -> float:
+        """False-index rate n_indexed / n_scrambled; 0 when nothing was scrambled."""
+        return self.n_indexed / self.n_scrambled if self.n_scrambled else 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ def scramble_peaks(peaks: PeakTable, geometry: Geometry, *, seed: int = 0) -> Pe
 
 
 def calibrate_gate(
-    params: IndexParams, control: IndexControl, *, wanted_rate: float = WANTED_RATE
+    params: IndexParams, control: IndexControl, *, wanted_rate: float = MAX_FALSE_RATE
 ) -> IndexParams:
     """Return parameters whose least significance keeps this control's false-index rate at or below ``wanted_rate``.
 
@@ -141,16 +154,3 @@ def calibrate_gate(
         return params
     needed = float(np.nextafter(ranked[allowed], np.inf)) + 1e-6
     return replace(params, min_significance=max(params.min_significance, needed))
-
-
-MAX_FALSE_RATE = 0.005
-"""False-index rate above which a run's indexing is flagged."""
-
-
-@dataclass(frozen=True)
-class ControlRecord:
-    """The false-index control of one run and finder: hits with scrambled azimuths, and how many of them indexed."""
-
-    n_scrambled: int
-    n_indexed: int
-    min_significance: float

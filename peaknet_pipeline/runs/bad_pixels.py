@@ -21,12 +21,12 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.local_median import local_median
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.runs.statistics import (
     Progress,
     compute_statistics,
     frame_ranges,
     frames_per_batch,
-    sample_frames,
 )
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, RunStatistics
 

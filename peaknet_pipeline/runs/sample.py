@@ -1,18 +1,19 @@
-"""TODO."""
-
-from typing import Any
+"""Frames spread evenly over a run: their numbers, and the frames themselves."""
 
 import numpy as np
 
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.types import FrameArray
+from peaknet_pipeline.types import FrameArray, IntArray
 
 
-def spread_frames(n_frames: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return at most ``wanted`` frame numbers, evenly over the run."""
-    return np.unique(np.linspace(0, n_frames - 1, min(wanted, n_frames)).astype(np.int64))
+def sample_frames(n_frames: int, max_frames: int | None) -> IntArray:
+    """Return the numbers of at most ``max_frames`` frames, evenly spaced over a run."""
+    if max_frames is None or max_frames >= n_frames:
+        return np.arange(n_frames)
+    return np.unique(np.linspace(0, n_frames - 1, max_frames).astype(np.int64))
 
 
-def read_frames(run: Run, frames: "np.ndarray[Any, np.dtype[np.int64]]") -> FrameArray:
-    stack: FrameArray = np.concatenate([run.read(int(i), int(i) + 1) for i in frames])
+def read_frames(run: Run, numbers: IntArray) -> FrameArray:
+    """Return these frames of a run, (n, n_panels, ss, fs), in the raw type."""
+    stack: FrameArray = np.concatenate([run.read(int(i), int(i) + 1) for i in numbers])
     return stack

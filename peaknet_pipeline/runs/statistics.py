@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.types import Float32Array, Float64Array, RunStatistics
 
 BATCH_BYTES = 64 * 2**20
@@ -80,13 +81,6 @@ def compute_statistics(
         if progress is not None:
             progress(done, len(frames))
     return accumulator.result()
-
-
-def sample_frames(n_frames: int, max_frames: int | None) -> npt.NDArray[np.int64]:
-    """Return the numbers of at most ``max_frames`` frames, evenly spaced over a run."""
-    if max_frames is None or max_frames >= n_frames:
-        return np.arange(n_frames)
-    return np.unique(np.linspace(0, n_frames - 1, max_frames).astype(np.int64))
 
 
 def frame_ranges(frames: npt.NDArray[np.int64], size: int) -> list[tuple[int, int]]:

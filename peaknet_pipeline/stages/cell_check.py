@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.examine import (
-    CellCheckParams,
-    examine_cell,
-)
+from peaknet_pipeline.indexing.examine import CellCheckParams, examine_cell
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.runs.run import geometry_of

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.distance import select_frames
@@ -21,6 +20,7 @@ from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.provenance import Recipe, now
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
 from peaknet_pipeline.steps.find_with_network import engine_recipe
 from peaknet_pipeline.steps.index_run import index_with_control
@@ -41,7 +41,7 @@ from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.store.training_manifest import manifest_file, read_manifest
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import FrameArray, IntArray
+from peaknet_pipeline.types import IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -131,7 +131,7 @@ def measure_yield(
     min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
     with open_raw(context) as run, progress_bar(f"{model.card.name} on {key}") as progress:
         inference = inference.fit(run.read(0, 1), run.n_frames)
-        chosen = spread_frames(run.n_frames, params.frames)
+        chosen = sample_frames(run.n_frames, params.frames or None)
         recipe = engine_recipe(
             model, inference, geometry=geometry_of(run), bad_pixels=read_bad_pixels(store, key)
         )
@@ -152,20 +152,12 @@ def measure_yield(
     }
 
 
-def spread_frames(n_frames: int, wanted: int) -> IntArray:
-    """Return at most ``wanted`` frame numbers, evenly over a run; 0 wants all."""
-    if wanted == 0 or wanted >= n_frames:
-        return np.arange(n_frames)
-    return np.unique(np.linspace(0, n_frames - 1, wanted).round().astype(np.int64))
-
-
 def _find(run: Run, engine: Engine, chosen: IntArray, batch: int, progress: Any) -> PeakTable:
     """Find the peaks of some frames; they are numbered by their place in ``chosen``."""
     parts: list[PeakTable] = []
     for first in range(0, len(chosen), batch):
         numbers = chosen[first : first + batch]
-        frames: FrameArray = np.concatenate([run.read(int(n), int(n) + 1) for n in numbers])
-        parts.append(engine(frames, first))
+        parts.append(engine(read_frames(run, numbers), first))
         progress(first + len(numbers), len(chosen))
     return join_peaks(parts)
 

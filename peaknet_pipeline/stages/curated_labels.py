@@ -63,6 +63,7 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
 
 def lattices_hold(control: ControlRecord) -> Check:
     """Check that the lattices behind neural labels are real: the run's scrambled hits do not index."""
-    rate = control.n_indexed / max(control.n_scrambled, 1)
     counts = f"{control.n_indexed} of {control.n_scrambled} scrambled hits index"
-    return Check("lattices_hold", rate <= MAX_FALSE_RATE, f"{counts}; at most {MAX_FALSE_RATE:.1%} may")
+    return Check(
+        "lattices_hold", control.rate <= MAX_FALSE_RATE, f"{counts}; at most {MAX_FALSE_RATE:.1%} may"
+    )

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -12,13 +10,11 @@ from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS
 from peaknet_pipeline.stages.classical_peaks import classical_parameters
 from peaknet_pipeline.steps.find_causes import describe, find_causes, tabulate
-from peaknet_pipeline.steps.peak_causes import (
-    DiagnosisParams,
-    Evidence,
-)
+from peaknet_pipeline.steps.peak_causes import DiagnosisParams, Evidence
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -74,7 +70,6 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
     """Read a run's tables, and a sample of frames spread evenly over it."""
     store, key = context.store, str(context.key)
     finder = classical_parameters(context.experiment)
-    chosen = np.unique(np.linspace(0, run.n_frames - 1, min(params.sample_frames, run.n_frames)).astype(int))
     return Evidence(
         n_frames=run.n_frames,
         peaks=read_table(peaks_path(store, key, "classical"), PEAKS),
@@ -84,7 +79,7 @@ def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> E
         cell=read_cell(cell_file(context)),
         finder=finder if isinstance(finder, Peakfinder8Params) else None,
         index=context.experiment.parameters("index", IndexParams),
-        sample=np.concatenate([run.read(int(i), int(i) + 1) for i in chosen]),
+        sample=read_frames(run, sample_frames(run.n_frames, params.sample_frames)),
         bad_pixels=read_bad_pixels(store, key),
         params=params,
         cell_check=context.experiment.parameters("cell_check", CellCheckParams),

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from peaknet_pipeline.learn.checkpoint import (
-    read_checkpoint,
-)
+from peaknet_pipeline.learn.checkpoint import read_checkpoint
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of

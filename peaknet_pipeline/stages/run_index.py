@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.control import (
-    MAX_FALSE_RATE,
-    ControlRecord,
-)
+from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.plots.distributions import plot_cells
@@ -89,7 +86,6 @@ def _result(
     cell: UnitCell,
 ) -> StageResult:
     indexed = table["frame"].nunique()
-    rate = control.n_indexed / control.n_scrambled if control.n_scrambled else 0.0
     figures: dict[str, Any] = {
         "frames": n_frames,
         "indexed": indexed,
@@ -101,7 +97,7 @@ def _result(
         "median_residual": float(table["residual"].median()) if len(table) else 0.0,
     }
     told = f"{control.n_indexed} of {control.n_scrambled} scrambled hits index; at most {MAX_FALSE_RATE:.1%} wanted"
-    check = Check("false_index_rate", rate <= MAX_FALSE_RATE, told)
+    check = Check("false_index_rate", control.rate <= MAX_FALSE_RATE, told)
     output = index_path(store, key, finder)
     tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
     plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}

@@ -13,12 +13,7 @@ from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
 from peaknet_pipeline.labels.split import CLASSICAL
-from peaknet_pipeline.learn.checkpoint import (
-    CARD_FILE,
-    ModelCard,
-    read_checkpoint,
-    write_checkpoint,
-)
+from peaknet_pipeline.learn.checkpoint import CARD_FILE, ModelCard, read_checkpoint, write_checkpoint
 from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.crops import Crop, ValidationPanel, panel_from_crop
 from peaknet_pipeline.learn.distill import distill_student
@@ -35,7 +30,12 @@ from peaknet_pipeline.steps.progress import counting_bar, progress_bar
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, write_newest
-from peaknet_pipeline.store.paths import curated_labels_path, labels_path, read_bad_pixels, training_set_path
+from peaknet_pipeline.store.paths import (
+    curated_labels_path,
+    labels_path,
+    read_bad_pixels,
+    training_set_path,
+)
 from peaknet_pipeline.store.run_files import frame_reader, open_raw, read_context
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult

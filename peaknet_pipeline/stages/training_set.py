@@ -9,14 +9,7 @@ from typing import Any
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.labels.curate import REASONS, pick_candidates
 from peaknet_pipeline.labels.exclusions import read_exclusions
-from peaknet_pipeline.labels.split import (
-    PEAKNET,
-    SUBSETS,
-    LabelledRun,
-    SplitParams,
-    TrainingSet,
-    split_runs,
-)
+from peaknet_pipeline.labels.split import PEAKNET, SUBSETS, LabelledRun, SplitParams, TrainingSet, split_runs
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.fits import plot_data_engine
 from peaknet_pipeline.provenance import Recipe, is_current, origin_of, read_recipe

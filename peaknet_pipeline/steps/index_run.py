@@ -8,7 +8,6 @@ import pandas as pd
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.indexing.control import (
-    MAX_FALSE_RATE,
     ControlRecord,
     calibrate_gate,
     false_index_control,
@@ -40,7 +39,7 @@ def index_with_control(
     control = false_index_control(
         peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
     )
-    gate = calibrate_gate(params, control, wanted_rate=MAX_FALSE_RATE)
+    gate = calibrate_gate(params, control)
     table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
     passed = sum(value >= gate.min_significance for value in control.significance)
     return table, ControlRecord(len(control.significance), passed, gate.min_significance)

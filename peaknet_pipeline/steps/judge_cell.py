@@ -1,11 +1,6 @@
 """Does a run's own evidence speak against the cell that it was indexed with? The verdict in words."""
 
-from peaknet_pipeline.indexing.examine import (
-    CellCheckParams,
-    CellExamination,
-    LayerCount,
-    SublatticeCount,
-)
+from peaknet_pipeline.indexing.examine import CellCheckParams, CellExamination, LayerCount, SublatticeCount
 from peaknet_pipeline.steps.label_quality import Verdict
 from peaknet_pipeline.types import UnitCell
 

@@ -12,12 +12,9 @@ from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.peaks.scan import (
-    ScanParams,
-    background_thresholds,
-)
+from peaknet_pipeline.peaks.scan import ScanParams, background_thresholds
 from peaknet_pipeline.runs.run import Run, geometry_of
-from peaknet_pipeline.runs.sample import read_frames, spread_frames
+from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
 from peaknet_pipeline.steps.find_classical import valid_range
 from peaknet_pipeline.tables import make_table
@@ -66,9 +63,9 @@ def choose_frames(
     are fewer others.
     """
     if run.n_frames <= params.frames:
-        return spread_frames(run.n_frames, run.n_frames)
-    searched = spread_frames(run.n_frames, params.searched)
-    some = read_frames(run, spread_frames(run.n_frames, min(params.frames, FRAMES_AT_ONCE)))
+        return sample_frames(run.n_frames, run.n_frames)
+    searched = sample_frames(run.n_frames, params.searched)
+    some = read_frames(run, sample_frames(run.n_frames, min(params.frames, FRAMES_AT_ONCE)))
     (threshold,) = background_thresholds(some, bad_pixels, (HIT_SIGMA,))
     setting = replace(base, threshold=threshold, min_snr=HIT_SNR)
     geometry = geometry_of(run)
@@ -83,7 +80,7 @@ def choose_frames(
     others = np.setdiff1d(searched, hits)
     n_hits = min(len(hits), params.frames - min(len(others), params.frames // OTHER_SHARE))
     parts_chosen = (
-        part[spread_frames(len(part), n)]
+        part[sample_frames(len(part), n)]
         for part, n in ((hits, n_hits), (others, params.frames - n_hits))
         if n
     )

@@ -6,15 +6,11 @@ from pathlib import Path
 import h5py
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.indexing.control import (
-    ControlRecord,
-)
+from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.rings import RingParams
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.types import (
-    BoolArray,
-)
+from peaknet_pipeline.types import BoolArray
 
 
 def peaks_path(store: Store, key: str, finder: str) -> Path:

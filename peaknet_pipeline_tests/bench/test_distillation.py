@@ -6,6 +6,7 @@ import pytest
 
 from peaknet_pipeline.bench import distillation
 from peaknet_pipeline.learn.state import STATE_FILE
+from peaknet_pipeline.steps import teach_shipped
 from peaknet_pipeline.steps.teach_shipped import TRAINING
 from peaknet_pipeline.steps.truth_windows import TeachingParameters
 
@@ -15,7 +16,7 @@ SMALL = TeachingParameters(
 
 
 def test_teacher_and_student_are_compared_and_a_second_call_repeats_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "VALIDATION_SEEDS", range(900_000_000, 900_000_002))
+    monkeypatch.setattr(teach_shipped, "VALIDATION_SEEDS", range(900_000_000, 900_000_002))
     settings = {
         "work": str(tmp_path),
         "teacher_steps": 60,

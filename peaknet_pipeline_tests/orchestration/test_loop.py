@@ -19,7 +19,6 @@ from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.provenance import is_current
 from peaknet_pipeline.schemas import CURATION, MODEL_COMPARISON, SPLIT
 from peaknet_pipeline.stages import classical_peaks, peak_labels, raw_run, run_index, run_statistics
-from peaknet_pipeline.stages.champion import spread_frames
 from peaknet_pipeline.stages.curated_labels import curated_labels
 from peaknet_pipeline.stages.curation import curation
 from peaknet_pipeline.stages.peaknet_peaks import peaknet_peaks
@@ -233,10 +232,3 @@ def test_the_schedule_is_shipped_stopped_and_skips_when_nothing_is_new(world):
 def test_reasons_that_curation_does_not_give_are_refused():
     with pytest.raises(ParameterError, match=r"not a reason of curation.*finders disagree"):
         TrainingSetParams(curated_reasons=("because",))
-
-
-@pytest.mark.parametrize(("n", "wanted", "expected"), [(5, 0, 5), (5, 9, 5), (100, 10, 10)])
-def test_compared_frames_are_spread_over_the_run(n, wanted, expected):
-    frames = spread_frames(n, wanted)
-    assert len(frames) == len(set(frames.tolist())) == expected
-    assert (frames[0], frames[-1]) == (0, n - 1)

@@ -13,11 +13,11 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams, find_bad_pixels
 from peaknet_pipeline.runs.local_median import local_median
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.runs.statistics import (
     StatisticsAccumulator,
     compute_statistics,
     frame_ranges,
-    sample_frames,
 )
 from peaknet_pipeline.types import RunStatistics
 from peaknet_pipeline_tests.runs.files import (
@@ -83,6 +83,7 @@ def test_a_run_is_read_in_ranges_with_progress_and_flags_left_out(tmp_path: Path
 
 def test_sampled_frames_are_spread_over_the_run() -> None:
     assert sample_frames(10, None).tolist() == list(range(10))
+    assert sample_frames(5, 9).tolist() == list(range(5))
     assert sample_frames(101, 3).tolist() == [0, 50, 100]
     assert frame_ranges(np.array([0, 1, 2, 3, 7, 8]), 3) == [(0, 3), (3, 4), (7, 9)]
 

@@ -87,7 +87,7 @@ def test_what_was_found_before_an_interruption_is_taken_up(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
-        patched.setattr("peaknet_pipeline.stages.find_command.write_found", full_disk)
+        patched.setattr("peaknet_pipeline.steps.find_in_file.write_found", full_disk)
         find(simulated, out, segmentation=masks)
     assert not out.exists()
     taken_up = find(simulated, out, segmentation=masks)

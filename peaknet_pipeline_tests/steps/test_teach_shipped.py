@@ -11,6 +11,7 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.simulate.draw import draw_experiment
 from peaknet_pipeline.simulate.experiment import Experiment, RunConditions
 from peaknet_pipeline.simulate.frames import simulate_frames
+from peaknet_pipeline.steps import teach_shipped
 from peaknet_pipeline.steps.teach_shipped import ShippedRecipe, train_shipped, validation_panels
 from peaknet_pipeline.steps.truth_crops import draw_frames, sharpen, store_crops
 from peaknet_pipeline.steps.truth_windows import (
@@ -134,7 +135,7 @@ def test_stored_crops_repeat_themselves_and_are_reused(tmp_path: Path) -> None:
 def test_the_recipe_trains_validates_and_writes_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipped, "VALIDATION_SEEDS", range(900_000_000, 900_000_003))
+    monkeypatch.setattr(teach_shipped, "VALIDATION_SEEDS", range(900_000_000, 900_000_003))
     training = TrainParameters(steps=4, batch_size=2, validate_every=4, blocks_per_crop=4)
     recipe = replace(ShippedRecipe(), teaching=SMALL, training=training)
     assert all(panel.image.shape == panel.label.shape for panel in validation_panels(SMALL))

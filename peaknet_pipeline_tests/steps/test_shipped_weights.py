@@ -7,7 +7,7 @@ import pytest
 from peaknet_pipeline.bench import real_stills
 from peaknet_pipeline.bench.real_stills import REAL, Stills, measure_listed, measure_simulated
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.learn.checkpoint import LoadedModel, load_shipped, shipped_models
+from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, LoadedModel, load_shipped, shipped_models
 from peaknet_pipeline.learn.validate import predict_panels, score_panels
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.steps import teach_shipped
@@ -22,13 +22,13 @@ def network() -> LoadedModel:
 
 
 def test_weights_are_small(network: LoadedModel) -> None:
-    folder = Path(shipped.SHIPPED_FOLDER) / SHIPPED_NAME
+    folder = SHIPPED_FOLDER / SHIPPED_NAME
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4e6
     assert 0 < network.card.threshold < 1
 
 
 def test_unseen_simulated_experiments(network: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipped, "VALIDATION_SEEDS", range(910_000_000, 910_000_012))
+    monkeypatch.setattr(teach_shipped, "VALIDATION_SEEDS", range(910_000_000, 910_000_012))
     panels = validation_panels(teach_shipped.TEACHING)
     maps = predict_panels(network.model, panels, network.normalisation)
     scores = score_panels(maps, panels, threshold=network.card.threshold, decode=decode_as_inference)
