@@ -45,7 +45,6 @@ from peaknet_pipeline.types import IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
-
 ModelComparison = pd.DataFrame
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The summary over all runs: their rates, the table of runs, the plot over runs and the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

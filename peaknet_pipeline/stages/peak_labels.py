@@ -1,4 +1,4 @@
-"""TODO."""
+"""Peak-matching labels of one run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +55,6 @@ from peaknet_pipeline.types import Geometry
 
 GATES = ("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "lattices_hold")
 """Checks of label files; a file that failed one teaches nothing, now or later."""
-
 
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Rates of every run with every finder."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -33,10 +33,8 @@ OUTPUTS = {
 }
 """The stages of one run, in order, and what their outputs' names end in."""
 
-
 SCORED = ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution",
           "finder", "model", "label_manifest", "parameters", "code_version")  # fmt: skip
-
 
 UNSCORED: Mapping[str, Any] = {
     "hits": 0,
@@ -47,7 +45,6 @@ UNSCORED: Mapping[str, Any] = {
     "parameters": "",
     "code_version": "",
 }
-
 
 NOT_PRINTED = "–"
 

@@ -56,6 +56,7 @@ def cell_command(
 
 
 def cell_figures(cell: UnitCell) -> dict[str, Any]:
+    """Return a cell as plain figures: lattice, Å and degrees."""
     numbers = {
         name: round(float(getattr(cell, name)), 3) for name in ("a", "b", "c", "alpha", "beta", "gamma")
     }
@@ -63,5 +64,6 @@ def cell_figures(cell: UnitCell) -> dict[str, Any]:
 
 
 def plot_agreement(found: CellConsensus, title: str) -> bytes:
+    """Draw the reduced cells of the frames tried, those that agree apart from the others."""
     reference = cell_from_axes(primitive_matrix(found.cell))
     return plot_reduced_cells(found.reduced, np.array(found.agreeing), reference, title=title)

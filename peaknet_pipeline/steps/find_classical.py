@@ -19,10 +19,8 @@ from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 BATCH_PIXELS = 32_000_000
 """Pixels read at once."""
 
-
 FINDERS: Mapping[str, type[Parameters]] = {"peakfinder8": Peakfinder8Params, "droplet": DropletParams}
 """The classical finders and their parameters."""
-
 
 SECTION_OF = {"peakfinder8": "finder", "droplet": "droplet"}
 """The section of ``experiment.yaml`` that tunes each classical finder."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The ``peaknet find`` command: peaks of one file by any finder, written as wanted."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Why hits don't index although they have peaks: another cell, another distance, another beam centre."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,35 +24,27 @@ from peaknet_pipeline.types import Float64Array, Geometry, IntArray, UnitCell
 N_STRONG = 24
 """Hits with most peaks that other cells and geometries are tried on."""
 
-
 N_BLIND = 10
 """Of these, hits that are searched without the cell."""
-
 
 N_MOVED = 5
 """Of these, hits that the beam is sought with."""
 
-
 STEP_PX = 2.5
 """Step of the search for the beam; indexing forgives about half of it."""
-
 
 SAME_CELL = 0.008
 """Relative difference of scale within which a found cell is the given one."""
 
-
 MAX_SCALE = 0.3
 """Largest error of the distance that is thought of."""
-
 
 REFINED_LATTICES = 60
 """Lattices that the geometry of a run that indexes is judged by."""
 
-
 LESS_VOLUME, SAME_SHARE, MORE_SHARE = 0.7, 0.9, 1.1
 """A found cell of less than this volume of a doubted one must explain this share of the peaks that the doubted one does; a
 larger one must explain this much more."""
-
 
 CONVINCING = 0.7
 """Share of strong hits, or of their peaks, that a cause explains, beyond which no other is sought."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
 import dataclasses
 import json

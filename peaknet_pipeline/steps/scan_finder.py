@@ -23,15 +23,12 @@ from peaknet_pipeline.types import BoolArray, FrameArray
 CROWDED = 1500
 """Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
 
-
 HIT_SIGMA, HIT_SNR, HIT_PEAKS = 8.0, 4.0, 10
 """Threshold above the background, SNR and least peaks by which likely hits are picked: a sensitive setting, so that weak
 hits, which tuning is about, are among them."""
 
-
 OTHER_SHARE = 4
 """One frame in so many that are tried is none of the likely hits: blank frames tell how much noise a setting finds."""
-
 
 FRAMES_AT_ONCE = 16
 """Frames held in memory while hits are looked for."""

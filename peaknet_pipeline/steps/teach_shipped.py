@@ -1,4 +1,4 @@
-"""TODO."""
+"""The weights that come with the package: trained on random simulated experiments, from one seed."""
 
 import sys
 from collections.abc import Callable
@@ -25,16 +25,12 @@ from peaknet_pipeline.types import Float32Array
 
 SHIPPED_NAME = "general"
 
-
 VALIDATION_SEEDS = range(900_000_000, 900_000_060)
 """Simulator seeds of the experiments on which the threshold is chosen; no training set reaches them."""
 
-
 VALIDATION_SIDE = 384
 
-
 TEACHING = TeachingParameters(n_experiments=700, crops_per_frame=20, near_spots=0.7)
-
 
 TRAINING = TrainParameters(
     steps=10_000,
@@ -53,9 +49,7 @@ TRAINING = TrainParameters(
     candidate_sigma=2.4,
 )
 
-
 TRANSFORMS = TransformParameters()
-
 
 VALIDATION = ValidationParameters(
     thresholds=tuple(n / 20 for n in range(4, 17)),
