@@ -32,7 +32,6 @@ from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.steps.find_classical import valid_range
 from peaknet_pipeline.steps.index_run import index_with_control
 from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, Geometry, IntArray
@@ -188,7 +187,7 @@ def _confirmed(run: Run, peaks: PeakTable) -> dict[str, Any]:
     """Tell which share of peaks a peakfinder8 with a low threshold shows as well, and what chance would give."""
     geometry = geometry_of(run)
     params = Peakfinder8Params(threshold=CONFIRMING, min_snr=4.0, min_pix=2)
-    finder = Peakfinder8(pixel_radius(geometry), run.bad_pixels, params, valid_range=valid_range(geometry))
+    finder = Peakfinder8(pixel_radius(geometry), run.bad_pixels, params, usable=run.usable)
     theirs = finder.find(run.read(0, run.n_frames))
     shifted = peaks.assign(ss=peaks["ss"] + SHIFT_PX)
     return {

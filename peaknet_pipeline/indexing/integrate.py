@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.schemas import ReflectionTable
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, IntArray
@@ -41,13 +42,14 @@ def integrate_reflections(
     first_frame: int = 0,
     adu_per_photon: float | None = None,
     params: IntegrateParams | None = None,
+    usable: UsableValues = ALL_VALUES,
 ) -> ReflectionTable:
     """Return the reflections with ``intensity``, ``sigma``, ``peak`` and ``background``, adu, filled in.
 
     Parameters
     ----------
     frames : (n, n_panels, ss, fs), any dtype
-        Values that aren't finite count as bad.
+        Values that aren't finite, or not ``usable``, count as bad.
     reflections : ReflectionTable
         All in frames ``first_frame … first_frame + n - 1``.
     bad_pixels : (n_panels, ss, fs)
@@ -93,6 +95,7 @@ def integrate_reflections(
             (params.peak_radius, params.inner_radius, params.outer_radius),
             (params.min_good_fraction, float(params.min_ring_pixels), params.clip),
             adu_per_photon or 0.0,
+            usable.of(frames.dtype.name),
         )
     names = ("intensity", "sigma", "peak", "background")
     return reflections.assign(**dict(zip(names, measured, strict=True)))
@@ -108,13 +111,14 @@ def _integrate(
     radii: tuple[float, float, float],
     limits: tuple[float, float, float],
     gain: float,
+    usable: UsableValues,
 ) -> Float32Array:
     taken = _discs(frame.shape, panel, ss, fs, radii[0])
     measured = np.full((4, panel.size), np.nan, dtype=np.float32)
     ring = np.empty(int(4 * (radii[2] + 1) ** 2) + 8)
     for i in range(panel.size):
         n, n_all, total, m, highest = _collect(
-            frame[panel[i]], bad[panel[i]], taken[panel[i]], ss[i], fs[i], radii, ring
+            frame[panel[i]], bad[panel[i]], taken[panel[i]], ss[i], fs[i], radii, ring, usable
         )
         if n < limits[0] * n_all or m < limits[1]:
             continue
@@ -151,6 +155,7 @@ def _collect(
     fs: float,
     radii: tuple[float, float, float],
     ring: Float64Array,
+    usable: UsableValues,
 ) -> tuple[int, int, float, int, float]:
     """Sum the disc and gather the ring: good disc pixels, all disc pixels, their sum, ring pixels, the disc's highest."""
     n, n_all, m, total, highest = 0, 0, 0, 0.0, -np.inf
@@ -164,7 +169,7 @@ def _collect(
             if y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1] or bad[y, x]:
                 continue
             value = float(image[y, x])
-            if not np.isfinite(value):
+            if not is_usable(np.float32(value), usable):
                 continue
             if disc:
                 n += 1

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, are_usable
 from peaknet_pipeline.infer.memory import fit_chunk
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import EngineParams
-from peaknet_pipeline.infer.transfer import as_float32, as_float64
+from peaknet_pipeline.infer.transfer import as_float32
 from peaknet_pipeline.learn.normalise import Background
-from peaknet_pipeline.types import Geometry
 
 WARM_UPS = 3
 """Runs before a recording, in which libraries choose their algorithms and take their memory."""
@@ -48,7 +48,7 @@ class PanelStep:
     network: Network
     model: Any
     dtype: torch.dtype
-    geometry: Geometry | None = None
+    usable: UsableValues = ALL_VALUES
     min_neighbour: float = 0.0
     """Height of the pairs of pixels without which decoding drops a peak, sigma; 0: it drops none."""
 
@@ -70,10 +70,9 @@ class PanelStep:
 
     def prepare(self, raw: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 pixels and which of them are good."""
-        flagged = flag_bad(raw, self.geometry) if self.geometry is not None else None
         pixels = as_float32(raw)
-        bad = bad if flagged is None else bad | flagged
-        return pixels, ~bad & torch.isfinite(pixels)
+        usable = self.usable.of(str(raw.dtype).removeprefix("torch."))
+        return pixels, ~bad & are_usable(pixels, usable)
 
     def forward(self, pixels: Tensor, good: Tensor, background: Background | None) -> Tensor:
         """Normalise, by a background where there is one, and run the network: (c, ss, fs) to float32 logits."""
@@ -164,23 +163,6 @@ class DevicePanels:
         self._recorded.key = self._recorded.replay = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def flag_bad(raw: Tensor, geometry: Geometry) -> Tensor | None:
-    """Return the pixels that the geometry's flags rule out, as ``runs.run.flag_bad`` does, or None without flags."""
-    limits = (geometry.flag_less_than, geometry.flag_more_than, geometry.flag_equal)
-    if all(limit is None for limit in limits):
-        return None
-    # Single precision does not tell large integers apart.
-    exact = as_float64(raw) if raw.dtype in (torch.int32, torch.uint32, torch.int64) else as_float32(raw)
-    bad = torch.zeros(raw.shape, dtype=torch.bool, device=raw.device)
-    if geometry.flag_less_than is not None:
-        bad = bad | (exact < geometry.flag_less_than)
-    if geometry.flag_more_than is not None:
-        bad = bad | (exact > geometry.flag_more_than)
-    if geometry.flag_equal is not None:
-        bad = bad | (torch.round(exact) == geometry.flag_equal)
-    return bad
 
 
 def _filled(part: Tensor, chunk: int, value: int) -> Tensor:

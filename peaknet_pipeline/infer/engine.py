@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from peaknet_pipeline.errors import ModelError, StreamError
+from peaknet_pipeline.geometry.usable import flag_unusable, usable_values
 from peaknet_pipeline.infer.calibrate_torch import DeviceCalibration
 from peaknet_pipeline.infer.decode import decode_frames, logit_of, peak_pixels
 from peaknet_pipeline.infer.decode_torch import decode_tensors
@@ -14,7 +15,6 @@ from peaknet_pipeline.infer.network import HostLogits, Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams
 from peaknet_pipeline.infer.transfer import Uploader, as_tensor
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams
-from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray, Geometry
@@ -60,10 +60,10 @@ class Engine:
         self._cut = logit_of(network.threshold)
         self._bad_pixels = np.array(bad_pixels, dtype=np.bool_)
         self._bad = torch.from_numpy(self._bad_pixels).to(self.device)
-        self._geometry = geometry
+        self._usable = usable_values(geometry)
         self._calibrate = DeviceCalibration(*calibration, self.device) if calibration is not None else None
         model = network.model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        step = PanelStep(network, model, self.dtype, geometry, self.decode.min_neighbour)
+        step = PanelStep(network, model, self.dtype, self._usable, self.decode.min_neighbour)
         self._panels = DevicePanels(step, self.device, self.params)
         self._upload = Uploader(self.device)
 
@@ -180,7 +180,7 @@ class Engine:
 
     def _frame_mask(self, frames: FrameArray) -> BoolArray:
         """Return the bad pixels, (n_panels, ss, fs), or of every frame where the geometry flags some."""
-        flagged = None if self._geometry is None else flag_bad(frames, self._geometry)
+        flagged = flag_unusable(frames, self._usable)
         return self._bad_pixels if flagged is None else np.asarray(flagged | self._bad_pixels)
 
     def _check(self, frames: FrameArray) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, usable_maximum
 from peaknet_pipeline.infer.arrivals import Arrival
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
 from peaknet_pipeline.infer.found import Found
@@ -19,7 +20,7 @@ from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.types import Float32Array, Float64Array, FrameArray, IntArray
+from peaknet_pipeline.types import Float32Array, IntArray
 
 LATENCIES_KEPT = 10_000
 RATE_WINDOW_S = 10.0
@@ -67,8 +68,14 @@ class LiveFigures:
 class LiveStatistics:
     """Running figures and virtual powder; safe to read from other threads while the stream runs."""
 
-    def __init__(self, *, min_peaks: int, clock: Callable[[], float] = time.time) -> None:
-        self.min_peaks = min_peaks
+    def __init__(
+        self,
+        *,
+        min_peaks: int,
+        clock: Callable[[], float] = time.time,
+        usable: UsableValues = ALL_VALUES,
+    ) -> None:
+        self.min_peaks, self._usable = min_peaks, usable
         self._clock = clock
         self._lock = threading.Lock()
         self._frames = self._hits = self._peaks = self._refused = 0
@@ -83,7 +90,7 @@ class LiveStatistics:
     def add(self, arrival: Arrival, peaks: PeakTable, n_indexed: int | None = None) -> None:
         """Count a batch whose peaks are written; ``n_indexed`` of its frames index, if that was tried."""
         now = self._clock()
-        powder = _maximum(arrival.frames)
+        powder = usable_maximum(arrival.frames, self._usable)
         n_hits = len(hit_frames(peaks, min_peaks=self.min_peaks))
         with self._lock:
             self._frames += len(arrival.frames)
@@ -123,7 +130,7 @@ class LiveStatistics:
             return LiveFigures(*counts, rate, p50, p99, self._refused, self._waiting, mean)
 
     def virtual_powder(self) -> Float32Array | None:
-        """Return each pixel's maximum so far, (n_panels, ss, fs); None before the first frame."""
+        """Return each pixel's highest usable value so far, (n_panels, ss, fs); None before the first frame."""
         with self._lock:
             return None if self._powder is None else self._powder.copy()
 
@@ -242,10 +249,3 @@ def _guarded(stop: StopSignal, work: Callable[..., None], *arguments: object) ->
         pass
     except BaseException as error:
         stop.stop(error)
-
-
-def _maximum(frames: FrameArray) -> Float32Array:
-    values: Float64Array | FrameArray = (
-        frames.max(axis=0) if frames.dtype.kind != "f" else np.fmax.reduce(frames, axis=0)
-    )
-    return np.asarray(values, dtype=np.float32)

@@ -82,10 +82,3 @@ def as_float32(raw: Tensor) -> Tensor:
     if raw.dtype == torch.uint32:
         return (raw.view(torch.int32).to(torch.int64) & 0xFFFFFFFF).to(torch.float32)
     return raw.to(torch.float32)
-
-
-def as_float64(raw: Tensor) -> Tensor:
-    """Return raw values as float64, which tells all integers of 32 bits apart."""
-    if raw.dtype == torch.uint32:
-        return (raw.view(torch.int32).to(torch.int64) & 0xFFFFFFFF).to(torch.float64)
-    return raw.to(torch.float64)

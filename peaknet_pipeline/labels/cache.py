@@ -1,9 +1,9 @@
 """Labelled frames packed for training: memory-mapped arrays per run, kept while the labels stay the same.
 
 One folder per run and label digest holds ``images.npy`` (n, n_panels, ss, fs) in the raw dtype,
-``labels.npy`` in uint8, ``bad_pixels.npy``, ``peaks.npy`` and ``hard.npy`` (rows of position, panel, ss, fs:
-where labelled peaks are, and where the brightest background is) and ``frames.npy``. Crops then touch only
-their own pages; nothing holds a run in memory.
+``labels.npy`` in uint8, ``bad_pixels.npy``, ``usable.npy`` (the four numbers of ``UsableValues``), ``peaks.npy`` and
+``hard.npy`` (rows of position, panel, ss, fs: where labelled peaks are, and where the brightest background is) and
+``frames.npy``. Crops then touch only their own pages; nothing holds a run in memory.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from peaknet_pipeline.atomic import replace_folder_atomically
 from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.labels.store import LabelFile, labels_digest, open_labels
 from peaknet_pipeline.types import (
     LABEL_BACKGROUND,
@@ -55,6 +56,7 @@ def cache_run(
     *,
     bad_pixels: BoolArray,
     cache_root: Path,
+    usable: UsableValues = ALL_VALUES,
     progress: Callable[[int], object] | None = None,
 ) -> CachedRun:
     """Return a run's packed frames, packing them unless the same labels were packed before and are whole.
@@ -71,6 +73,8 @@ def cache_run(
     bad_pixels : bool, (n_panels, ss, fs)
     cache_root : Path
         Folder that holds all caches.
+    usable : UsableValues
+        Pixels of other values are not good in that frame.
     progress : callable, optional
         Called with 1 after each frame.
 
@@ -86,6 +90,7 @@ def cache_run(
             return cached
         with replace_folder_atomically(cached.path) as temporary:
             _pack(labels, read_frame, bad_pixels, temporary, progress)
+            np.save(temporary / "usable.npy", np.array(usable))
     return cached
 
 
@@ -95,6 +100,7 @@ def _is_whole(cached: CachedRun, labels: LabelFile) -> bool:
     try:
         images, maps, frames = (cached.load(name) for name in ("images", "labels", "frames"))
         bad_pixels, *places = (cached.load(name) for name in ("bad_pixels", "peaks", "hard"))
+        cached.load("usable")
     except LabelError:
         return False
     sizes = images.shape == maps.shape == shape and bad_pixels.shape == labels.stack_shape

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.geometry.usable import UsableValues, are_usable
 from peaknet_pipeline.labels.cache import CachedRun
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.types import LABEL_IGNORE, BoolArray, Float32Array, FrameArray, IntArray, UInt8Array
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
     image : float32, (ss, fs), adu
         0 where ``good`` is False.
     good : bool, (ss, fs)
-        Pixels on the panel that are not bad and finite.
+        Pixels on the panel that are not bad and have a usable value.
     label : uint8, (ss, fs)
         0, 1 or 255; 255 off the panel.
     origin : int64, (5,)
@@ -92,7 +93,8 @@ class _PackedRuns:
             max(-fs, 0) : max(-fs, 0) + source[1].stop - source[1].start,
         ]
         values = images[position, panel][source].astype(np.float32)
-        good[target] = ~bad[panel][source].astype(np.bool_) & np.isfinite(values)
+        usable = UsableValues(*(float(end) for end in self.array(run, "usable"))).of(images.dtype.name)
+        good[target] = ~bad[panel][source].astype(np.bool_) & are_usable(values, usable)
         image[target] = np.where(good[target], values, 0)
         label[target] = labels[position, panel][source]
         frame = int(self.array(run, "frames")[position])

@@ -69,7 +69,6 @@ def rasterize_labels(
     *,
     ignore: tuple[Positions, ...] = (),
     bad_pixels: BoolArray,
-    saturated: BoolArray | None = None,
 ) -> UInt8Array:
     """Draw one frame's label map.
 
@@ -81,7 +80,8 @@ def rasterize_labels(
         Accepted fits in the order of ``profile.PROFILE_NAMES``, centres in panel pixels.
     ignore : tuple of Positions
         Doubtful positions, each set with its own disc.
-    bad_pixels, saturated : bool, (n_panels, ss, fs)
+    bad_pixels : bool, (n_panels, ss, fs)
+        What teaches nothing in this frame: bad, unusable and saturated pixels.
 
     Returns
     -------
@@ -103,8 +103,6 @@ def rasterize_labels(
     stamp_half_maximum(peak, panels, profiles)
     labels[peak] = LABEL_PEAK
     labels[bad_pixels] = LABEL_IGNORE
-    if saturated is not None:
-        labels[saturated] = LABEL_IGNORE
     return labels
 
 

@@ -13,6 +13,7 @@ Pixels are taken in single precision, as the C programs take them; sums are kept
 
 import numpy as np
 
+from peaknet_pipeline.geometry.usable import is_usable
 from peaknet_pipeline.peaks.compilation import REASSOCIATE, compiled
 from peaknet_pipeline.peaks.rings import TILE_FS, TILE_SS, Int32Array, Pixels, RingPlan, Rules, UInt16Array
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array
@@ -79,7 +80,7 @@ def clip_listed(
             n = 0
             for i in pixels[start[r] : start[r + 1]]:
                 v = np.float32(frame[i])
-                if rules.low <= v <= rules.high:
+                if is_usable(v, rules.usable):
                     values[n] = v
                     n += 1
             limits[0, r], limits[1, r], limits[2, r] = clip_values(values[:n], rules)
@@ -92,8 +93,9 @@ def choose_core(plan: RingPlan, rules: Rules, limits: Float64Array, core: Float3
     A sample without spread gives a core of one value. A ring that its sample holds completely keeps its
     limits, and its core is all that is not above them.
     """
-    lowest = max(np.nextafter(np.float32(rules.low), np.float32(-np.inf)), -START_LIMIT)
-    highest = min(np.nextafter(np.float32(rules.high), np.float32(np.inf)), START_LIMIT)
+    usable = rules.usable
+    lowest = max(np.nextafter(np.float32(usable.low), np.float32(-np.inf)), -START_LIMIT)
+    highest = min(np.nextafter(np.float32(usable.high), np.float32(np.inf)), START_LIMIT)
     for r in range(plan.n_rings):
         mean, lower, upper = limits[0, r], limits[1, r], limits[2, r]
         if _is_whole(plan, r):
@@ -115,6 +117,12 @@ def choose_core(plan: RingPlan, rules: Rules, limits: Float64Array, core: Float3
             core[0, r] = np.nextafter(core[0, r], np.float32(np.inf))
         if core[1, r] > above:
             core[1, r] = np.nextafter(core[1, r], np.float32(-np.inf))
+        if core[0, r] < usable.gap_high and usable.gap_low < core[1, r]:
+            # All that the core holds is summed unseen: the longer part beside the gap stays core.
+            if usable.gap_low - core[0, r] > core[1, r] - usable.gap_high:
+                core[1, r] = usable.gap_low
+            else:
+                core[0, r] = usable.gap_high
 
 
 @compiled(inline=True)
@@ -160,7 +168,7 @@ def sum_core(
                 outside[r] += end - begin - int(count)
                 for k in range(begin, end):
                     v = ordered[k]
-                    if not core[0, r] < v < core[1, r] and rules.low <= v <= rules.high:
+                    if not core[0, r] < v < core[1, r] and is_usable(v, rules.usable):
                         candidates[n] = origin + (inside[k] // width) * n_fs + inside[k] % width
                         values[n] = v
                         n += 1

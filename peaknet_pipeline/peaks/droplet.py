@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks.compilation import compiled
-from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table, single_range
+from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table
 from peaknet_pipeline.peaks.peakfinder8_search import (
     BACKGROUND,
     FS,
@@ -66,8 +67,7 @@ class DropletParams(Parameters):
 
 
 class _Rules(NamedTuple):
-    low: float
-    high: float
+    usable: UsableValues
     thr_low: float
     thr_high: float
     rank: int
@@ -85,7 +85,7 @@ def find_droplets(
     params: DropletParams,
     first_frame: int = 0,
     n_threads: int | None = None,
-    valid_range: tuple[float, float] = (-np.inf, np.inf),
+    usable: UsableValues = ALL_VALUES,
 ) -> PeakTable:
     """Find Bragg peaks with the droplet finder.
 
@@ -100,8 +100,8 @@ def find_droplets(
         Number of the first frame in the run.
     n_threads : int, optional
         Frames worked on at once; all processors by default.
-    valid_range : (low, high), adu
-        Values outside, like NaN and infinities, make a pixel unusable in that frame.
+    usable : UsableValues
+        Other values, like NaN and infinities, make a pixel unusable in that frame (`geometry.usable`).
 
     Returns
     -------
@@ -121,7 +121,7 @@ def find_droplets(
         raise RunError("pixels are not numbers", expected="integers or floats", found=frames.dtype)
     p = params
     rules = _Rules(
-        *single_range(*valid_range), p.thr_low, p.thr_high, p.rank, p.npix_min, p.npix_max, p.amax_thr,
+        usable.of(frames.dtype.name), p.thr_low, p.thr_high, p.rank, p.npix_min, p.npix_max, p.amax_thr,
         p.atot_thr, p.son_min,
     )  # fmt: skip
     bad = np.ascontiguousarray(bad_pixels)
@@ -172,7 +172,7 @@ def _find_droplets(frame: Pixels, bad: BoolArray, ring: Pixels, rules: _Rules, r
 
 @compiled(inline=True)
 def _is_good(image: Pixels, mask: BoolArray, rules: _Rules, ss: int, fs: int) -> bool:
-    return not mask[ss, fs] and rules.low <= image[ss, fs] <= rules.high
+    return not mask[ss, fs] and is_usable(np.float32(image[ss, fs]), rules.usable)
 
 
 @compiled()

@@ -6,10 +6,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks.peakfinder8_frame import (
     Workspace,
@@ -18,7 +18,6 @@ from peaknet_pipeline.peaks.peakfinder8_frame import (
     find_seeds,
     grow_peaks,
     peak_table,
-    single_range,
     split_tiles,
 )
 from peaknet_pipeline.peaks.rings import RingPlan, Rules, plan_rings
@@ -69,9 +68,8 @@ class Peakfinder8:
     bad_pixels : (n_panels, ss, fs)
         True where a pixel must not be used.
     params : Peakfinder8Params
-    valid_range : (low, high)
-        Values outside, like NaN and infinities, make a pixel unusable in that frame (a geometry's
-        flag_lessthan and flag_morethan).
+    usable : UsableValues
+        Other values, like NaN and infinities, make a pixel unusable in that frame (`geometry.usable`).
     plan : RingPlan, optional
         Another finder's plan for the same map, mask, resolution limits and statistics; made anew by default.
 
@@ -83,11 +81,11 @@ class Peakfinder8:
         bad_pixels: BoolArray,
         params: Peakfinder8Params,
         *,
-        valid_range: tuple[float, float] = (-np.inf, np.inf),
+        usable: UsableValues = ALL_VALUES,
         plan: RingPlan | None = None,
     ) -> None:
         self.params = params
-        self._range = single_range(*valid_range)
+        self._usable = usable
         self.plan = plan or plan_rings(
             radius,
             bad_pixels,
@@ -123,7 +121,8 @@ class Peakfinder8:
 
         """
         check_frames(frames, self.plan.shape)
-        rules = [self._rules_of(variant) for variant in variants]
+        usable = self._usable.of(frames.dtype.name)
+        rules = [self._rules_of(variant, usable) for variant in variants]
         n_threads = n_threads or os.cpu_count() or 1
         if n_threads == 1 or not len(frames):
             rows = [self._find_one(rules, frame) for frame in frames]
@@ -135,7 +134,7 @@ class Peakfinder8:
                 rows = list(pool.map(partial(self._find_one, rules), frames))
         return [peak_table([frame_rows[k] for frame_rows in rows], first_frame) for k in range(len(rules))]
 
-    def _rules_of(self, params: Peakfinder8Params) -> Rules:
+    def _rules_of(self, params: Peakfinder8Params, usable: UsableValues) -> Rules:
         changed = {n for n, v in params.to_dict().items() if v != getattr(self.params, n)} - set(VARIABLE)
         if changed:
             raise ParameterError(
@@ -143,9 +142,8 @@ class Peakfinder8:
                 found=sorted(changed),
             )  # fmt: skip
         return Rules(
-            *self._range, params.min_snr, params.threshold, params.min_pix, params.max_pix,
-            params.local_bg_radius,
-        )  # fmt: skip
+            usable, params.min_snr, params.threshold, params.min_pix, params.max_pix, params.local_bg_radius
+        )
 
     def _find_one(
         self,
@@ -176,7 +174,7 @@ def find_peaks(
     params: Peakfinder8Params,
     first_frame: int = 0,
     n_threads: int | None = None,
-    valid_range: tuple[float, float] = (-np.inf, np.inf),
+    usable: UsableValues = ALL_VALUES,
 ) -> PeakTable:
     """Find Bragg peaks with peakfinder8.
 
@@ -193,8 +191,8 @@ def find_peaks(
         Number of the first frame in the run.
     n_threads : int, optional
         Frames worked on at once; all processors by default.
-    valid_range : (low, high), adu
-        Values outside, like NaN and infinities, make a pixel unusable in that frame.
+    usable : UsableValues
+        Other values, like NaN and infinities, make a pixel unusable in that frame (`geometry.usable`).
 
     Returns
     -------
@@ -210,14 +208,12 @@ def find_peaks(
 
     """
     if bad_pixels.ndim != 4:
-        finder = Peakfinder8(radius, bad_pixels, params, valid_range=valid_range)
+        finder = Peakfinder8(radius, bad_pixels, params, usable=usable)
         return finder.find(frames, first_frame=first_frame, n_threads=n_threads)
     if len(bad_pixels) != len(frames):
         raise ParameterError("not one mask per frame", expected=len(frames), found=len(bad_pixels))
     tables = [
-        Peakfinder8(radius, bad, params, valid_range=valid_range).find(
-            frames[i : i + 1], first_frame=first_frame + i
-        )
+        Peakfinder8(radius, bad, params, usable=usable).find(frames[i : i + 1], first_frame=first_frame + i)
         for i, bad in enumerate(bad_pixels)
     ]
     return pd.concat(tables, ignore_index=True) if tables else empty_table(PEAKS)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.peaks.peakfinder8_frame import peak_table, single_range
+from peaknet_pipeline.peaks.peakfinder8_frame import peak_table
 from peaknet_pipeline.peaks.peakfinder8_search import N_COLUMNS
 from peaknet_pipeline.peaks.rings import RingPlan, plan_rings
 from peaknet_pipeline.schemas import PeakTable
@@ -62,10 +63,10 @@ class DevicePeakfinder8(ABC):
         params: Peakfinder8Params,
         *,
         device: str | torch.device = "cuda",
-        valid_range: tuple[float, float] = (-np.inf, np.inf),
+        usable: UsableValues = ALL_VALUES,
     ) -> None:
         self.params, self.device = params, torch.device(device)
-        self.low, self.high = single_range(*valid_range)
+        self._given, self.usable = usable, usable
         plan = plan_rings(
             radius, bad_pixels, min_radius=params.min_res, max_radius=params.max_res,
             sample_size=params.sample_size,
@@ -122,6 +123,7 @@ class DevicePeakfinder8(ABC):
             raise RunError(
                 "frames do not fit the radius map", expected=("n", *self.shape), found=tuple(frames.shape)
             )
+        self.usable = self._given.of(str(frames.dtype).removeprefix("torch."))
         flat = self._load(frames)
         mean, upper = self._clip_rings(flat)
         pixel, value = self._choose(flat, upper)
@@ -211,14 +213,14 @@ def device_peakfinder8(
     params: Peakfinder8Params,
     *,
     device: str | torch.device = "cuda",
-    valid_range: tuple[float, float] = (-np.inf, np.inf),
+    usable: UsableValues = ALL_VALUES,
     kernels: str = "auto",
 ) -> DevicePeakfinder8:
     """Return peakfinder8 prepared on a device, with Triton's kernels where they can run, else with plain torch.
 
     Parameters
     ----------
-    radius, bad_pixels, params, valid_range
+    radius, bad_pixels, params, usable
         As for `Peakfinder8`.
     device : str or torch.device
     kernels : str
@@ -238,7 +240,7 @@ def device_peakfinder8(
     if kernels == "triton" or (kernels == "auto" and installed and torch.device(device).type == "cuda"):
         from peaknet_pipeline.peaks.peakfinder8_triton import TritonPeakfinder8
 
-        return TritonPeakfinder8(radius, bad_pixels, params, device=device, valid_range=valid_range)
+        return TritonPeakfinder8(radius, bad_pixels, params, device=device, usable=usable)
     from peaknet_pipeline.peaks.peakfinder8_torch import TorchPeakfinder8
 
-    return TorchPeakfinder8(radius, bad_pixels, params, device=device, valid_range=valid_range)
+    return TorchPeakfinder8(radius, bad_pixels, params, device=device, usable=usable)

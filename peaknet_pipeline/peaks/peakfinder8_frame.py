@@ -127,17 +127,6 @@ def check_frames(frames: FrameArray, shape: tuple[int, int, int]) -> None:
         raise RunError("pixels are not numbers", expected="integers or floats", found=frames.dtype)
 
 
-def single_range(low: float, high: float) -> tuple[float, float]:
-    """Return the lowest and highest finite single-precision values of a range."""
-    largest = np.finfo(np.float32).max
-    first, last = np.float32(max(low, -float(largest))), np.float32(min(high, float(largest)))
-    if first < low:
-        first = np.nextafter(first, largest)
-    if last > high:
-        last = np.nextafter(last, -largest)
-    return float(first), float(last)
-
-
 def as_kernel_input(frame: FrameArray) -> FrameArray:
     """Return the frame contiguous, in a type that the kernels are compiled for; not a copy where it is so."""
     dtype = frame.dtype.newbyteorder("=") if frame.dtype.name in IN_PLACE else np.dtype(np.float32)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from peaknet_pipeline.geometry.usable import is_usable
 from peaknet_pipeline.peaks.background import MEAN, UPPER
 from peaknet_pipeline.peaks.compilation import REASSOCIATE, compiled
 from peaknet_pipeline.peaks.rings import BLOCK, Int32Array, Pixels, RingPlan, Rules, UInt16Array
@@ -39,7 +40,7 @@ def select_seeds(
     for r in np.flatnonzero(failed):
         for i in plan.pixels[plan.start[r] : plan.start[r + 1]]:
             v = np.float32(frame[i])
-            if rules.low <= v <= rules.high and v > limits[UPPER, r] and not _is_rim(i, plan.shape):
+            if is_usable(v, rules.usable) and v > limits[UPPER, r] and not _is_rim(i, plan.shape):
                 seeds[n] = i
                 n += 1
     seeds[:n].sort()
@@ -66,7 +67,7 @@ def scan_seeds(frame: Pixels, plan: RingPlan, rules: Rules, limits: Float64Array
             if (
                 r < plan.n_rings
                 and v > upper[r]
-                and rules.low <= v <= rules.high
+                and is_usable(v, rules.usable)
                 and not _is_rim(i, plan.shape)
             ):
                 seeds[n] = i
@@ -161,7 +162,7 @@ def _flood(
             for f in range(max(fs - 1, 0), min(fs + 2, n_fs)):
                 i = first + s * n_fs + f
                 r, v = ring[i], np.float32(frame[i])
-                if r < n_rings and v > limits[UPPER, r] and rules.low <= v <= rules.high and not used[i]:
+                if r < n_rings and v > limits[UPPER, r] and is_usable(v, rules.usable) and not used[i]:
                     used[i] = 1
                     visited[end] = i
                     end += 1
@@ -241,7 +242,7 @@ def _local_background(
         last = min(centre_fs + min(half, reach - 1), n_fs - 1)
         for i in range(row + max(centre_fs - half, 0), row + last + 1):
             r, v = ring[i], float(np.float32(frame[i]))
-            if r < n_rings and v < limits[UPPER, r] and rules.low <= v <= rules.high:
+            if r < n_rings and v < limits[UPPER, r] and is_usable(v, rules.usable):
                 n += 1
                 total += v
                 square += v * v

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peaknet_pipeline.geometry.usable import are_usable
 from peaknet_pipeline.peaks.background import N_ROUNDS, START_LIMIT
 from peaknet_pipeline.peaks.peakfinder8_device import Background, DevicePeakfinder8
 from peaknet_pipeline.peaks.peakfinder8_search import NO_BACKGROUND_SIGMA
@@ -38,7 +39,7 @@ class TorchPeakfinder8(DevicePeakfinder8):
         """Mean and upper limit of every ring (n, n_rings + 1); the last, of unusable pixels, has no limit."""
         values = flat.index_select(1, self._rows)
         values[:, self._padding] = torch.nan
-        values = torch.where((values >= self.low) & (values <= self.high), values, torch.nan)
+        values = torch.where(are_usable(values, self.usable), values, torch.nan)
         values = values.reshape(len(flat), -1, ROW)
         origin = self._origins(values)
         n_frames, n_rings = len(flat), self.n_rings
@@ -77,7 +78,7 @@ class TorchPeakfinder8(DevicePeakfinder8):
 
     def _choose(self, flat: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         bound = _single_above(upper, strict=True)[:, self._ring]
-        above = (flat > bound) & (flat >= self.low) & (flat <= self.high)
+        above = (flat > bound) & are_usable(flat, self.usable)
         pixel = above.flatten().nonzero().squeeze(1)
         return pixel, flat.flatten()[pixel]
 
@@ -104,7 +105,7 @@ class TorchPeakfinder8(DevicePeakfinder8):
         i = (panel[:, None] * n_ss + y.clamp(0, n_ss - 1)) * n_fs + x.clamp(0, n_fs - 1)
         ring, value = self._ring[i].long(), flat[frame[:, None], i].double()
         taken = on_panel & (ring < self.n_rings) & (value < upper[frame[:, None], ring])
-        taken &= (value >= self.low) & (value <= self.high)
+        taken &= are_usable(value, self.usable)
         value = torch.where(taken, value, 0.0)
         n = taken.sum(1)
         level = value.sum(1) / n

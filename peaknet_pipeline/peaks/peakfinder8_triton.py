@@ -50,11 +50,19 @@ def _next_limits(
 
 
 @triton.jit
-def _load_ring(frame: Any, pixels: Any, at: Any, end: Any, low: Any, high: Any) -> Any:
+def _is_usable(value: Any, low: Any, high: Any, gap_low: Any, gap_high: Any) -> Any:
+    """Whether single-precision values are usable, as ``geometry.usable.is_usable`` tells."""
+    return (value >= low) & (value <= high) & ((value < gap_low) | (value > gap_high))
+
+
+@triton.jit
+def _load_ring(
+    frame: Any, pixels: Any, at: Any, end: Any, low: Any, high: Any, gap_low: Any, gap_high: Any
+) -> Any:
     """Values (double precision) of listed pixels, and which of them may be used."""
     index = tl.load(pixels + at, mask=at < end, other=0)
     value = tl.load(frame + index, mask=at < end, other=0).to(tl.float32)
-    usable = (at < end) & (value >= low) & (value <= high)
+    usable = (at < end) & _is_usable(value, low, high, gap_low, gap_high)
     return tl.where(usable, value, 0.0).to(tl.float64), usable
 
 
@@ -69,13 +77,16 @@ def _first_usable(value: Any, usable: Any, BLOCK: tl.constexpr) -> Any:
 @triton.jit
 def _clip_short_rings(
     frames: Any, pixels: Any, start: Any, rings: Any, rules: Any, mean_out: Any, upper_out: Any, n_pixels: Any,
-    n_limits: Any, low: Any, high: Any, ROUNDS: tl.constexpr, START: tl.constexpr, BLOCK: tl.constexpr,
+    n_limits: Any, low: Any, high: Any, gap_low: Any, gap_high: Any,
+    ROUNDS: tl.constexpr, START: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Clip one ring of one frame, held in registers."""
     frame = tl.program_id(0).to(tl.int64)
     ring = tl.load(rings + tl.program_id(1))
     at = tl.load(start + ring) + tl.arange(0, BLOCK)
-    value, usable = _load_ring(frames + frame * n_pixels, pixels, at, tl.load(start + ring + 1), low, high)
+    value, usable = _load_ring(
+        frames + frame * n_pixels, pixels, at, tl.load(start + ring + 1), low, high, gap_low, gap_high
+    )
     origin = _first_usable(value, usable, BLOCK)
     min_snr, threshold = tl.load(rules), tl.load(rules + 1)
     mean = tl.full([], 0.0, tl.float64)
@@ -95,14 +106,17 @@ def _clip_short_rings(
 @triton.jit
 def _clip_long_rings(
     frames: Any, pixels: Any, start: Any, rings: Any, rules: Any, mean_out: Any, upper_out: Any, n_pixels: Any,
-    n_limits: Any, low: Any, high: Any, ROUNDS: tl.constexpr, START: tl.constexpr, BLOCK: tl.constexpr,
+    n_limits: Any, low: Any, high: Any, gap_low: Any, gap_high: Any,
+    ROUNDS: tl.constexpr, START: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Clip one ring of one frame, gathered anew in every round."""
     frame = tl.program_id(0).to(tl.int64)
     ring = tl.load(rings + tl.program_id(1))
     begin, end = tl.load(start + ring), tl.load(start + ring + 1)
     place = tl.arange(0, BLOCK)
-    first, usable = _load_ring(frames + frame * n_pixels, pixels, begin + place, end, low, high)
+    first, usable = _load_ring(
+        frames + frame * n_pixels, pixels, begin + place, end, low, high, gap_low, gap_high
+    )
     origin = _first_usable(first, usable, BLOCK)
     min_snr, threshold = tl.load(rules), tl.load(rules + 1)
     mean = tl.full([], 0.0, tl.float64)
@@ -113,7 +127,9 @@ def _clip_long_rings(
         total = tl.full([], 0.0, tl.float64)
         square = tl.full([], 0.0, tl.float64)
         for chunk in range(begin, end, BLOCK):
-            value, good = _load_ring(frames + frame * n_pixels, pixels, chunk + place, end, low, high)
+            value, good = _load_ring(
+                frames + frame * n_pixels, pixels, chunk + place, end, low, high, gap_low, gap_high
+            )
             taken = good & (value > lower) & (value < upper)
             d = tl.where(taken, value - origin, 0.0)
             n += tl.sum(taken.to(tl.int32), axis=0).to(tl.float64)
@@ -127,7 +143,7 @@ def _clip_long_rings(
 @triton.jit
 def _list_above(
     frames: Any, ring: Any, upper: Any, counter: Any, keys: Any, values: Any, n_pixels: Any, n_limits: Any, room: Any,
-    low: Any, high: Any, BLOCK: tl.constexpr,
+    low: Any, high: Any, gap_low: Any, gap_high: Any, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Append the pixels above their ring's limit to ``keys`` (number within the batch) and ``values``, in any order."""
     frame = tl.program_id(0).to(tl.int64)
@@ -136,7 +152,7 @@ def _list_above(
     value = tl.load(frames + frame * n_pixels + i, mask=inside, other=0).to(tl.float32)
     number = tl.load(ring + i, mask=inside, other=0).to(tl.int32)
     limit = tl.load(upper + frame * n_limits + number, mask=inside, other=float("inf"))
-    above = inside & (value >= low) & (value <= high) & (value.to(tl.float64) > limit)
+    above = inside & _is_usable(value, low, high, gap_low, gap_high) & (value.to(tl.float64) > limit)
     n = tl.sum(above.to(tl.int32), axis=0)
     if n > 0:
         place = tl.atomic_add(counter, n) + tl.cumsum(above.to(tl.int32), axis=0) - 1
@@ -171,7 +187,8 @@ def _find_neighbours(
 @triton.jit
 def _measure_discs(
     frames: Any, ring: Any, upper: Any, frame_of: Any, panel_of: Any, ss_of: Any, fs_of: Any, out: Any, n_pixels: Any,
-    n_limits: Any, n_ss: Any, n_fs: Any, low: Any, high: Any, REACH: tl.constexpr, BLOCK: tl.constexpr,
+    n_limits: Any, n_ss: Any, n_fs: Any, low: Any, high: Any, gap_low: Any, gap_high: Any,
+    REACH: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Count, mean, population σ and maximum of the background pixels in the disc about one centre."""
     peak = tl.program_id(0).to(tl.int64)
@@ -186,9 +203,8 @@ def _measure_discs(
     number = tl.load(ring + i, mask=inside, other=0).to(tl.int32)
     limit = tl.load(upper + frame * n_limits + number, mask=inside, other=0.0)
     # An unusable pixel has the last ring's number, whose limit is infinite.
-    taken = (
-        inside & (number < n_limits - 1) & (value >= low) & (value <= high) & (value.to(tl.float64) < limit)
-    )
+    taken = inside & (number < n_limits - 1) & _is_usable(value, low, high, gap_low, gap_high)
+    taken = taken & (value.to(tl.float64) < limit)
     exact = tl.where(taken, value, 0.0).to(tl.float64)
     n = tl.sum(taken.to(tl.int32), axis=0).to(tl.float64)
     mean = tl.sum(exact, axis=0) / tl.maximum(n, 1.0)
@@ -233,8 +249,8 @@ class TritonPeakfinder8(DevicePeakfinder8):
             kernel = _clip_short_rings if block <= MAX_IN_REGISTERS else _clip_long_rings
             size = min(block, MAX_IN_REGISTERS)
             kernel[(len(flat), len(rings))](
-                flat, self._pixels, self._start, rings, self._rules, mean, upper, self.n_pixels, n_limits, self.low,
-                self.high, ROUNDS=N_ROUNDS, START=START_LIMIT, BLOCK=size, num_warps=_warps(size),
+                flat, self._pixels, self._start, rings, self._rules, mean, upper, self.n_pixels, n_limits,
+                *self.usable, ROUNDS=N_ROUNDS, START=START_LIMIT, BLOCK=size, num_warps=_warps(size),
             )  # fmt: skip
         return mean, upper
 
@@ -245,8 +261,8 @@ class TritonPeakfinder8(DevicePeakfinder8):
             keys = torch.empty(room, dtype=torch.int64, device=self.device)
             values = torch.empty(room, dtype=torch.float32, device=self.device)
             _list_above[(len(flat), -(-self.n_pixels // SCAN_BLOCK))](
-                flat, self._ring, upper, counter, keys, values, self.n_pixels, self.n_rings + 1, room, self.low,
-                self.high, BLOCK=SCAN_BLOCK, num_warps=4,
+                flat, self._ring, upper, counter, keys, values, self.n_pixels, self.n_rings + 1, room,
+                *self.usable, BLOCK=SCAN_BLOCK, num_warps=4,
             )  # fmt: skip
             n = int(counter)
             if n <= room:
@@ -270,7 +286,7 @@ class TritonPeakfinder8(DevicePeakfinder8):
         if len(frame):
             _measure_discs[(len(frame),)](
                 flat, self._ring, upper, frame, panel, ss, fs, found, self.n_pixels, self.n_rings + 1, self.shape[1],
-                self.shape[2], self.low, self.high, REACH=reach, BLOCK=triton.next_power_of_2(4 * reach * reach),
+                self.shape[2], *self.usable, REACH=reach, BLOCK=triton.next_power_of_2(4 * reach * reach),
             )  # fmt: skip
         n, level, sigma, highest = found.unbind(1)
         centre = (panel * self.shape[1] + ss) * self.shape[2] + fs

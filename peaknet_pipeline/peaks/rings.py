@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.geometry.usable import UsableValues
 from peaknet_pipeline.peaks.compilation import compiled
 from peaknet_pipeline.types import BoolArray, Float32Array
 
@@ -23,13 +24,9 @@ MAX_RINGS = 65535
 
 
 class Rules(NamedTuple):
-    """Parameters of a search as the compiled kernels take them.
+    """Parameters of a search as the compiled kernels take them."""
 
-    ``low`` and ``high`` bound the usable values, inclusively; both are finite single-precision numbers.
-    """
-
-    low: float
-    high: float
+    usable: UsableValues
     min_snr: float
     threshold: float
     min_pix: int

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, flag_unusable
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.peaks.peakfinder8 import VARIABLE, Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.schemas import PeakTable
@@ -34,7 +35,11 @@ class ScanParams(Parameters):
 
 
 def background_thresholds(
-    frames: FrameArray, bad_pixels: BoolArray, factors: Sequence[float]
+    frames: FrameArray,
+    bad_pixels: BoolArray,
+    factors: Sequence[float],
+    *,
+    usable: UsableValues = ALL_VALUES,
 ) -> tuple[float, ...]:
     """Return thresholds that suit frames of any detector: their background plus multiples of its noise.
 
@@ -45,6 +50,8 @@ def background_thresholds(
     bad_pixels : (n_panels, ss, fs)
     factors : sequence of float, σ
         0 leaves the choice of pixels to the SNR where the background is typical or above.
+    usable : UsableValues
+        Pixels of other values are left out.
 
     Returns
     -------
@@ -52,14 +59,16 @@ def background_thresholds(
     between neighbours in a row, their largest hundredth left out, so that neither rings nor spots count.
 
     """
-    usable = ~bad_pixels & np.isfinite(frames)
-    pairs = usable[..., :-1] & usable[..., 1:]
+    flagged = flag_unusable(frames, usable)
+    good = ~bad_pixels & np.isfinite(frames)
+    good = good if flagged is None else good & ~flagged
+    pairs = good[..., :-1] & good[..., 1:]
     if not pairs.any():
         raise ParameterError("no good pixels to judge the background by", where="background_thresholds")
     values = frames.astype(np.float64)
     squares = np.square(np.diff(values, axis=-1)[pairs])
     sigma = float(np.sqrt(squares[squares <= np.quantile(squares, 0.99)].mean() / 2)) or 1.0
-    level = float(np.median(values[usable]))
+    level = float(np.median(values[good]))
     least = 0.01 * sigma
     return tuple(sorted({float(f"{max(level + f * sigma, least):.3g}") for f in factors}))
 
@@ -82,7 +91,7 @@ def scan_parameters(
     grid: Sequence[Peakfinder8Params],
     score: Score,
     n_threads: int | None = None,
-    valid_range: tuple[float, float] = (-np.inf, np.inf),
+    usable: UsableValues = ALL_VALUES,
 ) -> pd.DataFrame:
     """Find the peaks of the same frames with every setting, and score them.
 
@@ -96,7 +105,7 @@ def scan_parameters(
     grid : sequence of Peakfinder8Params
     score : callable
         ``score(peaks, params)`` returns named figures.
-    n_threads, valid_range
+    n_threads, usable
         As for `find_peaks`.
 
     Returns
@@ -110,7 +119,7 @@ def scan_parameters(
     for members in _groups(grid):
         first = grid[members[0]]
         key = (first.min_res, first.max_res, first.statistics, first.sample_size)
-        finder = Peakfinder8(radius, bad_pixels, first, valid_range=valid_range, plan=plans.get(key))
+        finder = Peakfinder8(radius, bad_pixels, first, usable=usable, plan=plans.get(key))
         plans[key] = finder.plan
         tables = finder.find_variants(frames, [grid[i] for i in members], n_threads=n_threads)
         for i, table in zip(members, tables, strict=True):

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, are_usable, is_usable
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.runs.local_median import local_median
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
-from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.runs.statistics import (
     Progress,
@@ -198,20 +199,24 @@ def count_outliers(
     done = 0
     for start, stop in frame_ranges(frames, frames_per_batch(run)):
         batch = run.read(start, stop)
-        flagged = flag_bad(batch, run.geometry) if run.geometry is not None else None
-        ignored = np.zeros((0, 0, 0, 0), dtype=np.bool_) if flagged is None else flagged
-        scales = frame_scales(batch, level, run.bad_pixels)
-        _count(batch, ignored, level, sigma, scales, n_sigma, counts.high, counts.low)
+        scales = frame_scales(batch, level, run.bad_pixels, usable=run.usable)
+        _count(batch, run.usable, level, sigma, scales, n_sigma, counts.high, counts.low)
         done += stop - start
         if progress is not None:
             progress(done, len(frames))
     return counts
 
 
-def frame_scales(frames: npt.NDArray[Any], level: Float32Array, bad_pixels: BoolArray) -> Float64Array:
+def frame_scales(
+    frames: npt.NDArray[Any],
+    level: Float32Array,
+    bad_pixels: BoolArray,
+    *,
+    usable: UsableValues = ALL_VALUES,
+) -> Float64Array:
     """Return the background of each frame relative to the run's, (n,), from a spread sample of good pixels.
 
-    Values are cut at four times the level plus four, so that spots hardly count.
+    Values are cut at four times the level plus four, so that spots hardly count; values that are not usable count 0.
     """
     good = np.flatnonzero((~bad_pixels & np.isfinite(level)).ravel())
     good = good[:: max(1, good.size // SCALE_PIXELS)]
@@ -219,8 +224,9 @@ def frame_scales(frames: npt.NDArray[Any], level: Float32Array, bad_pixels: Bool
     total = expected.sum()
     if not total > 0:
         return np.ones(frames.shape[0])
-    values = frames.reshape(frames.shape[0], -1)[:, good].astype(np.float64)
-    scales: Float64Array = np.minimum(np.nan_to_num(values), 4.0 * expected + 4.0).sum(axis=1) / total
+    values = frames.reshape(frames.shape[0], -1)[:, good]
+    kept = np.where(are_usable(values.astype(np.float32), usable.of(values.dtype.name)), values, 0.0)
+    scales: Float64Array = np.minimum(kept, 4.0 * expected + 4.0).sum(axis=1) / total
     return scales
 
 
@@ -320,7 +326,7 @@ def _report(run: Run, found: dict[str, BoolArray]) -> BadPixelReport:
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _count(
     frames: npt.NDArray[Any],
-    ignored: npt.NDArray[np.bool_],
+    usable: UsableValues,
     level: Float32Array,
     sigma: Float32Array,
     scales: Float64Array,
@@ -329,15 +335,14 @@ def _count(
     low: npt.NDArray[np.int32],
 ) -> None:
     n_panels, height, width = level.shape
-    has_ignored = ignored.shape[0] > 0
     for row in numba.prange(n_panels * height):
         p, y = row // height, row % height
         for n in range(frames.shape[0]):
             root = math.sqrt(scales[n]) if scales[n] > 1.0 else 1.0
             for x in range(width):
-                if has_ignored and ignored[n, p, y, x]:
-                    continue
                 value = np.float64(frames[n, p, y, x])
+                if not is_usable(np.float32(value), usable):
+                    continue
                 excess = value - scales[n] * level[p, y, x]
                 bound = n_sigma * sigma[p, y, x] * root
                 if excess > bound:

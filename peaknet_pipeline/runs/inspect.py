@@ -10,11 +10,12 @@ from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
+from peaknet_pipeline.geometry.usable import flag_unusable
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.open import assemble_run
-from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import Geometry
 
 MAX_LISTED = 40
@@ -205,7 +206,7 @@ def _inspect_frame(report: Inspection, run: Run, frame: int) -> None:
         report.problems.append(str(error))
         return
     good = ~run.bad_pixels
-    flagged = flag_bad(values, run.geometry) if run.geometry is not None else None
+    flagged = flag_unusable(values, run.usable)
     if flagged is not None:
         good = good & ~flagged[0]
     kept = values[0][good].astype(np.float64)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from peaknet_pipeline.errors import GeometryError, RunError
+from peaknet_pipeline.geometry.usable import UsableValues, usable_values
 from peaknet_pipeline.hdf5.files import DAMAGE
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
@@ -37,7 +37,7 @@ class Run:
         As given, with camera length and photon energy of the run filled in (their medians); None where none
         is known.
     bad_pixels : (n_panels, ss, fs) bool
-        From the geometry and the run's masks. What depends on the frame is left out: :func:`flag_bad`.
+        From the geometry and the run's masks. What depends on the frame is left out: :attr:`usable`.
     mask_sources : tuple of MaskSource
         Who removed how many pixels.
     clen_m : (n_frames,) float64 or None
@@ -87,6 +87,11 @@ class Run:
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the frames, as stored."""
         return np.dtype(self.info.dtype)
+
+    @property
+    def usable(self) -> UsableValues:
+        """Which values of the frames are measurements, by the geometry's flags and the data type."""
+        return usable_values(self.geometry).of(self.dtype.name)
 
     @property
     def sources(self) -> tuple[FrameSource, ...]:
@@ -172,21 +177,3 @@ def geometry_of(run: Run) -> Geometry:
             "no geometry", where=run.info.path, remedy="Give a CrystFEL geometry with --geometry."
         )
     return run.geometry
-
-
-def flag_bad(frames: npt.NDArray[Any], geometry: Geometry) -> BoolArray | None:
-    """Return the pixels that the geometry's flags (flag_lessthan, …) rule out, or None without flags.
-
-    ``frames`` and the result are (n, n_panels, ss, fs). Limits are strict, as in CrystFEL; flag_equal
-    compares the rounded value. NaN is not flagged: it is bad to every finder anyway.
-    """
-    bad: BoolArray | None = None
-    if geometry.flag_less_than is not None:
-        bad = frames < geometry.flag_less_than
-    if geometry.flag_more_than is not None:
-        more = frames > geometry.flag_more_than
-        bad = more if bad is None else bad | more
-    if geometry.flag_equal is not None:
-        equal = np.rint(frames) == geometry.flag_equal
-        bad = equal if bad is None else bad | equal
-    return bad

@@ -7,7 +7,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from peaknet_pipeline.runs.run import Run, flag_bad
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
+from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.types import Float32Array, Float64Array, RunStatistics
 
@@ -20,12 +21,12 @@ Progress = Callable[[int, int], None]
 class StatisticsAccumulator:
     """Running statistics of frames given one batch after another.
 
-    Welford's update in float64, so that a small spread on a large mean survives; NaN, infinite and flagged
-    values are left out pixel by pixel.
+    Welford's update in float64, so that a small spread on a large mean survives; NaN, infinite and other values
+    that are not ``usable`` are left out pixel by pixel.
     """
 
-    def __init__(self, stack_shape: tuple[int, int, int]) -> None:
-        self._shape = stack_shape
+    def __init__(self, stack_shape: tuple[int, int, int], *, usable: UsableValues = ALL_VALUES) -> None:
+        self._shape, self._usable = stack_shape, usable
         size = int(np.prod(stack_shape))
         self._count = np.zeros(size, dtype=np.int32)
         self._mean = np.zeros(size, dtype=np.float64)
@@ -33,13 +34,13 @@ class StatisticsAccumulator:
         self._maximum = np.full(size, -np.inf, dtype=np.float32)
         self.n_frames = 0
 
-    def add(self, frames: npt.NDArray[Any], left_out: npt.NDArray[np.bool_] | None = None) -> None:
-        """Add frames, (n, n_panels, ss, fs), real; ``left_out`` of the same shape marks values to ignore."""
+    def add(self, frames: npt.NDArray[Any]) -> None:
+        """Add frames, (n, n_panels, ss, fs), real."""
         flat = np.ascontiguousarray(frames).reshape(frames.shape[0], -1)
         if flat.dtype == np.float16:
             flat = flat.astype(np.float32)
-        ignored = np.zeros((0, 0), dtype=np.bool_) if left_out is None else left_out.reshape(flat.shape)
-        _update(flat, ignored, self._count, self._mean, self._squares, self._maximum)
+        usable = self._usable.of(flat.dtype.name)
+        _update(flat, usable, self._count, self._mean, self._squares, self._maximum)
         self.n_frames += frames.shape[0]
 
     def result(self) -> RunStatistics:
@@ -64,7 +65,7 @@ def compute_statistics(
     Parameters
     ----------
     run : Run
-        Open run; what its geometry flags (flag_lessthan, …) is left out.
+        Open run; values that are not usable (flag_lessthan, …) are left out.
     progress : callable, optional
         Called with frames done and frames in all.
     max_frames : int, optional
@@ -72,11 +73,11 @@ def compute_statistics(
 
     """
     frames = sample_frames(run.n_frames, max_frames)
-    accumulator = StatisticsAccumulator(run.stack_shape)
+    accumulator = StatisticsAccumulator(run.stack_shape, usable=run.usable)
     done = 0
     for start, stop in frame_ranges(frames, frames_per_batch(run)):
         batch = run.read(start, stop)
-        accumulator.add(batch, flag_bad(batch, run.geometry) if run.geometry is not None else None)
+        accumulator.add(batch)
         done += stop - start
         if progress is not None:
             progress(done, len(frames))
@@ -102,19 +103,18 @@ def frames_per_batch(run: Run) -> int:
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _update(
     frames: npt.NDArray[Any],
-    ignored: npt.NDArray[np.bool_],
+    usable: UsableValues,
     count: npt.NDArray[np.int32],
     mean: Float64Array,
     squares: Float64Array,
     maximum: Float32Array,
 ) -> None:
-    has_ignored = ignored.shape[0] > 0
     block = 4096
     for b in numba.prange((frames.shape[1] + block - 1) // block):
         for n in range(frames.shape[0]):
             for i in range(b * block, min((b + 1) * block, frames.shape[1])):
                 value = np.float64(frames[n, i])
-                if not np.isfinite(value) or (has_ignored and ignored[n, i]):
+                if not is_usable(np.float32(value), usable):
                     continue
                 count[i] += 1
                 delta = value - mean[i]

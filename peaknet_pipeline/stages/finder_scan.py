@@ -20,7 +20,6 @@ from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.sample import read_frames
 from peaknet_pipeline.schemas import SCAN, PeakTable
-from peaknet_pipeline.steps.find_classical import valid_range
 from peaknet_pipeline.steps.peak_tables import add_resolution
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.scan_finder import (
@@ -57,7 +56,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
             chosen = choose_frames(run, bad_pixels, params, base)
             frames, energy, tried = read_frames(run, chosen), run.photon_energy_ev[chosen], 0
             geometry = select_frames(geometry, chosen)
-            grid = parameter_grid(grid_of(params, frames, bad_pixels), base)
+            grid = parameter_grid(grid_of(params, frames, bad_pixels, run.usable), base)
             grid += [] if base in grid else [base]
             scored = index_scorer(
                 lambda peaks: index_peaks(
@@ -78,7 +77,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
                 bad_pixels=bad_pixels,
                 grid=grid,
                 score=score,
-                valid_range=valid_range(geometry),
+                usable=run.usable,
             )
         table = scan_table(scan, len(chosen))
         write_table(table, output, SCAN, extra=origin_of(recipe, run=key))

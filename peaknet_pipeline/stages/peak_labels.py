@@ -134,6 +134,7 @@ def label_run(
             bad_pixels=read_bad_pixels(context.store, key),
             adu_per_photon=gains(geometry),
             saturation_adu=geometry.saturation_adu,
+            usable=run.usable,
             match=params.match,
             fit=params.fit,
             raster=params.labels,

@@ -191,6 +191,7 @@ def _cached_runs(store: Store, table: SplitTable, subset: str) -> tuple[list[Cac
                     frame_reader(run),
                     bad_pixels=bad_pixels,
                     cache_root=store.root / "store" / "cache",
+                    usable=run.usable,
                     progress=count,
                 )
             )

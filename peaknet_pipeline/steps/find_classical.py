@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
@@ -57,19 +56,13 @@ def classical_finder(
         The parameters are of no classical finder.
 
     """
-    allowed = valid_range(geometry)
+    usable = usable_values(geometry)
     if isinstance(params, Peakfinder8Params):
-        finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, valid_range=allowed)
+        finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, usable=usable)
         return lambda frames, first: finder.find(frames, first_frame=first)
     if isinstance(params, DropletParams):
         droplet = params
         return lambda frames, first: find_droplets(
-            frames, bad_pixels=bad_pixels, params=droplet, first_frame=first, valid_range=allowed
+            frames, bad_pixels=bad_pixels, params=droplet, first_frame=first, usable=usable
         )
     raise ParameterError("not a classical finder", expected=list(FINDERS), found=type(params).__name__)
-
-
-def valid_range(geometry: Geometry) -> tuple[float, float]:
-    """Return the lowest and highest value that the geometry's flags allow."""
-    low, high = geometry.flag_less_than, geometry.flag_more_than
-    return (-np.inf if low is None else low, np.inf if high is None else high)

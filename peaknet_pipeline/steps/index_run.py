@@ -135,7 +135,9 @@ def predict_run(
     for done, number in enumerate(numbers, start=1):
         rows = predicted[predicted["frame"] == number]
         frames = run.read(number, number + 1)
-        parts.append(integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number))
+        parts.append(
+            integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number, usable=run.usable)
+        )
         if progress is not None:
             progress(done, len(numbers))
     return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, flag_unusable
 from peaknet_pipeline.labels.rasterize import Positions, RasterParams, find_saturated, rasterize_labels
 from peaknet_pipeline.labels.store import LabelWriter, write_labels_to
 from peaknet_pipeline.peaks.fit import fit_patches
@@ -53,6 +54,14 @@ class _Detector:
     bad_pixels: BoolArray
     adu_per_photon: npt.ArrayLike
     saturation_adu: float | None
+    usable: UsableValues
+
+    def left_out(self, image: FrameArray) -> BoolArray:
+        """Return the pixels of one frame that are bad, not usable or saturated."""
+        bad = self.bad_pixels
+        for more in (flag_unusable(image, self.usable), find_saturated(image, self.saturation_adu)):
+            bad = bad if more is None else bad | more
+        return bad
 
 
 def label_frames(
@@ -64,6 +73,7 @@ def label_frames(
     bad_pixels: BoolArray,
     adu_per_photon: npt.ArrayLike = 1.0,
     saturation_adu: float | None = None,
+    usable: UsableValues = ALL_VALUES,
     match: MatchParams | None = None,
     fit: FitParams | None = None,
     raster: RasterParams | None = None,
@@ -87,6 +97,8 @@ def label_frames(
     adu_per_photon : array_like of float, () or (n_panels,)
     saturation_adu : float, optional
         Pixels at or above it become ignore and stay out of the fits.
+    usable : UsableValues
+        Pixels of other values likewise.
     match, fit, raster : parameter sets
     additions : collection of int
         Frames to label whatever their match looks like, because somebody looked at them; they still need a
@@ -112,7 +124,7 @@ def label_frames(
     frame_matches = _add_frames(frame_matches, additions)
     chosen = frame_matches["frame"].to_numpy(np.int64)[frame_matches["selected"].to_numpy(bool)]
     plan = _plan_reflections(peaks, reflections, matches, chosen, match)
-    detector = _Detector(bad_pixels, adu_per_photon, saturation_adu)
+    detector = _Detector(bad_pixels, adu_per_photon, saturation_adu, usable)
     fits: list[FitTable] = []
     kept: list[Patches] = []
     sample = np.random.default_rng(seed).permutation(plan.labelled.index.to_numpy(copy=True))[:audit_sample]
@@ -173,15 +185,13 @@ def _fit_block(
     tables, parts = [], []
     for frame, image in images.items():
         rows = plan.labelled[plan.labelled["frame"] == frame]
-        saturated = find_saturated(image, detector.saturation_adu)
-        bad = detector.bad_pixels if saturated is None else detector.bad_pixels | saturated
         parts.append(
             cut_patches(
                 image,
                 rows["panel"],
                 rows["fs"],
                 rows["ss"],
-                bad_pixels=bad,
+                bad_pixels=detector.left_out(image),
                 half_size=params.half_size,
                 adu_per_photon=detector.adu_per_photon,
             )
@@ -215,8 +225,7 @@ def _write_block(
             fits["panel"].to_numpy()[accepted],
             profile_values(fits[accepted]),
             ignore=doubtful,
-            bad_pixels=detector.bad_pixels,
-            saturated=find_saturated(image, detector.saturation_adu),
+            bad_pixels=detector.left_out(image),
         )
         writer.append(frame, labels, int(accepted.sum()))
 

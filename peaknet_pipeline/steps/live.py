@@ -14,6 +14,7 @@ from peaknet_pipeline.errors import GeometryError, ParameterError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
+from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
 from peaknet_pipeline.infer.live_facts import NOTHING, peek
@@ -87,7 +88,7 @@ def stream_command(
     if cell is not None and source.startswith(SOCKETS):
         check_energy(energy, detector)
     bad = np.logical_or.reduce([geometry_bad_pixels(detector), *(read_mask(m, detector)[0] for m in masks)])
-    statistics = LiveStatistics(min_peaks=min_peaks)
+    statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector))
     network = load_model(model) if finder == "peaknet" else None
     make = partial(_make_finder, detection, network, detector, with_masks=segmentation is not None)
     find = make(bad)

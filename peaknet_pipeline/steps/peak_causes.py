@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
@@ -152,6 +153,7 @@ def _sample_hits(evidence: Evidence, finder: Peakfinder8Params) -> int:
         radius=pixel_radius(evidence.geometry),
         bad_pixels=evidence.bad_pixels,
         params=finder,
+        usable=usable_values(evidence.geometry),
     )
     places = find_repeats(
         peaks,

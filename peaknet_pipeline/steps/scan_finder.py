@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import UsableValues
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.params import parameter
@@ -16,7 +17,6 @@ from peaknet_pipeline.peaks.scan import ScanParams, background_thresholds
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
-from peaknet_pipeline.steps.find_classical import valid_range
 from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import BoolArray, FrameArray
 
@@ -63,10 +63,10 @@ def choose_frames(
         return sample_frames(run.n_frames, run.n_frames)
     searched = sample_frames(run.n_frames, params.searched)
     some = read_frames(run, sample_frames(run.n_frames, min(params.frames, FRAMES_AT_ONCE)))
-    (threshold,) = background_thresholds(some, bad_pixels, (HIT_SIGMA,))
+    (threshold,) = background_thresholds(some, bad_pixels, (HIT_SIGMA,), usable=run.usable)
     setting = replace(base, threshold=threshold, min_snr=HIT_SNR)
     geometry = geometry_of(run)
-    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, setting, valid_range=valid_range(geometry))
+    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, setting, usable=run.usable)
     parts = []
     for part in np.array_split(searched, -(-len(searched) // FRAMES_AT_ONCE)):
         found = finder.find(read_frames(run, part))
@@ -129,9 +129,12 @@ def merit(scan: pd.DataFrame, n_frames: int) -> "pd.Series[float]":
     return merits
 
 
-def grid_of(params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray) -> ScanParams:
+def grid_of(
+    params: ScanStageParams, frames: FrameArray, bad_pixels: BoolArray, usable: UsableValues
+) -> ScanParams:
     """Return the grid, with thresholds from the frames' background unless some are given."""
     grid = ScanParams(**ScanParams.own(params.to_dict()))
     if grid.threshold:
         return grid
-    return replace(grid, threshold=background_thresholds(frames, bad_pixels, params.threshold_sigma))
+    thresholds = background_thresholds(frames, bad_pixels, params.threshold_sigma, usable=usable)
+    return replace(grid, threshold=thresholds)

@@ -135,12 +135,8 @@ def test_real_runs_index_from_our_own_classical_peaks(name, finder, frames, real
     folder = realdata / name
     cell = read_cell(next(folder.glob("*.cell")))
     with open_run(folder / "stills.h5", folder / "stills.geom") as run:
-        flags = run.geometry.flag_less_than, run.geometry.flag_more_than
-        valid = tuple(
-            limit if flag is None else flag for flag, limit in zip(flags, (-np.inf, np.inf), strict=True)
-        )
         plan = Peakfinder8(
-            pixel_radius(run.geometry), run.bad_pixels, Peakfinder8Params(**finder), valid_range=valid
+            pixel_radius(run.geometry), run.bad_pixels, Peakfinder8Params(**finder), usable=run.usable
         )
         peaks = plan.find(run.read(0, run.n_frames))
         found = {"geometry": run.geometry, "photon_energy_ev": run.photon_energy_ev, "cell": cell}

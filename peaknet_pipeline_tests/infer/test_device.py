@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peaknet_pipeline.geometry.usable import value_range
 from peaknet_pipeline.infer.calibrate_torch import DeviceCalibration
-from peaknet_pipeline.infer.device import DevicePanels, PanelStep, flag_bad
+from peaknet_pipeline.infer.device import DevicePanels, PanelStep
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams
@@ -20,8 +21,7 @@ from peaknet_pipeline.learn.config import named_scale
 from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.normalise import NormaliseParameters, estimate_background, estimate_static
 from peaknet_pipeline.runs.calibrate import CalibrationParams, calibrate_frames, make_calibration
-from peaknet_pipeline.runs.run import flag_bad as flag_bad_on_host
-from peaknet_pipeline.types import FrameArray, Geometry
+from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.infer.fake_network import threshold_network
 from peaknet_pipeline_tests.infer.fakes import gaussian_frames
 
@@ -47,7 +47,7 @@ def test_the_sequence_runs_without_values(scale: str, dtype: torch.dtype) -> Non
         model = build_model(named_scale(scale)).eval()
         raw, bad = torch.zeros((3, 64, 96), dtype=dtype), torch.zeros((3, 64, 96), dtype=torch.bool)
     network = Network.from_checkpoint(LoadedModel(model, NormaliseParameters(), ModelCard("m")))
-    step = PanelStep(network, model, torch.float32, Geometry((), flag_more_than=4e9, flag_equal=3.0), 3.0)
+    step = PanelStep(network, model, torch.float32, value_range(high=4e9, equal=3.0), 3.0)
     with torch.inference_mode():
         panels = step.static(raw, bad)
     assert panels.logits.shape == panels.pixels.shape == panels.good.shape == raw.shape
@@ -200,24 +200,6 @@ def test_raw_values_keep_their_value(dtype: str) -> None:
     values = np.array([0, 1, 127, 200, 40000, 70000, 4_000_000_000])
     raw = values[values <= (np.iinfo(dtype).max if np.dtype(dtype).kind in "ui" else np.inf)].astype(dtype)
     np.testing.assert_array_equal(as_float32(as_tensor(raw)).numpy(), raw.astype(np.float32))
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "float32"])
-def test_flags_are_those_of_the_host(dtype: str) -> None:
-    frames = np.array([[[[0, 1, 5, 65534, 65535]]]], dtype=dtype)
-    if dtype in ("uint32", "int32"):
-        frames[0, 0, 0, 2] = 2**31 - 1
-    for limits in (
-        {"flag_less_than": 1.0},
-        {"flag_more_than": 65534.0},
-        {"flag_equal": 65535.0},
-        {"flag_equal": 2.0**31 - 1, "flag_less_than": 1.0},
-    ):
-        geometry = Geometry((), **limits)
-        flagged = flag_bad(as_tensor(frames), geometry)
-        assert flagged is not None
-        np.testing.assert_array_equal(flagged.numpy(), flag_bad_on_host(frames, geometry))
-    assert flag_bad(as_tensor(frames), Geometry(())) is None
 
 
 @pytest.mark.parametrize("common_mode", ["none", "chip", "row", "column"])

@@ -33,7 +33,7 @@ def test_a_doubtful_neighbour_does_not_erase_a_good_peak():
 def test_bad_and_saturated_pixels_teach_nothing_even_inside_a_peak():
     bad, saturated = GOOD.copy(), GOOD.copy()
     bad[0, 20, 20], saturated[0, 20, 21], bad[1, 3, 4] = True, True, True
-    labels = rasterize_labels(SHAPE, [0], make_profile(20, 20)[None], bad_pixels=bad, saturated=saturated)
+    labels = rasterize_labels(SHAPE, [0], make_profile(20, 20)[None], bad_pixels=bad | saturated)
     assert labels[0, 20, 20] == labels[0, 20, 21] == labels[1, 3, 4] == LABEL_IGNORE
     assert labels[0, 21, 20] == LABEL_PEAK
 

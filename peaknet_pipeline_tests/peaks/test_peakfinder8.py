@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.geometry.usable import value_range
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params, find_peaks
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import check_table
@@ -84,12 +85,12 @@ def test_non_finite_pixels_count_as_masked(value):
     pd.testing.assert_frame_equal(find(np.where(bad, np.float32(value), frame)), find(frame, bad_pixels=bad))
 
 
-def test_values_outside_the_valid_range_count_as_masked():
+def test_values_outside_the_usable_range_count_as_masked():
     frame = spotty_frame(9, SHAPE, RADIUS, dtype=np.int32)
     bad = np.random.default_rng(9).random(SHAPE) < 0.1
     flagged = np.where(bad, -1, frame)
     expected = find(frame, bad_pixels=bad)
-    pd.testing.assert_frame_equal(find(flagged, valid_range=(0, np.inf)), expected)
+    pd.testing.assert_frame_equal(find(flagged, usable=value_range(0)), expected)
     assert len(expected) != len(find(flagged)) or not expected.equals(find(flagged))
 
 
@@ -97,7 +98,7 @@ def test_saturated_spots_are_found_and_can_be_excluded():
     frame = np.minimum(spotty_frame(10, SHAPE, RADIUS).astype(np.uint32) * 400, 65535).astype(np.uint16)
     params = Peakfinder8Params(threshold=20000, min_snr=4)
     with_saturated = find(frame, params=params)
-    without = find(frame, params=params, valid_range=(0, 65534))
+    without = find(frame, params=params, usable=value_range(high=65534))
     assert (with_saturated.max_intensity + with_saturated.background > 65534).any()
     assert not (without.max_intensity + without.background > 65534).any()
 

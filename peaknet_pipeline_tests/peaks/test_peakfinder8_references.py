@@ -8,6 +8,7 @@ import pytest
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, pixel_radius
+from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params, find_peaks
 from peaknet_pipeline_tests.peaks import plain_peakfinder8
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
@@ -27,11 +28,9 @@ def crystfel_peaks(path):
 def find_with(geometry_path, frames, params):
     """Find peaks with the radius map, bad regions and value flags of a geometry."""
     geometry = read_geometry(geometry_path)
-    low = -np.inf if geometry.flag_less_than is None else geometry.flag_less_than
-    high = np.inf if geometry.flag_more_than is None else geometry.flag_more_than
     return find_peaks(
         frames, radius=pixel_radius(geometry), bad_pixels=geometry_bad_pixels(geometry), params=params,
-        valid_range=(low, high),
+        usable=usable_values(geometry),
     )  # fmt: skip
 
 

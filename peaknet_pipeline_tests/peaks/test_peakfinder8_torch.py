@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import value_range
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
 from peaknet_pipeline.peaks.peakfinder8_device import device_peakfinder8
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
@@ -85,7 +86,7 @@ def test_nan_flagged_values_and_the_peak_limit(kernels):
     frames[np.random.default_rng(1).random(frames.shape) < 0.01] = np.nan
     frames[np.random.default_rng(2).random(frames.shape) < 0.01] = -5
     params = Peakfinder8Params(threshold=3, min_snr=4.03, max_peaks=n_peaks)
-    found, expected = both(frames, radius, bad, params, kernels, valid_range=(0, 1e5))
+    found, expected = both(frames, radius, bad, params, kernels, usable=value_range(0, 1e5))
     assert (expected.frame.value_counts() == n_peaks).all()
     assert_same(found, expected)
 
@@ -110,7 +111,7 @@ def test_a_real_frame_gives_the_compiled_peaks(kernels, realdata):
         frames = file["entry/data/data"][:1][:, None]
     radius = pixel_radius(read_geometry(realdata / "thaumatin" / "stills.geom"))
     params, bad = Peakfinder8Params(threshold=10, max_res=1500), np.zeros(radius.shape, bool)
-    found, expected = both(frames, radius, bad, params, kernels, valid_range=(0, np.inf))
+    found, expected = both(frames, radius, bad, params, kernels, usable=value_range(0))
     precision, recall, _ = paired(found, expected, within=0.01)
     assert precision >= 0.999
     assert recall >= 0.999
@@ -147,7 +148,7 @@ def test_any_detector_mask_and_type_gives_the_compiled_peaks(
     bad = rng.random(shape) < masked
     bad[0] |= silent_panel
     params = Peakfinder8Params(threshold=20, min_snr=4.03, statistics=statistics, sample_size=40)
-    assert_same(*both(frames, radius, bad, params, kernels, valid_range=(0, 60000)))
+    assert_same(*both(frames, radius, bad, params, kernels, usable=value_range(0, 60000, 25)))
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="no Triton")

@@ -10,9 +10,9 @@ import pytest
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
+from peaknet_pipeline.geometry.usable import flag_unusable, usable_values
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.run import flag_bad
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline_tests.runs.files import (
@@ -214,10 +214,10 @@ def test_a_mask_file_lies_beside_the_geometry(tmp_path: Path, path: Path) -> Non
 def test_flags_depend_on_the_frame_and_are_strict() -> None:
     frames = np.array([[[[0.0, 1.0, 2.0, 5.0, 9.0, np.nan]]]])
     geometry = slab_geometry("flag_lessthan = 1\nflag_morethan = 5\nflag_equal = 2\n")
-    flags = flag_bad(frames, geometry)
+    flags = flag_unusable(frames, usable_values(geometry))
     assert flags is not None
     assert flags.ravel().tolist() == [True, False, True, False, True, False]
-    assert flag_bad(frames, slab_geometry()) is None
+    assert flag_unusable(frames, usable_values(slab_geometry())) is None
 
 
 def test_nan_frames_are_read_as_they_are(path: Path) -> None:

@@ -72,11 +72,8 @@ def pairs():
 
 def real(folder, **finder):
     with open_run(folder / "stills.h5", folder / "stills.geom") as run:
-        flags = run.geometry.flag_less_than, run.geometry.flag_more_than
-        limits = zip(flags, (-np.inf, np.inf), strict=True)
-        valid = tuple(limit if flag is None else flag for flag, limit in limits)
         params = Peakfinder8Params(**finder)
-        plan = Peakfinder8(pixel_radius(run.geometry), run.bad_pixels, params, valid_range=valid)
+        plan = Peakfinder8(pixel_radius(run.geometry), run.bad_pixels, params, usable=run.usable)
         about = {"geometry": run.geometry, "photon_energy_ev": run.photon_energy_ev}
         return Found(plan.find(run.read(0, run.n_frames)), about, read_cell(next(folder.glob("*.cell"))))
 
