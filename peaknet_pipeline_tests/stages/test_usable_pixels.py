@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from peaknet_pipeline.geometry.usable import flag_unusable, usable_values
 from peaknet_pipeline.indexing.integrate import integrate_reflections
+from peaknet_pipeline.infer.arrivals import Arrival
 from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.live import LiveStatistics
-from peaknet_pipeline.infer.live_sources import Arrival
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
