@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -201,13 +202,15 @@ def _confirmed(run: Run, peaks: PeakTable) -> dict[str, Any]:
 def _truth_of(run: Run, frames: Sequence[int]) -> pd.DataFrame:
     """Return CrystFEL's simulated spots as frame, panel, fs, ss, photons, their expected ``snr``, and ``good``."""
     geometry = geometry_of(run)
-    with h5py.File(run.info.path) as file:
-        spots, n_spots = file["truth/spots"][...], file["truth/n_spots"][...]
+    with LinkedFiles(run.info.path) as files:
+        spots, n_spots = (read_whole(files.dataset(f"/truth/{name}")) for name in ("spots", "n_spots"))
     tables = []
     for frame, count in ((n, n_spots[n]) for n in frames):
         image = run.read(frame, frame + 1)[0].astype(np.float32) / geometry.panels[0].adu_per_photon
         tables.append(
-            _truth_of_frame(image, run.bad_pixels, geometry, spots[frame, :count]).assign(frame=frame)
+            _truth_of_frame(image, run.bad_pixels, geometry, spots[frame, :count].astype(np.float32)).assign(
+                frame=frame
+            )
         )
     return pd.concat(tables, ignore_index=True)
 

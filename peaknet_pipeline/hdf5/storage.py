@@ -16,6 +16,8 @@ from peaknet_pipeline.hdf5.virtual import VirtualDataset, VirtualPart, virtual_p
 
 MAX_CHUNK_BYTES = 2**28
 MAX_VIRTUAL_DEPTH = 16
+MAX_UNSTORED_ROWS, MAX_ROWS_PER_STORED = 100_000, 100
+"""How many rows a data set may declare whatever it stores, and for each that it stores."""
 FILTER_MESSAGE = 0x0B
 """HDF5's object header message that names filters."""
 
@@ -136,6 +138,21 @@ def stored_elements(dataset: Any, seen: set[tuple[int, int]] | None = None) -> i
     if dataset.chunks is not None:
         return int(dataset.id.get_num_chunks() * math.prod(dataset.chunks))
     return int(dataset.id.get_storage_size() // max(dataset.dtype.itemsize, 1))
+
+
+def check_declared(dataset: Any, n_rows: int) -> None:
+    """Raise RunError if a data set of ``n_rows`` rows, or frames, stores hardly any of them: a row costs work and memory."""
+    if n_rows <= MAX_UNSTORED_ROWS:
+        return
+    stored = -(-stored_elements(dataset) * n_rows // max(dataset.size, 1))
+    if n_rows > MAX_ROWS_PER_STORED * stored:
+        raise RunError(
+            f"{dataset.name} declares far more than it stores",
+            where=dataset.file.filename,
+            expected=f"≤ {max(MAX_UNSTORED_ROWS, MAX_ROWS_PER_STORED * stored)} rows or frames",
+            found=f"{n_rows}, of which about {stored} are stored",
+            remedy="Copy the part that was recorded to a new file.",
+        )
 
 
 def _check_chunks(dataset: Any) -> None:

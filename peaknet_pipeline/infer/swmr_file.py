@@ -1,21 +1,22 @@
 """Live frames from an HDF5 file that another process is writing."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the compression filters)
 import numpy as np
 
-from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.errors import RunError, StreamError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.slabs import mask_layers
-from peaknet_pipeline.hdf5.files import LinkedFiles
+from peaknet_pipeline.hdf5.chunks import read_chunks, read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.infer.arrivals import Arrival, FileFacts, Patience, arrived_from_file, first_known
 from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
+from peaknet_pipeline.runs.sources import check_frames
 from peaknet_pipeline.types import FrameArray, Geometry
 
 
@@ -45,9 +46,9 @@ def follow_file(
     opened = _open_growing(path, patience)
     if opened is None:
         return
-    with opened as file:
-        growing = GrowingData(path, file, data_path, geometry)
-        facts = _facts_of_growing(path, geometry)
+    with opened as files:
+        growing = GrowingData(files, data_path, geometry)
+        facts = _facts_of_growing(files, geometry)
         most = n_frames if n_frames is not None else np.iinfo(np.int64).max
         done, news = 0, time.monotonic()
         while done < most and not patience.is_stopped:
@@ -71,12 +72,19 @@ class GrowingData:
 
     """
 
-    def __init__(self, path: Path, file: Any, data_path: str, geometry: Geometry | None) -> None:
-        self._path, self._state = path, path.stat()
-        dataset = file.get(data_path)
+    def __init__(self, files: LinkedFiles, data_path: str, geometry: Geometry | None) -> None:
+        path = self._path = files.path
+        self._state = path.stat()
+        dataset = files.find(data_path)
         if not isinstance(dataset, h5py.Dataset):
             raise StreamError("no such data set", where=path, found=data_path)
-        self._dataset = dataset
+        if dataset.is_virtual:
+            remedy = "Follow the file that its frames are written to."
+            raise StreamError(
+                "a virtual data set cannot be followed", where=path, found=data_path, remedy=remedy
+            )
+        check_frames(dataset, path, may_be_empty=True)
+        self._dataset: Any = dataset
         self._slabs = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
         if self._slabs.frame_axis != 0:
             raise StreamError(
@@ -98,8 +106,9 @@ class GrowingData:
     def read(self, start: int, stop: int) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs)."""
         try:
-            frames = self._slabs.to_stack(self._dataset[self._slabs.selection(start, stop)])
-        except (OSError, RuntimeError, ValueError) as error:
+            slab = read_chunks(self._dataset, self._slabs.selection(start, stop), None)
+            frames = self._slabs.to_stack(slab)
+        except (RunError, *DAMAGE) as error:
             raise self._damaged(start, str(error)) from error
         self._check_file(start)
         return frames
@@ -124,36 +133,46 @@ class GrowingData:
 
 def _open_growing(path: Path, patience: Patience) -> Any:
     """Open a file that another process writes in SWMR mode, once it is there; None if the stream is to end before."""
-    opener: Callable[..., Any] = h5py.File
     since = time.monotonic()
     while True:
         try:
-            return opener(path, "r", libver="latest", swmr=True)
-        except (FileNotFoundError, BlockingIOError) as error:
-            if patience.wait(since):
+            return LinkedFiles(path, growing=True)
+        except (RunError, OSError) as error:
+            why = _why_not_yet(path, error)
+            if why is not None and patience.wait(since):
                 continue
-            if patience.is_stopped:
+            if why is not None and patience.is_stopped:
                 return None
-            why = "it is not there" if isinstance(error, FileNotFoundError) else "its writer keeps it locked"
-            remedy = "Check the path; its writer must switch on swmr_mode. Or follow the folder."
-            raise StreamError(f"the file cannot be followed ({why})", where=path, remedy=remedy) from error
-        except OSError as error:
-            raise StreamError(
-                f"the file cannot be followed ({error})",
-                where=path,
-                remedy="Its writer must use libver='latest' and swmr_mode; else follow the folder.",
-            ) from error
+            remedy = (
+                "Check the path; its writer must use libver='latest' and swmr_mode. Or follow the folder."
+            )
+            reason = why or (error.what if isinstance(error, RunError) else error)
+            raise StreamError(f"the file cannot be followed ({reason})", where=path, remedy=remedy) from error
 
 
-def _facts_of_growing(path: Path, geometry: Geometry | None) -> FileFacts:
+def _why_not_yet(path: Path, error: Exception) -> str | None:
+    """Return why a file cannot be opened so far; None where waiting doesn't help."""
+    if not path.exists():
+        return "it is not there"
+    if isinstance(error.__cause__, BlockingIOError) or path.stat().st_size == 0:
+        return "its writer keeps it locked"
+    return None
+
+
+def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None) -> FileFacts:
     if geometry is None:
         return FileFacts()
-    with LinkedFiles(path, growing=True) as files:
-        named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
-        there = all(files.find(path) is not None for path in named)
-        bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
-        energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
-        values = np.ravel(energy[()]) if isinstance(energy, h5py.Dataset) else np.empty(0)
-    return FileFacts(
-        bad, first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values[:1]]))
-    )
+    named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
+    there = all(files.find(path) is not None for path in named)
+    bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
+    energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
+    values = _first_values(energy) if isinstance(energy, h5py.Dataset) else []
+    return FileFacts(bad, first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values])))
+
+
+def _first_values(dataset: Any) -> list[float]:
+    """Return the first number of a data set, where it has one."""
+    if dataset.dtype.kind not in "uif" or not dataset.size:
+        return []
+    first = read_chunks(dataset, (slice(0, 1),) * dataset.ndim, None) if dataset.ndim else read_whole(dataset)
+    return [float(np.ravel(first)[0])]

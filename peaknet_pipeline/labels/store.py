@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 
-from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.errors import LabelError, RunError
+from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.types import LABEL_BACKGROUND, LABEL_IGNORE, LABEL_PEAK, IntArray, UInt8Array
 
@@ -40,28 +41,29 @@ class LabelFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = h5py.File(path, "r")
-        except (OSError, FileNotFoundError) as error:
+            self._files = LinkedFiles(path)
+        except RunError as error:
             raise LabelError(
                 f"not a readable label file ({error})", where=path, remedy="Make the run's peak_labels again."
             ) from error
         try:
             self._read_header()
         except BaseException:
-            self._file.close()
+            self._files.close()
             raise
 
     def _read_header(self) -> None:
-        found = self._file.attrs.get("format")
-        if found != FORMAT or "digest" not in self._file.attrs:
+        told = self._files.file.attrs
+        found = told.get("format")
+        if found != FORMAT or "digest" not in told:
             raise LabelError("not a label file", where=self.path, expected=FORMAT, found=found)
-        self._labels = self._file["labels"]
-        self.frames: IntArray = self._file["frames"][:].astype(np.int64)
-        self.n_peaks: IntArray = self._file["n_peaks"][:].astype(np.int64)
+        self._labels = self._files.dataset("/labels")
+        self.frames: IntArray = read_whole(self._files.dataset("/frames")).astype(np.int64)
+        self.n_peaks: IntArray = read_whole(self._files.dataset("/n_peaks")).astype(np.int64)
         _, n_panels, n_ss, n_fs = self._labels.shape
         self.stack_shape: tuple[int, int, int] = (int(n_panels), int(n_ss), int(n_fs))
-        self.provenance: dict[str, str] = json.loads(self._file.attrs["provenance"])
-        self.digest = str(self._file.attrs["digest"])
+        self.provenance: dict[str, str] = json.loads(told["provenance"])
+        self.digest = str(told["digest"])
 
     def __len__(self) -> int:
         """Return the number of labelled frames."""
@@ -69,11 +71,11 @@ class LabelFile:
 
     def read(self, position: int) -> UInt8Array:
         """Return the label map at a position, uint8 (n_panels, ss, fs)."""
-        return np.asarray(self._labels[position], dtype=np.uint8)
+        return np.asarray(read_rows(self._labels, position, position + 1)[0], dtype=np.uint8)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._files.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -102,7 +104,7 @@ def open_labels(path: Path) -> LabelFile:
 class LabelWriter:
     """Append label maps to an open file; made by ``write_labels_to``."""
 
-    _file: h5py.File
+    _file: Any
     _digest: Any
     n_frames: int = 0
 

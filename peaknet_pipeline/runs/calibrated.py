@@ -8,7 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_whole
-from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
 from peaknet_pipeline.runs.run import Run
@@ -35,11 +35,13 @@ def read_calibration(path: Path) -> Calibration:
         The file is no calibration file, is damaged, or its shapes disagree.
 
     """
-    with open_hdf5(Path(path)) as file:
+    with LinkedFiles(Path(path)) as files:
         try:
-            calibration = make_calibration(read_whole(file["pedestal"]), read_whole(file["gain"]))
-            known = read_whole(file["bad_pixels"]) != 0 if "bad_pixels" in file else calibration.bad_pixels
-        except DAMAGE as error:
+            pedestal, gain = (read_whole(files.dataset(name)) for name in ("/pedestal", "/gain"))
+            calibration = make_calibration(pedestal, gain)
+            told = files.find("/bad_pixels")
+            known = calibration.bad_pixels if told is None else read_whole(files.dataset("/bad_pixels")) != 0
+        except (RunError, *DAMAGE) as error:
             raise RunError(
                 f"no calibration file ({error})", where=path, expected="/pedestal and /gain"
             ) from error

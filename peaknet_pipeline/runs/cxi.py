@@ -18,8 +18,9 @@ import numpy.typing as npt
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
-from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
+from peaknet_pipeline.hdf5.storage import check_declared
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
@@ -143,10 +144,10 @@ def read_cxi_peaks(path: Path, geometry: Geometry | None = None) -> PeakTable:
         There is no peak list, it is damaged, or a peak lies outside every panel.
 
     """
-    with open_hdf5(Path(path)) as file:
+    with LinkedFiles(Path(path)) as files:
         try:
-            lists = _read_lists(file)
-        except DAMAGE as error:
+            lists = _read_lists(files)
+        except (RunError, *DAMAGE) as error:
             raise RunError(f"no readable peak list ({error})", where=path, expected=RESULT) from error
     x, y = lists.pop("x"), lists.pop("y")
     panel, fs, ss = _to_panels(x, y, geometry, Path(path))
@@ -240,12 +241,13 @@ def _fill(
         data[start : start + block.shape[0]] = block
 
 
-def _read_lists(file: Any) -> dict[str, npt.NDArray[Any]]:
-    n_peaks = file[f"{RESULT}/nPeaks"]
+def _read_lists(files: LinkedFiles) -> dict[str, npt.NDArray[Any]]:
+    n_peaks = files.dataset(f"{RESULT}/nPeaks")
     if n_peaks.size > MAX_FRAMES or n_peaks.dtype.kind not in "ui":
         raise ValueError(f"nPeaks is {n_peaks.dtype} {n_peaks.shape}")
+    check_declared(n_peaks, n_peaks.size)
     counts = read_whole(n_peaks).astype(np.int64)
-    shape = file[f"{RESULT}/peakXPosRaw"].shape
+    shape = files.dataset(f"{RESULT}/peakXPosRaw").shape
     if len(shape) == 2 and shape[1] > MAX_LISTED_PEAKS:
         raise ValueError(f"peakXPosRaw has shape {shape}")
     if counts.ndim != 1 or len(shape) != 2 or shape[0] != counts.size:
@@ -253,21 +255,23 @@ def _read_lists(file: Any) -> dict[str, npt.NDArray[Any]]:
     if counts.size and not (counts.min() >= 0 and counts.max() <= shape[1]):
         raise ValueError(f"nPeaks goes from {counts.min()} to {counts.max()}, peakXPosRaw holds {shape[1]}")
     names = {"peakXPosRaw": "x", "peakYPosRaw": "y"} | LISTS
-    lists = {column: _read_list(file, name, counts) for name, column in names.items()}
+    lists = {column: _read_list(files, name, counts) for name, column in names.items()}
     lists["n_pixels"] = lists["n_pixels"].astype(np.int32)
-    if f"{RESULT}/peakScore" not in file:
+    if files.find(f"{RESULT}/peakScore") is None:
         lists["score"] = np.full(counts.sum(), np.nan)
     return {"frame": np.repeat(np.arange(counts.size), counts), **lists}
 
 
-def _read_list(file: Any, name: str, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    if f"{RESULT}/{name}" not in file:
+def _read_list(files: LinkedFiles, name: str, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    if files.find(f"{RESULT}/{name}") is None:
         if name in ("peakXPosRaw", "peakYPosRaw", "peakTotalIntensity"):
             raise KeyError(name)
         return np.zeros(counts.sum())
-    data = file[f"{RESULT}/{name}"]
+    data = files.dataset(f"{RESULT}/{name}")
     parts = [np.empty(0)]
     for start in range(0, counts.size, BLOCK_FRAMES):
+        if not counts[start : start + BLOCK_FRAMES].any():
+            continue
         block = read_rows(data, start, start + BLOCK_FRAMES)
         parts += [block[i, :n].astype(np.float64) for i, n in enumerate(counts[start : start + BLOCK_FRAMES])]
     return np.concatenate(parts)

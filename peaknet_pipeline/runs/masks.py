@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +18,7 @@ from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.hdf5.chunks import read_whole
-from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, open_hdf5
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
@@ -104,7 +104,7 @@ def write_mask(
 
 
 def add_mask(
-    file: "h5py.File",
+    file: Any,
     bad_pixels: BoolArray,
     *,
     sources: Sequence[MaskSource] = (),
@@ -124,13 +124,14 @@ def add_mask(
 
 def read_layers(path: Path) -> dict[str, BoolArray]:
     """Return the layers of a mask that :func:`write_mask` wrote, by name; none where it holds no reasons."""
-    with open_hdf5(path) as file:
-        if MASK_REASONS not in file:
+    with LinkedFiles(path) as files:
+        if files.find(MASK_REASONS) is None:
             return {}
-        bits, names = (
-            read_whole(file[MASK_REASONS]).astype(np.uint32),
-            json.loads(file[MASK_REASONS].attrs["layers"]),
-        )
+        reasons = files.dataset(MASK_REASONS)
+        try:
+            bits, names = read_whole(reasons).astype(np.uint32), json.loads(reasons.attrs["layers"])
+        except DAMAGE as error:
+            raise damaged(path, error, MASK_REASONS) from error
     return {name: (bits >> np.uint32(k)) & np.uint32(1) != 0 for k, name in enumerate(names)}
 
 

@@ -1,5 +1,6 @@
 """Find the frames in a file and read them by range."""
 
+import itertools
 import math
 from bisect import bisect_right
 from concurrent.futures import Executor
@@ -13,10 +14,11 @@ import numpy as np
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_chunks
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.storage import address, check_declared
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import FrameArray, Geometry
 
-MAX_FRAME_BYTES = 2 * 2**30
+MAX_FRAME_BYTES = 2**29
 MAX_FRAMES = 20_000_000
 MAX_LINKED_DATA = 100_000
 CONVENTIONAL_DATA = (
@@ -116,8 +118,8 @@ def open_panel_sources(files: LinkedFiles, geometry: Geometry) -> tuple[FrameSou
     return tuple(sources)
 
 
-def check_frames(dataset: Any, where: Path) -> None:
-    """Raise RunError unless a data set can hold frames: numeric, not empty, of bounded size."""
+def check_frames(dataset: Any, where: Path, *, may_be_empty: bool = False) -> None:
+    """Raise RunError unless a data set can hold frames: numeric, not empty (so far), of bounded size."""
     name, shape, kind = dataset.name, dataset.shape, dataset.dtype
     if kind.kind not in "uif" or kind.itemsize > 8:
         raise RunError(f"{name} is not numeric", where=where, expected="integers or floats", found=kind)
@@ -125,17 +127,21 @@ def check_frames(dataset: Any, where: Path) -> None:
         raise RunError(
             f"{name} is no stack of frames", where=where, expected="2 to 4 dimensions", found=shape
         )
-    if 0 in shape:
+    if 0 in (shape[1:] if may_be_empty else shape):
         raise RunError(
             f"{name} has no frames", where=where, found=f"shape {shape}", remedy="Record the run again."
         )
-    frame_bytes = math.prod(shape[-3:] if len(shape) > 3 else shape[-2:]) * kind.itemsize
+    n_pixels = math.prod(shape[-3:] if len(shape) > 3 else shape[-2:])
+    frame_bytes = n_pixels * kind.itemsize
     if frame_bytes > MAX_FRAME_BYTES or max(shape) > MAX_FRAMES:
         found = f"shape {shape}, chunks {dataset.chunks}"
         limit = f"≤ {MAX_FRAME_BYTES} bytes a frame"
         raise RunError(f"{name} is absurdly large", where=where, expected=limit, found=found)
+    if may_be_empty:
+        return
     if dataset.chunks and not dataset.is_virtual and dataset.id.get_storage_size() == 0:
         raise RunError(f"{name} was never written", where=where, found=f"shape {shape} without stored data")
+    check_declared(dataset, dataset.size // n_pixels)
 
 
 def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
@@ -155,7 +161,9 @@ def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
     if not path.endswith(LINKED_DATA):
         return (files.dataset(path),)
     parent = path.removesuffix(LINKED_DATA)
-    group = files.find(parent) or ()
+    group = files.find(parent)
+    if not isinstance(group, h5py.Group):
+        raise RunError("no such group of data sets", where=files.path, found=parent)
     names = sorted(name for name in group if name.startswith("data_") and name[5:].isdigit())
     if len(names) > MAX_LINKED_DATA:
         raise RunError("absurdly many linked data sets", where=files.path, found=len(names))
@@ -172,8 +180,11 @@ def expand_placeholders(files: LinkedFiles, pattern: str) -> list[str]:
 
     """
     names = [""]
+    known: dict[tuple[int, int], list[str]] = {}
     for part in pattern.strip("/").split("/"):
-        names = [f"{name}/{member}" for name in names for member in _matching(files, name, part)]
+        known.clear()
+        every = (f"{name}/{member}" for name in names for member in _matching(files, name, part, known))
+        names = list(itertools.islice(every, MAX_LINKED_DATA + 1))
         if len(names) > MAX_LINKED_DATA:
             raise RunError(
                 "absurdly many data sets", where=files.path, expected=f"≤ {MAX_LINKED_DATA}", found=pattern
@@ -184,15 +195,20 @@ def expand_placeholders(files: LinkedFiles, pattern: str) -> list[str]:
     return found
 
 
-def _matching(files: LinkedFiles, parent: str, part: str) -> list[str]:
+def _matching(
+    files: LinkedFiles, parent: str, part: str, known: dict[tuple[int, int], list[str]]
+) -> list[str]:
+    """Return the members of a group that fit; a group that was met before, by another link, is not looked through again."""
     if "%" not in part:
         return [part]
     group = files.find(parent or "/")
     if not isinstance(group, h5py.Group):
         return []
-    before, _, after = part.partition("%")
-    names = (name for name, _ in files.members(group))
-    return sorted(name for name in names if name.startswith(before) and name.endswith(after))
+    if address(group) not in known:
+        before, _, after = part.partition("%")
+        names = (name for name, _ in files.members(group))
+        known[address(group)] = sorted(n for n in names if n.startswith(before) and n.endswith(after))
+    return known[address(group)]
 
 
 def _source(datasets: tuple[Any, ...], slab_map: SlabMap, where: Path) -> FrameSource:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import hdf5plugin
 import numpy as np
 
@@ -91,7 +90,7 @@ def simulate_run(
     return path
 
 
-def _create_gain(file: h5py.File, experiment: Experiment, n_frames: int) -> h5py.Dataset | None:
+def _create_gain(file: Any, experiment: Experiment, n_frames: int) -> Any:
     """Write a raw run's calibration constants; create the data set of its gain codes if they are separate."""
     constants = make_gain_constants(experiment)
     if experiment.stages is None or constants is None:
@@ -109,7 +108,7 @@ def _create_gain(file: h5py.File, experiment: Experiment, n_frames: int) -> h5py
     return _create_data(file, experiment, CODES_PATH, n_frames) if experiment.stages.separate_gain else None
 
 
-def _create_data(file: h5py.File, experiment: Experiment, path: str, n_frames: int) -> h5py.Dataset:
+def _create_data(file: Any, experiment: Experiment, path: str, n_frames: int) -> Any:
     n_panels, height, width = experiment.geometry.stack_shape
     shape = (n_panels * height, width)
     dtype = np.dtype(experiment.response.dtype if experiment.stages is None else np.uint16)
@@ -124,7 +123,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
-def _write_metadata(file: h5py.File, experiment: Experiment, truth: Truth) -> None:
+def _write_metadata(file: Any, experiment: Experiment, truth: Truth) -> None:
     n_panels, height, width = experiment.geometry.stack_shape
     known_bad = make_pixel_maps(experiment).known_bad.reshape(n_panels * height, width)
     file.create_dataset(MASK_PATH, data=known_bad.astype(np.uint8), compression="gzip", compression_opts=1)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError, TableError
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.schemas import TRUTH_FRAMES, TRUTH_LATTICES, TRUTH_REFLECTIONS, Schema
 from peaknet_pipeline.simulate.frames import Columns, SimulatedFrame
 from peaknet_pipeline.tables import empty_table, make_table
@@ -60,7 +61,7 @@ def join_truth(parts: list[tuple[Columns, Columns, Columns]]) -> Truth:
     )
 
 
-def write_truth(file: h5py.File, truth: Truth) -> None:
+def write_truth(file: Any, truth: Truth) -> None:
     """Write the tables below ``/truth``, one data set per column."""
     for name, schema in TABLES.items():
         group = file.require_group(f"truth/{name}")
@@ -82,9 +83,9 @@ def read_truth(path: Path) -> Truth:
 
     """
     try:
-        with h5py.File(path, "r") as file:
-            return Truth(*(_read_columns(file, f"truth/{name}", schema) for name, schema in TABLES.items()))
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, TableError) as error:
+        with LinkedFiles(path) as files:
+            return Truth(*(_read_columns(files, f"/truth/{name}", schema) for name, schema in TABLES.items()))
+    except (RunError, TableError, *DAMAGE) as error:
         raise RunError(
             "holds no simulated truth",
             where=path,
@@ -93,9 +94,9 @@ def read_truth(path: Path) -> Truth:
         ) from error
 
 
-def _read_columns(file: Any, place: str, schema: Schema) -> pd.DataFrame:
+def _read_columns(files: LinkedFiles, place: str, schema: Schema) -> pd.DataFrame:
     columns: Mapping[str, npt.NDArray[np.generic]] = {
-        c.name: _own(file, f"{place}/{c.name}")[()] for c in schema.columns
+        c.name: read_whole(files.dataset(f"{place}/{c.name}")) for c in schema.columns
     }
     text = {c.name for c in schema.columns if c.dtype == "string"}
     return make_table(
@@ -109,15 +110,3 @@ def _join(parts: list[Columns], schema: Schema) -> pd.DataFrame:
         return empty_table(schema)
     names = [name for name in schema.column_names() if name in filled[0]]
     return make_table(schema, {name: np.concatenate([part[name] for part in filled]) for name in names})
-
-
-def _own(file: Any, path: str) -> Any:
-    """Return a data set that lies in this very file: no link or virtual source may lead elsewhere."""
-    node = file
-    for part in path.split("/"):
-        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
-            raise KeyError(f"{path} is a link, or absent")
-        node = node[part]
-    if node.is_virtual or node.external:
-        raise ValueError(f"{path} lies in another file")
-    return node

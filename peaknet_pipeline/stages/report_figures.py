@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.maps import peak_positions_m
+from peaknet_pipeline.hdf5.chunks import read_whole
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.metrics import MetricParams, frame_panel_key
 from peaknet_pipeline.pairing import match_points
@@ -111,8 +112,8 @@ def _pooled_maximum(pool: Pool) -> Float32Array:
     pooled: Float32Array = np.full(shape, np.nan, dtype=np.float32)
     for key in pool.keys:
         path = statistics_path(pool.store, key)
-        with h5py.File(path, "r") as file:
-            maximum = file["maximum"][()]
+        with LinkedFiles(path) as files:
+            maximum = read_whole(files.dataset("/maximum"))
         if maximum.shape == shape:
             pooled = np.fmax(pooled, np.where(read_mask(path)[0], np.nan, maximum).astype(np.float32))
     return pooled

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from peaknet_pipeline.errors import PeaknetError
-from peaknet_pipeline.hdf5.files import DAMAGE, open_hdf5
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.cxi import RESULT
 from peaknet_pipeline.runs.masks import MASK_DATA
 from peaknet_pipeline.tables import read_table_metadata
@@ -54,9 +54,9 @@ def _told_by_card(path: Path) -> dict[str, str]:
 
 def _told_by_hdf5(path: Path) -> dict[str, str]:
     """Read the attributes of the file, of its peak list and of its mask."""
-    with open_hdf5(path) as file:
-        told = {"stage": "peaknet simulate"} if "simulated" in file.attrs else {}
-        for place in ("/", RESULT, MASK_DATA):
-            if place in file:
-                told |= {name: str(value) for name, value in file[place].attrs.items() if name != "simulated"}
+    with LinkedFiles(path) as files:
+        told = {"stage": "peaknet simulate"} if "simulated" in files.file.attrs else {}
+        for node in (files.find(place) for place in ("/", RESULT, MASK_DATA)):
+            if node is not None:
+                told |= {name: str(value) for name, value in node.attrs.items() if name != "simulated"}
     return told

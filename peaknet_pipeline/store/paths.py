@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import h5py
-
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.rings import RingParams
@@ -53,8 +52,8 @@ def read_bad_pixels(store: Store, key: str) -> BoolArray:
 
 def read_left_out_rings(store: Store, key: str) -> RingParams:
     """Return the rings on which a run's peaks don't count."""
-    with h5py.File(statistics_path(store, key)) as file:
-        return RingParams.from_mapping(json.loads(file.attrs.get("left_out_rings", "{}")))
+    with LinkedFiles(statistics_path(store, key)) as files:
+        return RingParams.from_mapping(json.loads(files.file.attrs.get("left_out_rings", "{}")))
 
 
 def index_path(store: Store, key: str, finder: str) -> Path:
