@@ -15,6 +15,7 @@ from peaknet_pipeline.geometry.crystfel_write import format_geometry
 from peaknet_pipeline.hdf5.attributes import attribute_text
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.runs.nexus_layout import find_detector
+from peaknet_pipeline.runs.nexus_limits import with_file_limits
 from peaknet_pipeline.runs.nexus_modules import read_modules
 from peaknet_pipeline.runs.nexus_values import few_numbers
 from peaknet_pipeline.runs.units import metres_of, metres_per, unknown_unit
@@ -35,7 +36,7 @@ def read_nexus_geometry(
     frame_shape : (ss, fs) or (modules, ss, fs)
         Shape of a frame in the file.
     dtype : dtype
-        Of the frames; the largest value of an unsigned type marks invalid pixels.
+        Of the frames; extreme values of an integer type mark invalid pixels (:mod:`.nexus_limits`).
 
     Raises
     ------
@@ -52,8 +53,7 @@ def read_nexus_geometry(
         panels = () if flat is None else (flat,)
     if not panels:
         return None
-    largest = float(np.iinfo(dtype).max) if dtype.kind == "u" else None
-    geometry = Geometry(panels=panels, flag_equal=largest, peak_list_path=None)
+    geometry = with_file_limits(files, Geometry(panels=panels, peak_list_path=None), dtype)
     return replace(geometry, text=format_geometry(geometry))
 
 

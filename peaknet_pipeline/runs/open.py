@@ -20,6 +20,7 @@ from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
 from peaknet_pipeline.runs.names import files_of_run, is_euxfel_file
 from peaknet_pipeline.runs.nexus import read_nexus_geometry
+from peaknet_pipeline.runs.nexus_limits import with_file_limits
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.sources import (
@@ -162,6 +163,7 @@ def assemble_run(
     path, sources = problems.attempt(lambda: _open_sources(files, geometry, data_path), nothing)
     if not sources:
         return None, problems
+    geometry = _with_limits(files, geometry, sources)
     n_frames = problems.attempt(lambda: _count_frames(sources), sources[0].n_frames)
     shape = sources[0].slab_map.stack_shape
     unknown = np.full(n_frames, np.nan)
@@ -214,6 +216,15 @@ def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | Non
     """Return the geometry that an NXmx file describes; None: frames are read as they are."""
     dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
     return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
+
+
+def _with_limits(
+    files: LinkedFiles, geometry: Geometry | None, sources: tuple[FrameSource, ...]
+) -> Geometry | None:
+    """Return the geometry with the limits of pixel values that only the file tells."""
+    if geometry is None or file_format(files) != "nxmx":
+        return geometry
+    return with_file_limits(files, geometry, sources[0].datasets[0].dtype)
 
 
 def _count_frames(sources: tuple[FrameSource, ...]) -> int:
