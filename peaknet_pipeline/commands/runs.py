@@ -17,18 +17,27 @@ from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
 @click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
 @JSON
 def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_json: bool) -> None:
-    """Print the table of runs, of one EXPERIMENT or all: status, counts beside rates, and why a run failed."""
+    """Print the table of runs, of one EXPERIMENT or all: status, counts beside rates, and why a run failed.
+
+    Files that are not taken for runs are listed below it, with the reason.
+    """
     from peaknet_pipeline.stages.run_table import format_runs, run_table
     from peaknet_pipeline.store.layout import Store
+    from peaknet_pipeline.store.raw_root import format_not_taken, read_raw_root
     from peaknet_pipeline.store.scores import format_scores, read_all_scores
 
     store = Store(data)
-    table = read_all_scores(store) if finders else run_table(store, registered_runs(store))
+    raw = read_raw_root(store)
+    table = read_all_scores(store) if finders else run_table(store, registered_runs(store), raw=raw)
+    left_out = raw.left_out
     if experiment is not None:
         table = table[table["experiment"] == experiment]
+        left_out = [one for one in left_out if one[0].is_relative_to(store.raw_root / experiment)]
     if as_json:
         click.echo(table.to_json(orient="records"))
     elif as_csv:
         click.echo(table.to_csv(index=False), nl=False)
     else:
         click.echo(format_scores(table) if finders else format_runs(table))
+    for line in format_not_taken(left_out):
+        click.echo(line, err=as_json or as_csv)

@@ -5,6 +5,7 @@ The field's names are known: ``r0013.h5``, ``lyso_run13.cxi`` and ``r0012-lyso_3
 ``lyso_13_master.h5`` with ``lyso_13_data_000001.h5`` (DECTRIS), folders ``r0042`` (European XFEL).
 """
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -24,11 +25,6 @@ CALIBRATION_WORDS = RESULT_WORDS | frozenset(
     ("background", "constants", "dark", "flatfield", "gain", "geometry", "pedestal", "pedestals")
 )
 """Words in a name that carries no *r* or *run* which say that the file holds no frames of a run."""
-
-RESULT_WORDS = frozenset(
-    ["badpixels", "darkcal", "gaincal", "mask", "peaks", "powder", "sum", "virtualpowder"]
-)
-"""Words after a run's number which say that the file was made from the run and is not the run."""
 
 _AFTER_R = re.compile(
     r"(?:(?<![^\W_])r|(?<![A-Za-z0-9])run)[\s_-]?(?P<number>[0-9]{3,6}(?![0-9])|[0-9]{1,2}(?![^\W_]))",
@@ -67,8 +63,8 @@ class RunName:
     has_gaps: bool = False
 
 
-def read_run_name(path: Path) -> RunName:
-    """Read the run's number from the name of a file or folder.
+def read_run_name(path: Path, *, is_folder: bool = False) -> RunName:
+    """Read the run's number from the name of a file, or of a folder, where it must follow *r* or *run*.
 
     Raises
     ------
@@ -83,6 +79,8 @@ def read_run_name(path: Path) -> RunName:
         raise RunError(f"the name bears {len(numbers)} run numbers, {', '.join(map(str, numbers))}")
     if tokens:
         return _named_after_r(stem, tokens[0], path.suffix.lower())
+    if is_folder:
+        raise RunError("the folder's name bears no run number")
     return _numbered_at_end(stem)
 
 
@@ -145,6 +143,10 @@ def natural_order(path: Path) -> tuple[tuple[int, str], ...]:
 
 def files_of_run(folder: Path) -> list[Path]:
     """Return the files of a folder that holds one run, in natural order; of masters and their data, the masters."""
-    files = sorted((p for p in folder.iterdir() if is_run_file_name(p) and p.is_file()), key=natural_order)
+    entries = [path for path in folder.iterdir() if is_run_file_name(path)]
+    files = sorted(
+        (path for path in entries if os.path.isfile(path)),  # noqa: PTH113  (Path.is_file may raise)
+        key=natural_order,
+    )
     masters = [path for path in files if is_master(path)]
     return masters or [path for path in files if path.suffix.lower() != ".psana"]

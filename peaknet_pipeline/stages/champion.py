@@ -82,7 +82,7 @@ def champion(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] 
     inputs = [newest_path(store, "student"), manifest_file(store)] if has_student else []
     for key in runs:
         context = read_context(store, key)
-        inputs += [statistics_path(store, key), context.path, cell_file(context)]
+        inputs += [statistics_path(store, key), *context.files, cell_file(context)]
         inputs += context.settings_files
     inputs += settings_inputs(store)
     parameters = {"champion": params.to_dict(), "inference": inference.to_dict()}

@@ -66,6 +66,6 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
         return peak_result(output, peaks, geometry, n_frames=n_frames, seconds=seconds, title=key)
 
-    inputs = [statistics_path(store, key), context.path, *context.settings_files]
+    inputs = [statistics_path(store, key), *context.files, *context.settings_files]
     parameters = {"classical_finder": finder, **params.to_dict()}
     return make_stage("classical_peaks", parameters=parameters, inputs=inputs, build=build)

@@ -59,7 +59,7 @@ def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = N
         peaks_path(store, key, "classical"),
         index_path(store, key, "classical"),
         statistics_path(store, key),
-        context.path,
+        *context.files,
         cell_file(context),
         *context.settings_files,
     ]

@@ -83,7 +83,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
         return _result(output, table, scan, key, in_use=base)
 
-    inputs = [statistics_path(store, key), context.path, cell_path, *context.settings_files]
+    inputs = [statistics_path(store, key), *context.files, cell_path, *context.settings_files]
     parameters = {"scan": params.to_dict(), "finder": base.to_dict(), "index": index.to_dict()}
     return make_stage("finder_scan", parameters=parameters, inputs=inputs, build=build)
 

@@ -42,7 +42,7 @@ def found_cell(store: Store, key: str, *, overrides: Mapping[str, Any] | None = 
         plots = {"reduced_cells": plot_agreement(found, key)}
         return StageResult(output, consensus_figures(found), plots=plots, checks=(frames_agree(found),))
 
-    inputs = [peaks_path(store, key, "classical"), context.path, *context.settings_files]
+    inputs = [peaks_path(store, key, "classical"), *context.files, *context.settings_files]
     inputs += [context.experiment.cell] if context.experiment.cell is not None else []
     return make_stage("found_cell", parameters=params.to_dict(), inputs=inputs, build=build)
 

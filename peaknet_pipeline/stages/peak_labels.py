@@ -99,7 +99,7 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         )
         min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
-        truth, origin = read_truth_of(context.path), origin_of(recipe, run=key)
+        truth, origin = read_truth_of(context.files), origin_of(recipe, run=key)
         cell = cell_holds(context, "classical", params.cell_check)
         return _result(store, key, labelled, cell, n_hits=n_hits, truth=truth, origin=origin)
 
@@ -111,7 +111,7 @@ def label_inputs(context: RunContext, finder: str) -> list[Path]:
     """Return the files that labels from one finder's peaks are made from."""
     store, key = context.store, str(context.key)
     made = [peaks_path(store, key, finder), index_path(store, key, finder), statistics_path(store, key)]
-    return [*made, context.path, cell_file(context), *context.settings_files]
+    return [*made, *context.files, cell_file(context), *context.settings_files]
 
 
 def label_run(

@@ -74,14 +74,14 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         return StageResult(output, figures, result.tables, result.plots, result.checks)
 
     inputs = model_inputs(store, folder, named=bool(params.model))
-    inputs += [statistics_path(store, key), context.path]
+    inputs += [statistics_path(store, key), *context.files]
     inputs += [*context.settings_files, *settings_inputs(store)]
     return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
 
 
 def _source(context: RunContext, run: Run) -> RunSource:
     return RunSource(
-        context.path,
+        context.path_to_open,
         run.geometry,
         context.experiment.data_path,
         raw_root_of(context),

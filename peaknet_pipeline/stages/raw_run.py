@@ -21,10 +21,10 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
     """Manifest of a raw run: files, frames, stack shape, photon energy, geometry, mask, checksum; validated."""
     context = read_context(store, key)
     output = manifest_path(store, key)
+    with open_raw(context) as run:
+        info = run.info
 
     def build(recipe: Recipe) -> StageResult:
-        with open_raw(context) as run:
-            info = run.info
         manifest = _manifest(context, info)
         write_json(output, manifest)
         energy = float(np.median(info.photon_energy_ev))
@@ -43,7 +43,9 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
         )
         return StageResult(output, figures, checks=checks)
 
-    return make_stage("raw_run", parameters={}, inputs=[context.path, *context.settings_files], build=build)
+    linked = [path for path in info.files if path.resolve() not in {file.resolve() for file in context.files}]
+    inputs = [*context.files, *linked, *context.settings_files]
+    return make_stage("raw_run", parameters={}, inputs=inputs, build=build)
 
 
 def _manifest(context: RunContext, info: RunInfo) -> dict[str, Any]:

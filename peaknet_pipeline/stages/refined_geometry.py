@@ -50,7 +50,7 @@ def refined_geometry(store: Store, key: str, *, overrides: Mapping[str, Any] | N
         tables = {"panel_residuals": table}
         return StageResult(output, refinement_figures(found), tables, plots, (residual_lower(found),))
 
-    inputs = [peaks_path(store, key, "classical"), index_path(store, key, "classical"), context.path]
+    inputs = [peaks_path(store, key, "classical"), index_path(store, key, "classical"), *context.files]
     inputs += [cell_path, *context.settings_files]
     return make_stage("refined_geometry", parameters=params.to_dict(), inputs=inputs, build=build)
 

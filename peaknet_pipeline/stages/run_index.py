@@ -69,7 +69,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         write_json(control_path(store, key, finder), dataclasses.asdict(control))
         return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell)
 
-    inputs = [peaks_path(store, key, finder), statistics_path(store, key), context.path]
+    inputs = [peaks_path(store, key, finder), statistics_path(store, key), *context.files]
     inputs += [cell_path, *context.settings_files]
     parameters = {"index": params.to_dict(), "prediction": prediction.to_dict()}
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)

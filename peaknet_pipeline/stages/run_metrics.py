@@ -37,7 +37,7 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     output = metrics_path(store, key)
 
     def build(recipe: Recipe) -> StageResult:
-        truth = read_truth_of(context.path)
+        truth = read_truth_of(context.files)
         subset = _subset_of(store, key)
         rows = [_score_finder(store, key, finder, params, truth, subset) for finder in FINDERS]
         table = pd.concat(rows, ignore_index=True)

@@ -54,7 +54,7 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
         return StageResult(output, figures, plots=plots, checks=(_mask_fraction(report),))
 
     files = [Path(name) for name in (*mask_params.mask_files, *mask_params.dark_files)]
-    inputs = [manifest_path(store, key), context.path, *context.settings_files, *files]
+    inputs = [manifest_path(store, key), *context.files, *context.settings_files, *files]
     parameters = {"bad_pixels": params.to_dict(), "mask": mask_params.to_dict()}
     return make_stage("run_statistics", parameters=parameters, inputs=inputs, build=build)
 

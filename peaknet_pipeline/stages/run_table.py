@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,15 @@ from typing import Any
 import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
-from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.schemas import RUNS, RunTable, Scores
-from peaknet_pipeline.store.experiment import run_files
-from peaknet_pipeline.store.failures import Failure, read_failures
-from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.failures import read_failures
+from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.make_stage import CODE
+from peaknet_pipeline.store.raw_root import RawRoot, read_raw_root, states_of
+from peaknet_pipeline.store.run_progress import Progress, made_of, progress_of
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import empty_table, make_table
-
-OUTPUTS = {
-    "raw_run": ".json",
-    "run_statistics": ".h5",
-    "classical_peaks": ".parquet",
-    "classical_index": ".parquet",
-    "peak_labels": ".h5",
-    "peaknet_peaks": ".parquet",
-    "peaknet_index": ".parquet",
-    "run_metrics": ".parquet",
-}
-"""The stages of one run, in order, and what their outputs' names end in."""
 
 SCORED = ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution",
           "finder", "model", "label_manifest", "parameters", "code_version")  # fmt: skip
@@ -49,44 +35,34 @@ UNSCORED: Mapping[str, Any] = {
 NOT_PRINTED = "–"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come, and what stands in its way."""
-
-    status: str
-    stage: str
-    error: str
-
-
-def run_table(store: Store, keys: Iterable[str] = (), *, scores: Scores | None = None) -> RunTable:
+def run_table(
+    store: Store, keys: Iterable[str] = (), *, scores: Scores | None = None, raw: RawRoot | None = None
+) -> RunTable:
     """Return a row for every run that is registered (``keys``), lies under the raw root, or was ever worked on.
 
+    A run whose files can't be used is ``refused``, one whose files are gone ``missing``.
+
     The rates are the network's where it has been scored, else nothing: status, stage and error tell how far a run came.
-    ``scores`` are those of ``read_all_scores``, where they were read already.
+    ``scores`` are those of ``read_all_scores``, ``raw`` what ``read_raw_root`` found, where they were read already.
     """
     failures = read_failures(store)
-    recipes = {
-        key: _recipes(store, key) for key in sorted({*keys, *failures, *known_runs(store)}) if _is_key(key)
-    }
+    raw = read_raw_root(store) if raw is None else raw
+    known = {*keys, *failures, *raw.runs, *raw.refused, *made_runs(store)}
+    recipes = {key: made_of(store, key) for key in sorted(known) if _is_key(key)}
     scores = read_all_scores(store) if scores is None else scores
     by_run = dict(iter(scores.groupby("run"))) if len(scores) else {}
-    dates = _dates(store, recipes)
     rows = [
-        _row(key, made, by_run.get(key), failures.get(key), dates[key])
-        for key, made in sorted(recipes.items())
+        _row(key, made, by_run.get(key), progress_of(raw, key, made, failures.get(key)), raw)
+        for key, made in recipes.items()
     ]
     if not rows:
         return empty_table(RUNS)
     return make_table(RUNS, {name: [row[name] for row in rows] for name in rows[0]})
 
 
-def known_runs(store: Store) -> set[str]:
-    """Return the keys of all runs under the raw root and of all manifests."""
-    keys = {path.name.split(".")[0] for path in store.file("raw_run", "all", "").parent.glob("*.json")}
-    for folder in (p for p in store.raw_root.glob("*") if p.is_dir()):
-        numbers = {run_number(path) for path in folder.iterdir()}
-        keys |= {str(RunKey(folder.name, number)) for number in numbers if number is not None}
-    return {key for key in keys if _is_key(key)}
+def made_runs(store: Store) -> set[str]:
+    """Return the keys of all manifests."""
+    return {path.name.split(".")[0] for path in store.file("raw_run", "all", "").parent.glob("*.json")}
 
 
 def _is_key(text: str) -> bool:
@@ -97,25 +73,19 @@ def _is_key(text: str) -> bool:
     return True
 
 
-def _recipes(store: Store, key: str) -> dict[str, dict[str, Any]]:
-    found = {stage: read_recipe(store.file(stage, key, end)) for stage, end in OUTPUTS.items()}
-    return {stage: record for stage, record in found.items() if record is not None}
-
-
 def _row(
     key: str,
     made: Mapping[str, Mapping[str, Any]],
     scores: pd.DataFrame | None,
-    failure: Failure | None,
-    date: str,
+    progress: Progress,
+    raw: RawRoot,
 ) -> dict[str, Any]:
     figures = {stage: record.get("figures", {}) for stage, record in made.items()}
-    progress = _progress(made, failure)
     statistics = figures.get("run_statistics", {})
     return {
         "run": key,
         "experiment": parse_key(key).experiment,
-        "date": date,
+        "date": _written(raw.runs.get(key, ())),
         "status": progress.status,
         "stage": progress.stage,
         "frames": int(figures.get("raw_run", {}).get("frames", 0)),
@@ -141,39 +111,13 @@ def _scored(scores: pd.DataFrame | None) -> dict[str, Any]:
     }
 
 
-def _progress(made: Mapping[str, Mapping[str, Any]], failure: Failure | None) -> Progress:
-    stage = next((name for name in reversed(OUTPUTS) if name in made), "")
-    doubts = [
-        f"{check['name']}: {check['description']}"
-        for record in made.values()
-        for check in record.get("checks", [])
-        if not check["passed"]
-    ]
-    if failure is not None:
-        return Progress("failed", failure.stage, failure.error)
-    old = [name for name, record in made.items() if record.get("code") != CODE[name]]
-    if old:
-        return Progress("outdated", stage, f"{', '.join(old)} made by an earlier version; materialize again")
-    if stage == "run_metrics":
-        return Progress("doubtful" if doubts else "done", stage, "; ".join(doubts))
-    if doubts:
-        return Progress("stopped", stage, "; ".join(doubts))
-    return Progress("partial" if stage else "registered", stage, "")
-
-
-def _dates(store: Store, keys: Iterable[str]) -> dict[str, str]:
-    """Return when each run's raw file was last written; nothing where there is none, or more than one."""
-    parsed = {key: parse_key(key) for key in keys}
-    folders = {run.experiment: store.experiment_folder(run) for run in parsed.values()}
-    files = {name: run_files(folder) for name, folder in folders.items()}
-    of_run = {key: files[run.experiment].get(run.number, []) for key, run in parsed.items()}
-    return {key: _written(paths[0]) if len(paths) == 1 else "" for key, paths in of_run.items()}
-
-
-def _written(path: Path) -> str:
-    """Return when a file was last written, ISO 8601 in UTC."""
-    written = path.stat().st_mtime
-    return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _written(files: Iterable[Path]) -> str:
+    """Return when a run's files were last written, ISO 8601 in UTC; nothing where that can't be told."""
+    try:
+        newest = max(changed for _, changed, _ in states_of(tuple(files)))
+        return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OSError, ValueError, OverflowError, PeaknetError):
+        return ""
 
 
 def format_runs(table: RunTable) -> str:

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 class RunSource:
     """How a run is opened; small and picklable, so that it can travel to another process."""
 
-    path: Path
+    path: Path | tuple[Path, ...]
     geometry: Geometry | None
     data_path: str | None = None
     root: Path | None = None

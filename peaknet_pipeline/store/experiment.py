@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.raw_folder import SETTINGS_FILE, read_raw_folder
+from peaknet_pipeline.store.settings_text import SettingsText, did_you_mean, read_settings_text
 
 SECTIONS = (
     "finder",
@@ -33,6 +33,12 @@ SECTIONS = (
     "refine_geometry",
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
+
+SETTINGS = ("geometry", "cell", "calibration_file", "data_path", "engine", "classical_finder", "runs")
+"""What ``experiment.yaml`` may hold besides."""
+
+PATTERNS = {"geometry": "*.geom", "cell": "*.cell"}
+"""Which file of the folder is taken where none is named."""
 
 ENGINES = ("lattice", "indexamajig")
 """Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
@@ -92,62 +98,57 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     folder = store.experiment_folder(key)
     if not folder.is_dir():
         raise RunError("no such experiment", where=folder, remedy="Put its raw runs there.")
-    values = _read_settings(folder / "experiment.yaml")
-    sections = {name: values.pop(name) for name in SECTIONS if name in values}
-    geometry = _geometry(store, key, folder, values.pop("geometry", None))
-    named_cell = values.pop("cell", None)
+    text = read_settings_text(folder / SETTINGS_FILE)
+    text.check_names((*SETTINGS, *SECTIONS))
+    sections = {name: text.section(name) for name in SECTIONS if name in text.values}
+    values = text.values
+    named_cell = values.get("cell")
     no_cell = named_cell is None and not any(folder.glob("*.cell"))
-    cell = None if no_cell else _choose(store, folder, named_cell, "*.cell", CellError)
-    constants = values.pop("calibration_file", None)
+    constants = values.get("calibration_file")
     if constants is None and "calibration" in sections:
         raise ParameterError(
-            "calibration without constants", where=folder, expected="calibration_file: constants.h5"
-        )
-    calibration = None if constants is None else _inside(store, folder, constants, RunError)
-    data_path = values.pop("data_path", None)
-    engine = _one_of(ENGINES, "engine", values, folder)
-    finder = _one_of(CLASSICAL_FINDERS, "classical_finder", values, folder)
-    if values:
-        raise ParameterError(
-            f"unknown settings {sorted(values)}",
-            where=folder / "experiment.yaml",
-            expected=f"geometry, cell, calibration_file, data_path, engine, classical_finder, {', '.join(SECTIONS)}",
+            "calibration without constants",
+            where=text.where("calibration"),
+            expected="calibration_file: constants.h5",
         )
     return Experiment(
-        key.experiment, folder, geometry, cell, data_path, engine, sections, finder, calibration
+        name=key.experiment,
+        folder=folder,
+        geometry=_geometry(store, key, text),
+        cell=None if no_cell else _choose(store, text, "cell", CellError),
+        data_path=values.get("data_path"),
+        engine=_one_of(ENGINES, "engine", text),
+        settings=sections,
+        classical_finder=_one_of(CLASSICAL_FINDERS, "classical_finder", text),
+        calibration_file=None if constants is None else _inside(store, text, "calibration_file", RunError),
     )
 
 
-def find_run_file(store: Store, key: RunKey) -> Path:
-    """Return the raw file of a run.
+def find_run_files(store: Store, key: RunKey) -> tuple[Path, ...]:
+    """Return the raw files of a run, in the order of their frames; a folder is one run.
 
     Raises
     ------
     RunError
-        No file, or more than one, bears the run's number.
+        No file bears the run's number, or those that do can't be one run.
 
     """
     folder = store.experiment_folder(key)
-    files = run_files(folder).get(key.number, [])
-    if len(files) != 1:
+    raw = read_raw_folder(folder)
+    if raw.problem:
+        raise RunError(raw.problem, where=folder)
+    if key.number in raw.refused:
+        path, reason = raw.refused[key.number]
+        raise RunError(reason, where=path)
+    if key.number not in raw.runs:
+        remedy = f"{len(raw.left_out)} files there are no runs: see `peaknet runs`." if raw.left_out else None
         raise RunError(
-            f"run {key.number} has {len(files)} raw files",
+            f"run {key.number} has 0 raw files",
             where=folder,
-            expected="exactly one, such as r0001.h5",
-            found=[p.name for p in files] or "none",
+            expected=f"a name such as r{key.number:04d}.h5",
+            remedy=remedy,
         )
-    return files[0]
-
-
-def run_files(folder: Path) -> dict[int, list[Path]]:
-    """Return the raw files of each run number in an experiment's folder: of those of one run, the master alone."""
-    found: dict[int, list[Path]] = {}
-    for path in sorted(folder.glob("*")):
-        number = run_number(path)
-        if number is not None:
-            found.setdefault(number, []).append(path)
-    masters = {n: [p for p in files if p.stem.endswith("_master")] for n, files in found.items()}
-    return {number: masters[number] or files for number, files in found.items()}
+    return raw.runs[key.number]
 
 
 def settings_digest(experiment: Experiment) -> dict[str, Any]:
@@ -155,50 +156,41 @@ def settings_digest(experiment: Experiment) -> dict[str, Any]:
     return {k: v if not isinstance(v, Path) else v.name for k, v in dataclasses.asdict(experiment).items()}
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"not readable as YAML ({error})", where=path) from error
-    if values is not None and not isinstance(values, dict):
-        raise ParameterError(
-            "not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__
-        )
-    for name in SECTIONS:
-        if values and not isinstance(values.get(name, {}), dict):
-            raise ParameterError(f"section {name} is not a mapping", where=path, expected="NAME: VALUE lines")
-    return dict(values or {})
-
-
-def _one_of(choices: tuple[str, ...], name: str, values: dict[str, Any], folder: Path) -> str:
-    """Take a named choice out of the settings; the first one where it isn't named."""
-    chosen = values.pop(name, choices[0])
+def _one_of(choices: tuple[str, ...], name: str, text: SettingsText) -> str:
+    """Return a named choice; the first one where it isn't named."""
+    chosen = text.values.get(name, choices[0])
     if chosen not in choices:
-        raise ParameterError(f"unknown {name}", where=folder, expected=f"one of {choices}", found=chosen)
+        raise ParameterError(
+            f"unknown {name}",
+            where=text.where(name),
+            expected=f"one of {choices}",
+            found=chosen,
+            remedy=did_you_mean(chosen, choices),
+        )
     return str(chosen)
 
 
-def _geometry(store: Store, key: RunKey, folder: Path, named: object) -> Path:
-    if named != REFINED:
-        return _choose(store, folder, named, "*.geom", GeometryError)
+def _geometry(store: Store, key: RunKey, text: SettingsText) -> Path:
+    if text.values.get("geometry") != REFINED:
+        return _choose(store, text, "geometry", GeometryError)
     files = sorted((store.root / "store" / "refined_geometry").glob(f"{key.experiment}-r*.geom"))
     files = [path for path in files if parse_key(path.stem).experiment == key.experiment]
     if not files:
         raise GeometryError(
             "no refined geometry",
-            where=folder / "experiment.yaml",
+            where=text.where("geometry"),
             remedy="Index a run with the geometry as given, materialize refined_geometry for it, then set this.",
         )
     return files[0]
 
 
 def _choose(
-    store: Store, folder: Path, named: object, pattern: str, error: type[GeometryError] | type[CellError]
+    store: Store, text: SettingsText, name: str, error: type[GeometryError] | type[CellError]
 ) -> Path:
-    if named is not None:
-        return _inside(store, folder, named, error)
+    """Return the geometry or cell that the settings name, or the only one in the folder."""
+    if text.values.get(name) is not None:
+        return _inside(store, text, name, error)
+    pattern, folder = PATTERNS[name], text.path.parent
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
         raise error(
@@ -210,9 +202,9 @@ def _choose(
     return files[0]
 
 
-def _inside(store: Store, folder: Path, named: object, error: type[PeaknetError]) -> Path:
+def _inside(store: Store, text: SettingsText, name: str, error: type[PeaknetError]) -> Path:
     """Return a file that ``experiment.yaml`` names, which may not lie outside its folder."""
-    path = store.confine(Path(str(named)), folder)
+    path = store.confine(Path(str(text.values[name])), text.path.parent)
     if not path.is_file():
-        raise error("no such file", where=path, remedy="Mend experiment.yaml.")
+        raise error("no such file", where=path, remedy=f"Mend {text.where(name)}.")
     return path

@@ -11,7 +11,7 @@ from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.store.experiment import Experiment, find_run_file, read_experiment
+from peaknet_pipeline.store.experiment import Experiment, find_run_files, read_experiment
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.types import FrameArray
@@ -28,7 +28,12 @@ class RunContext:
     store: Store
     key: RunKey
     experiment: Experiment
-    path: Path
+    files: tuple[Path, ...]
+
+    @property
+    def path_to_open(self) -> Path | tuple[Path, ...]:
+        """What ``open_run`` takes: the run's file or folder, or its files in order."""
+        return self.files[0] if len(self.files) == 1 else self.files
 
     @property
     def settings_files(self) -> list[Path]:
@@ -46,11 +51,10 @@ class RunContext:
 
 
 def read_context(store: Store, key: str) -> RunContext:
-    """Find a run's raw file and read its experiment's settings."""
+    """Find a run's raw files and read its experiment's settings."""
     run_key = parse_key(key)
     experiment = read_experiment(store, run_key)
-    path = find_run_file(store, run_key)
-    return RunContext(store, run_key, experiment, path)
+    return RunContext(store, run_key, experiment, find_run_files(store, run_key))
 
 
 def found_cell_path(store: Store, key: str) -> Path:
@@ -84,7 +88,7 @@ def open_raw(context: RunContext) -> Iterator[Run]:
     """Open the raw run, calibrated where the experiment says so; nothing outside the raw root is read through links."""
     root, experiment = raw_root_of(context), context.experiment
     geometry = read_geometry(experiment.geometry)
-    with open_run(context.path, geometry, data_path=experiment.data_path, root=root) as run:
+    with open_run(context.path_to_open, geometry, data_path=experiment.data_path, root=root) as run:
         yield run if context.calibration is None else context.calibration.apply(run)
 
 

@@ -42,7 +42,7 @@ def test_stages_and_the_network_read_the_same_calibrated_frames(raw):
     with open_raw(context) as run:
         np.testing.assert_allclose(run.read(0, 6), kev, atol=0.5)
         alone = run.read(2, 4)
-    with _source(context).open() as run:
+    with _source(context, run).open() as run:
         np.testing.assert_array_equal(run.read(2, 4), alone)
     assert raw_run(store, "jf-r0001").figures["frames"] == 6
 

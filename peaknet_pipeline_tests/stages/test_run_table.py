@@ -7,10 +7,11 @@ import pytest
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.schemas import RUNS, SCORES
-from peaknet_pipeline.stages.run_table import OUTPUTS, format_runs, run_table
+from peaknet_pipeline.stages.run_table import format_runs, run_table
 from peaknet_pipeline.store.failures import failures_recorded
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE, make_stage
+from peaknet_pipeline.store.run_progress import OUTPUTS
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import make_table, write_json, write_table
 
@@ -55,7 +56,7 @@ def store(tmp_path):
     store = Store(tmp_path)
     folder = store.raw_root / "lyso"
     folder.mkdir(parents=True)
-    for number in (1, 2, 4):
+    for number in (1, 2, 3, 4):
         (folder / f"r{number:04d}.h5").write_bytes(b"frames")
     for key in (KEYS[0], KEYS[2]):
         make(store, "raw_run", key, figures={"frames": 200})
@@ -75,7 +76,6 @@ def test_every_run_has_one_row_and_tells_how_far_it_came(store):
     assert list(table["stage"]) == ["run_metrics", "raw_run", "run_statistics", ""]
     assert table.loc[KEYS[1], "error"] == "r0002.h5: truncated. Copy it again."
     assert table.loc[KEYS[2], "error"] == "mask_fraction: 62 % of the pixels are bad"
-    assert table.loc[KEYS[2], "date"] == ""
     assert table.loc[KEYS[0], "date"].endswith("Z")
 
 
@@ -89,6 +89,26 @@ def test_the_rates_are_the_networks_with_the_classical_counts_beside_them(store)
     assert (row["mean_peaks"], row["background"]) == (25.0, 12.5)
     assert row["bad_pixels"] == np.float32(0.01)
     assert row["seconds"] > 0
+
+
+def test_runs_whose_files_are_gone_or_can_not_be_used_say_so_and_keep_their_rates(store):
+    folder = store.raw_root / "lyso"
+    (folder / "r0001.h5").unlink()
+    (folder / "r0004.h5").unlink()
+    (folder / "r0004.h5").symlink_to("gone.h5")
+    (folder / "other_r0003.h5").write_bytes(b"frames")
+    table = run_table(store, [*KEYS, "lyso-r0099"]).set_index("run")
+    assert dict(table["status"]) == {
+        KEYS[0]: "missing", KEYS[1]: "failed", KEYS[2]: "refused", KEYS[3]: "refused", "lyso-r0099": "missing",
+    }  # fmt: skip
+    assert (table.loc[KEYS[0], "hits"], table.loc[KEYS[0], "date"]) == (100, "")
+    assert (
+        "r0003.h5, other_r0003.h5" in table.loc[KEYS[2], "error"]
+        or "other_r0003.h5, r0003.h5" in table.loc[KEYS[2], "error"]
+    )
+    assert table.loc[KEYS[3], "error"].endswith("r0004.h5: run 4: a link to gone.h5, which isn't there")
+    (folder / "experiment.yaml").write_text("runs: [")
+    assert set(run_table(store, KEYS)["status"]) == {"refused"}
 
 
 def test_success_forgets_an_earlier_failure(store):

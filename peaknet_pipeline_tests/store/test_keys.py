@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import h5py
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
-from peaknet_pipeline.store.experiment import find_run_file, read_experiment
+from peaknet_pipeline.store.experiment import find_run_files, read_experiment
 from peaknet_pipeline.store.incoming import find_incoming_runs
-from peaknet_pipeline.store.keys import RunKey, parse_key, run_number
+from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda s: "..." not in s)
@@ -44,21 +43,6 @@ def test_keys_that_would_break_tools_are_refused(text):
         parse_key(text)
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("r0001.h5", 1),
-        ("lyso_run13.cxi", 13),
-        ("x-r7_master.h5", 7),
-        ("notes.txt", None),
-        (".r0001.h5", None),
-        ("dark.h5", None),
-    ],
-)
-def test_run_numbers_are_read_from_file_names(name, number):
-    assert run_number(Path(name)) == number
-
-
 @pytest.fixture
 def store(tmp_path):
     folder = tmp_path / "raw" / "lyso"
@@ -76,7 +60,7 @@ def settle(path, seconds):
 def test_the_only_geometry_and_cell_are_taken(store):
     experiment = read_experiment(store, RunKey("lyso", 1))
     assert (experiment.geometry.name, experiment.cell.name) == ("a.geom", "a.cell")
-    assert find_run_file(store, RunKey("lyso", 1)).name == "r0001.h5"
+    assert [p.name for p in find_run_files(store, RunKey("lyso", 1))] == ["r0001.h5"]
 
 
 @pytest.mark.parametrize(
@@ -103,9 +87,9 @@ def test_ambiguity_is_an_error(store):
     with pytest.raises(CellError, match="2 files"):
         read_experiment(store, RunKey("lyso", 1))
     with pytest.raises(RunError, match="run 1 has 2 raw files"):
-        find_run_file(store, RunKey("lyso", 1))
+        find_run_files(store, RunKey("lyso", 1))
     with pytest.raises(RunError, match="run 9 has 0 raw files"):
-        find_run_file(store, RunKey("lyso", 9))
+        find_run_files(store, RunKey("lyso", 9))
 
 
 def test_only_settled_unknown_runs_are_complete(store):
@@ -145,12 +129,10 @@ def test_a_folder_named_like_a_euxfel_run_is_a_run_that_is_complete_with_its_fil
     folder.mkdir(parents=True)
     (tmp_path / "raw" / "p900" / "r0013.psana").write_text("exp: x\n")
     (tmp_path / "raw" / "p900" / "plots").mkdir()
-    assert run_number(folder) == 42
-    assert run_number(folder.with_name("plots")) is None
     assert find_incoming_runs(Store(tmp_path), known=(), settle_s=0.0).unsettled == ["p900-r0042"]
     (folder / "CORR-R0042-AGIPD00-S00000.h5").write_bytes(b"data")
     assert set(find_incoming_runs(Store(tmp_path), known=(), settle_s=0.0).complete) == {
         "p900-r0042",
         "p900-r0013",
     }
-    assert find_run_file(Store(tmp_path), parse_key("p900-r0042")) == folder
+    assert find_run_files(Store(tmp_path), parse_key("p900-r0042")) == (folder,)
