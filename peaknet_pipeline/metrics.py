@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.hits import HitParams
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.schemas import SCORES, IndexTable, PeakTable, Scores
@@ -133,10 +134,8 @@ class TruthParams(Parameters):
 
 
 @dataclass(frozen=True)
-class MetricParams(TruthParams):
+class MetricParams(TruthParams, HitParams):
     """How runs are scored."""
-
-    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
 
 
 BEYOND = 0.05

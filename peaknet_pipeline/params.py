@@ -28,6 +28,16 @@ def parameter(
     return field(default=default, metadata=metadata)
 
 
+def declared(owner: "type[Parameters]", name: str, *, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field as another set declares it; only its default may differ.
+
+    Unit, meaning and range stay with their one owner.
+    """
+    item = next(item for item in dataclasses.fields(owner) if item.name == name)
+    default = item.default if default is dataclasses.MISSING else default
+    return field(default=default, metadata={**item.metadata, "owner": owner.__name__})
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Base of all parameter sets; every instance is within its declared ranges."""
@@ -68,6 +78,11 @@ class Parameters:
         """Return those of the values whose names are parameters of this set."""
         known = {item.name for item in dataclasses.fields(cls)}
         return {name: value for name, value in values.items() if name in known}
+
+    @classmethod
+    def part_of(cls, whole: "Parameters") -> Self:
+        """Return this set out of one that is composed of several."""
+        return cls(**{item.name: getattr(whole, item.name) for item in dataclasses.fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and values, ready for JSON."""

@@ -1,8 +1,17 @@
 """The reference page is what the declarations say, whole."""
 
+import dataclasses
+
+import pytest
+
 from peaknet_pipeline.cli import peaknet
+from peaknet_pipeline.hits import HitParams
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputParams
+from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.reference import COMMAND, PAGE, PLACES, parameter_classes, reference_text
 from peaknet_pipeline.schemas import SCHEMAS
+from peaknet_pipeline.steps.network_params import InferenceParams
+from peaknet_pipeline.steps.peak_causes import DiagnosisParams
 from peaknet_pipeline.store.experiment import SECTIONS as EXPERIMENT_SECTIONS
 from peaknet_pipeline.store.settings import SECTIONS as PIPELINE_SECTIONS
 
@@ -26,3 +35,23 @@ def test_every_command_column_and_section_is_in_the_reference():
 
 def test_every_place_names_a_parameter_set_that_exists():
     assert set(PLACES) <= {cls.__name__ for cls in parameter_classes()}
+
+
+def test_a_parameter_that_several_sets_have_is_declared_once():
+    owners = {}
+    for cls in parameter_classes():
+        own = [item for item in dataclasses.fields(cls) if item.name in vars(cls).get("__annotations__", {})]
+        for item in (item for item in own if "owner" not in item.metadata):
+            owners.setdefault((item.name, item.metadata["meaning"]), set()).add(cls.__name__)
+    assert not {declaration: sets for declaration, sets in owners.items() if len(sets) > 1}
+
+
+@pytest.mark.parametrize("cls", [MetricParams, OutputParams, InferenceParams, DiagnosisParams])
+def test_hits_are_the_same_wherever_they_are_counted(cls):
+    assert issubclass(cls, HitParams)
+    assert cls().min_peaks == HitParams().min_peaks
+
+
+def test_the_network_finds_alike_in_a_notebook_and_in_a_command():
+    decode, engine = InferenceParams().parts()
+    assert (decode, engine) == (DecodeParams(), EngineParams())

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from peaknet_pipeline.devices import choose_device
 from peaknet_pipeline.indexing.cell import reciprocal_matrix
 from peaknet_pipeline.indexing.control import control_vectors
-from peaknet_pipeline.indexing.lattice import LatticeSet, choose_device, index_vectors
+from peaknet_pipeline.indexing.lattice import LatticeSet, index_vectors
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import excitation_errors
 from peaknet_pipeline.indexing.qvectors import SpotBatch, batch_spots

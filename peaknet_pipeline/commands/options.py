@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peaknet_pipeline.commands.files import Input
+from peaknet_pipeline.hits import MIN_PEAKS as MIN_PEAKS_OF_HIT
 
 if TYPE_CHECKING:
     from peaknet_pipeline.store.layout import Store
@@ -34,7 +35,11 @@ RUN_GEOMETRY = click.option(
 )
 HITS_ONLY = click.option("--hits-only", is_flag=True, help="Write hits only (data reduction).")
 MIN_PEAKS = click.option(
-    "--min-peaks", type=click.IntRange(1), default=15, show_default=True, help="Least peaks of a hit."
+    "--min-peaks",
+    type=click.IntRange(1),
+    default=MIN_PEAKS_OF_HIT,
+    show_default=True,
+    help="Least peaks of a hit.",
 )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.refine_compiled import refine_lattices
 from peaknet_pipeline.indexing.symmetry import reduce_basis
 from peaknet_pipeline.params import Parameters, parameter
@@ -36,7 +37,7 @@ class BlindParams(Parameters):
     max_inv_d: float = parameter(0.25, meaning="spots further out are left out at first", unit="Å⁻¹", gt=0.0)
     n_directions: int = parameter(6000, meaning="directions on the half sphere", ge=100)
     n_vectors: int = parameter(24, meaning="vectors kept per frame", ge=3)
-    min_peaks: int = parameter(15, meaning="frames with fewer peaks are not tried", ge=6)
+    min_peaks: int = parameter(MIN_PEAKS, meaning="frames with fewer peaks are not tried", ge=6)
     min_significance: float = parameter(
         8.0, meaning="log10 of how much rarer than chance the explained peaks must be"
     )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.geometry.rays import project_rays
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.lattice import index_vectors, offered_spots
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.qvectors import SpotBatch
@@ -70,7 +71,7 @@ def false_index_control(
     photon_energy_ev: float | Float64Array,
     cell: UnitCell,
     params: IndexParams | None = None,
-    min_peaks: int = 15,
+    min_peaks: int = MIN_PEAKS,
     n_copies: int = 1,
     seed: int = 0,
 ) -> IndexControl:

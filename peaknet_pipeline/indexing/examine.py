@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from peaknet_pipeline.indexing.gate import LARGEST_SHARE
-from peaknet_pipeline.indexing.predict import move_spots, table_axes, table_shifts
+from peaknet_pipeline.indexing.predict import PredictParams, move_spots, table_axes, table_shifts
 from peaknet_pipeline.indexing.qvectors import energy_of_frames, spot_vectors
 from peaknet_pipeline.indexing.target import Target, make_target
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.schemas import IndexTable, PeakTable
 from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, Geometry, IntArray, UnitCell
 
@@ -61,9 +61,7 @@ class CellCheckParams(Parameters):
     min_sigma: float = parameter(
         5.0, meaning="peaks on layers must be this far beyond chance", unit="σ", ge=0
     )
-    tolerance: float = parameter(
-        0.0025, meaning="distance within which a peak belongs to a lattice", unit="Å⁻¹", gt=0
-    )
+    tolerance: float = declared(PredictParams, "tolerance")
     layer_tolerance: float = parameter(
         0.0008, meaning="distance within which a peak lies on a layer", unit="Å⁻¹", gt=0
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from peaknet_pipeline.devices import choose_device
 from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.indexing.gate import Verdict, judge
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -114,13 +115,6 @@ def index_vectors(batch: SpotBatch, *, cell: UnitCell, params: IndexParams | Non
         which = np.arange(begin, min(begin + params.frames_at_once, len(batch.frame)))
         parts.append(_index_chunk(batch.take(which), begin, target, params, device))
     return _join(parts, batch.q.shape[1])
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device: ``auto`` means the GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _index_chunk(

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.devices import DeviceParams
+from peaknet_pipeline.params import parameter
 
 
 @dataclass(frozen=True)
-class IndexParams(Parameters):
+class IndexParams(DeviceParams):
     """How lattices of a known cell are searched, refined and accepted."""
 
     max_lattices: int = parameter(3, meaning="lattices sought in one frame", ge=1, le=20)
@@ -66,4 +67,3 @@ class IndexParams(Parameters):
     )
     repeat_frames: int = parameter(10, meaning="least frames for a place to count as repeating", ge=2)
     frames_at_once: int = parameter(64, meaning="frames per batch; bounds the memory", ge=1)
-    device: str = parameter("auto", meaning="where to compute", choices=("auto", "cpu", "cuda"))

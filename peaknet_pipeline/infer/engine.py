@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peaknet_pipeline.errors import ModelError, StreamError
+from peaknet_pipeline.devices import choose_device
+from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.geometry.usable import flag_unusable, usable_values
 from peaknet_pipeline.infer.calibrate_torch import DeviceCalibration
 from peaknet_pipeline.infer.decode import decode_frames, logit_of, peak_pixels
@@ -191,19 +192,6 @@ class Engine:
                 found=frames.shape,
                 remedy="Make the engine with the mask of this run.",
             )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the named device; ``auto`` is the first GPU, else the CPU. ModelError if it isn't there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError("no such device", found=name, expected="auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError("no GPU that torch can use", found=name, remedy="Choose the device cpu or auto.")
-    return device
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from peaknet_pipeline.devices import DeviceParams
+from peaknet_pipeline.hits import HitParams
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.types import MAX_CXI_PEAKS
 
@@ -12,9 +14,9 @@ class DecodeParams(Parameters):
 
     min_pix: int = parameter(1, meaning="smallest peak", unit="px", ge=1)
     max_pix: int = parameter(200, meaning="largest peak", unit="px", ge=1)
-    min_snr: float = parameter(0.0, meaning="smallest SNR; 0 keeps every peak", ge=0)
+    min_snr: float = parameter(1.0, meaning="smallest SNR of a peak; 0 keeps every one", ge=0)
     min_neighbour: float = parameter(
-        0.0,
+        3.0,
         meaning="least height of a peak's highest pixel and of the highest next to it, which a hot pixel lacks; 0 keeps all",
         unit="sigma",
         ge=0,
@@ -36,10 +38,9 @@ class DecodeParams(Parameters):
 
 
 @dataclass(frozen=True)
-class EngineParams(Parameters):
+class EngineParams(DeviceParams):
     """How the network runs."""
 
-    device: str = parameter("auto", meaning="torch device; auto takes the first GPU, else the CPU")
     precision: str = parameter(
         "auto",
         meaning="arithmetic of the network; auto is bfloat16 on a GPU and float32 on the CPU",
@@ -65,7 +66,7 @@ class StreamParams(Parameters):
     """How a run is streamed."""
 
     batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
-    readers: int = parameter(2, meaning="reader threads", ge=1)
+    readers: int = parameter(2, meaning="reader threads, or Ray producers", ge=1)
     finders: int = parameter(
         1, meaning="threads that find peaks; 2 overlap transfer and network on a GPU", ge=1
     )
@@ -78,11 +79,10 @@ class StreamParams(Parameters):
 
 
 @dataclass(frozen=True)
-class OutputParams(Parameters):
+class OutputParams(HitParams):
     """What is written of what is found."""
 
     hits_only: bool = parameter(False, meaning="write hits only (data reduction)")
-    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
     images: str = parameter(
         "link",
         meaning="images of the CXI file: a link to the raw run, or a copy that needs it no more",

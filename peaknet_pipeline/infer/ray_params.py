@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.infer.params import StreamParams
+from peaknet_pipeline.params import Parameters, declared, parameter
 
 
 @dataclass(frozen=True)
@@ -11,12 +12,12 @@ class RayParams(Parameters):
 
     address: str = parameter("local", meaning="Ray cluster (auto, host:port, ray://…); local starts one here")
     producers: int = parameter(1, meaning="actors that read", ge=1)
-    consumers: int = parameter(1, meaning="actors that find peaks", ge=1)
+    consumers: int = parameter(1, meaning="Ray actors that find peaks, one per GPU", ge=1)
     threads_per_consumer: int = parameter(
         1, meaning="threads of each consumer; 2 overlap transfer, network and decoding on a GPU", ge=1
     )
-    writers: int = parameter(1, meaning="actors that write", ge=1)
-    batch_frames: int = parameter(8, meaning="frames per batch", ge=1)
+    writers: int = parameter(1, meaning="Ray actors that write", ge=1)
+    batch_frames: int = declared(StreamParams, "batch_frames")
     in_flight: int = parameter(8, meaning="batches under way at most", ge=1)
     gpus_per_consumer: float = parameter(0.0, meaning="GPUs that Ray reserves for each consumer", ge=0)
     cpus_per_actor: float = parameter(0.0, meaning="CPUs that Ray reserves for each actor", ge=0)

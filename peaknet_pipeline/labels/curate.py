@@ -30,7 +30,7 @@ REASONS = (DISAGREE, ONLY_NEURAL, ONLY_CLASSICAL, NO_LATTICE, UNSURE)
 class CurationParams(Parameters):
     """What makes a frame a candidate. A candidate's priority is the sum of the weights of its reasons."""
 
-    min_peaks: int = parameter(10, meaning="least peaks of a hit, by either finder", ge=1)
+    min_peaks: int = parameter(10, meaning="least peaks, by either finder, of a frame that may teach", ge=1)
     max_distance: float = parameter(3.0, meaning="largest distance of the same peak", unit="px", gt=0)
     max_agreement: float = parameter(0.6, meaning="agreement below which finders disagree", ge=0, le=1)
     max_confidence: float = parameter(

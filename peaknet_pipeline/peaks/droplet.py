@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.peaks.compilation import compiled
+from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table
 from peaknet_pipeline.peaks.peakfinder8_search import (
     BACKGROUND,
@@ -33,7 +34,7 @@ from peaknet_pipeline.peaks.peakfinder8_search import (
 )
 from peaknet_pipeline.peaks.rings import Pixels
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, FrameArray, IntArray
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class DropletParams(Parameters):
     amax_thr: float = parameter(0.0, meaning="least maximum above the background", unit="adu", ge=0)
     atot_thr: float = parameter(0.0, meaning="least total above the background", unit="adu", ge=0)
     son_min: float = parameter(6.0, meaning="least signal over noise, total / (σ √n_pixels)", ge=0)
-    max_peaks: int = parameter(
-        MAX_CXI_PEAKS, meaning="most peaks of a frame, the first in raster order", ge=1
-    )
+    max_peaks: int = declared(Peakfinder8Params, "max_peaks")
 
     def __post_init__(self) -> None:
         """Check the ranges, and that the two thresholds are in order."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.maps import pixel_radius, resolution_map
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams, BadPixelReport, find_bad_pixels
 from peaknet_pipeline.runs.dark import find_dark_outliers
 from peaknet_pipeline.runs.edges import chip_edge_pixels, edge_pixels, find_wide_pixels
@@ -44,16 +44,12 @@ class MaskParams(Parameters):
     wide_pixels: bool = parameter(
         False, meaning="mask rows and columns of larger pixels, found by their counts"
     )
-    exclude_ice: bool = parameter(False, meaning="leave out the rings of hexagonal ice")
+    exclude_ice: bool = declared(RingParams, "exclude_ice")
     exclude_found: bool = parameter(
         False, meaning="leave out the sharp rings (ice, salt) that the run's mean shows"
     )
-    rings_angstrom: tuple[float, ...] = parameter(
-        (), meaning="resolution of other rings to leave out", unit="Å"
-    )
-    ring_half_width: float = parameter(
-        0.004, meaning="half width of a left-out ring in 1/d", unit="Å⁻¹", gt=0
-    )
+    rings_angstrom: tuple[float, ...] = declared(RingParams, "rings_angstrom")
+    ring_half_width: float = declared(RingParams, "half_width")
     ring_mode: str = parameter(
         "pixels",
         meaning="rings leave the pixels, or only the peaks on them are dropped",

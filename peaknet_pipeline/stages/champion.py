@@ -15,7 +15,7 @@ from peaknet_pipeline.labels.split import VALIDATE
 from peaknet_pipeline.learn.checkpoint import LoadedModel, read_checkpoint
 from peaknet_pipeline.learn.evaluation import Decision, YieldCount, judge_challenger, write_evaluation
 from peaknet_pipeline.learn.registry import promote
-from peaknet_pipeline.metrics import MetricParams, Rate, count_rates
+from peaknet_pipeline.metrics import Rate, count_rates
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.provenance import Recipe, now
 from peaknet_pipeline.runs.rings import drop_ring_peaks
@@ -127,7 +127,7 @@ def measure_yield(
     """Find and index a sample of a run's frames with a model; return its counts, rates and false-index control."""
     context = read_context(store, key)
     index = context.experiment.parameters("index", IndexParams)
-    min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
+    min_peaks = context.experiment.min_peaks
     with open_raw(context) as run, progress_bar(f"{model.card.name} on {key}") as progress:
         inference = inference.fit(run.read(0, 1), run.n_frames)
         chosen = sample_frames(run.n_frames, params.frames or None)
@@ -138,7 +138,7 @@ def measure_yield(
         geometry, energy = select_frames(geometry_of(run), chosen), run.photon_energy_ev[chosen]
         peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), read_left_out_rings(store, key))
     cell = read_cell(cell_file(context))
-    lattices, control = index_with_control(peaks, geometry, energy, cell, index)
+    lattices, control = index_with_control(peaks, geometry, energy, cell, index, min_peaks=min_peaks)
     rates = count_rates(peaks, lattices, n_frames=len(chosen), min_peaks=min_peaks)
     return {
         "frames": rates.frames,

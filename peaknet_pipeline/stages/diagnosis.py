@@ -6,7 +6,6 @@ from typing import Any
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.run import Run, geometry_of
@@ -33,7 +32,7 @@ from peaknet_pipeline.tables import read_table, write_json, write_table
 def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Why a run's hits don't index, in words: too few peaks, wrong cell, geometry off, rings, hot pixels, blank, saturated."""
     context = read_context(store, key)
-    min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
+    min_peaks = context.experiment.min_peaks
     params = context.experiment.parameters(
         "diagnosis", DiagnosisParams, overrides, defaults={"min_peaks": min_peaks}
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.labels.rasterize import RasterParams
-from peaknet_pipeline.metrics import MetricParams, TruthScores, hit_frames
+from peaknet_pipeline.metrics import TruthScores, hit_frames
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
@@ -97,7 +97,7 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
         labelled = label_run(
             context, peaks, reflections, output, params, {"run": key, "recipe": recipe.digest()}
         )
-        min_peaks = context.experiment.parameters("metrics", MetricParams).min_peaks
+        min_peaks = context.experiment.min_peaks
         n_hits = len(hit_frames(peaks, min_peaks=min_peaks))
         truth, origin = read_truth_of(context.files), origin_of(recipe, run=key)
         cell = cell_holds(context, "classical", params.cell_check)

@@ -32,7 +32,8 @@ from peaknet_pipeline.store.stage_result import StageResult
 def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Bragg peaks of a run by the champion network, read, found and written as a stream; also as a CXI file for CrystFEL."""
     context = read_context(store, key)
-    params = pipeline_parameters(store, "inference", RunInferenceParams, overrides)
+    defaults = {"min_peaks": context.experiment.min_peaks}
+    params = pipeline_parameters(store, "inference", RunInferenceParams, overrides, defaults=defaults)
     folder = inference_model(store, params.model)
     output = peaknet_path(store, key)
 
@@ -56,9 +57,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
             cxi = store.file("peaknet_peaks", key, ".cxi")
             with job.streamed(progress) as (found, report):
                 peaks = drop_ring_peaks(found, read_left_out_rings(store, key))
-                written = write_found(
-                    peaks, run, params=params.output(), out=output, cxi=cxi, metadata=metadata
-                )
+                written = write_found(peaks, run, params=params, out=output, cxi=cxi, metadata=metadata)
             n_frames, geometry = run.n_frames, geometry_of(run)
         if not params.segmentation:  # those of other parameters would be taken for these peaks'
             segmentation_path(store, key).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.metrics import MetricParams, frame_panel_key
+from peaknet_pipeline.metrics import frame_panel_key
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.plots.curves import plot_hit_rate_over_time
 from peaknet_pipeline.plots.distributions import (
@@ -138,7 +138,7 @@ def resolution_rings(geometry: Geometry, photon_energy_ev: float, extent: Extent
 def peak_figures(pool: Pool) -> Iterator[ReportFigure]:
     """Yield hit rate over time, peaks per frame, resolution and peakograms."""
     frames, counted = sum(pool.n_frames.values()), f"{len(pool.keys)} runs, one after another"
-    min_peaks = pool.context.experiment.parameters("metrics", MetricParams).min_peaks
+    min_peaks = pool.context.experiment.min_peaks
     yield ReportFigure(
         plot_hit_rate_over_time(pool.peaks, n_frames=frames, min_peaks=min_peaks, title="Hit rate over time"),
         f"Hits (≥ {min_peaks} peaks) / frames along {counted}; dotted: mean over all {frames:,} frames.",

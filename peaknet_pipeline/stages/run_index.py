@@ -47,6 +47,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
     context = read_context(store, key)
     params = context.experiment.parameters("index", IndexParams, overrides)
     prediction = context.experiment.parameters("prediction", PredictParams, defaults=LABEL_PREDICTION)
+    min_peaks = context.experiment.min_peaks
     output, cell_path = index_path(store, key, finder), cell_file(context)
 
     def build(recipe: Recipe) -> StageResult:
@@ -58,9 +59,13 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
             energy = run.photon_energy_ev
             if context.experiment.engine == "indexamajig":
                 cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")
-                table, control = index_with_crystfel(run, peaks, cell_path, cxi, provenance=origin)
+                table, control = index_with_crystfel(
+                    run, peaks, cell_path, cxi, min_peaks=min_peaks, provenance=origin
+                )
             else:
-                table, control = index_with_control(peaks, geometry, energy, cell, params)
+                table, control = index_with_control(
+                    peaks, geometry, energy, cell, params, min_peaks=min_peaks
+                )
             bad = read_bad_pixels(store, key)
             reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
             n_frames = run.n_frames
@@ -71,7 +76,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
 
     inputs = [peaks_path(store, key, finder), statistics_path(store, key), *context.files]
     inputs += [cell_path, *context.settings_files]
-    parameters = {"index": params.to_dict(), "prediction": prediction.to_dict()}
+    parameters = {"index": params.to_dict(), "prediction": prediction.to_dict(), "min_peaks": min_peaks}
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
 
 

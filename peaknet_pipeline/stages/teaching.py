@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from peaknet_pipeline.devices import DeviceParams, choose_device
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.labels.cache import CachedRun, cache_run
 from peaknet_pipeline.labels.dataset import CropDataset, CropParams, PanelDataset
@@ -22,7 +23,7 @@ from peaknet_pipeline.learn.recipe import TrainParameters
 from peaknet_pipeline.learn.registry import register
 from peaknet_pipeline.learn.train import TrainResult, train_model
 from peaknet_pipeline.learn.transforms import TransformParameters
-from peaknet_pipeline.params import parameter
+from peaknet_pipeline.params import declared, parameter
 from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.schemas import SPLIT, SplitTable
@@ -55,23 +56,23 @@ class NetworkTraining(TrainParameters):
     crop_size: int = parameter(64, meaning="side of a training crop", unit="px", ge=16)
     crops: int = parameter(4096, meaning="different crops cut from the training frames", ge=1)
     validation_panels: int = parameter(160, meaning="most panels scored in a validation", ge=1)
-    device: str = parameter("auto", meaning="cpu, cuda or auto", choices=("auto", "cpu", "cuda"))
+    device: str = declared(DeviceParams, "device")
 
 
 @dataclass(frozen=True)
 class TeacherParams(NetworkTraining):
     """How the teacher is trained."""
 
-    steps: int = parameter(600, meaning="optimiser steps", ge=1)
+    steps: int = declared(TrainParameters, "steps", default=600)
 
 
 @dataclass(frozen=True)
 class StudentParams(NetworkTraining):
     """How the student is distilled."""
 
-    scale: str = parameter("edge", meaning="named size of the network")
-    steps: int = parameter(900, meaning="optimiser steps", ge=1)
-    repeat_after: int | None = parameter(150, meaning="steps after which the same augmented crops come again")
+    scale: str = declared(NetworkTraining, "scale", default="edge")
+    steps: int = declared(TrainParameters, "steps", default=900)
+    repeat_after: int | None = declared(TrainParameters, "repeat_after", default=150)
 
 
 def peaknet_teacher(
@@ -89,7 +90,7 @@ def peaknet_teacher(
                 params=training_parameters(params),
                 validation=validation,
                 transforms=TransformParameters(),
-                device=device_of(params),
+                device=str(choose_device(params.device)),
                 state_folder=state,
                 progress=lambda p: bar(p.step, p.n_steps),
             )
@@ -114,7 +115,7 @@ def peaknet_student(
                 validation=validation,
                 transforms=TransformParameters(),
                 normalisation=teacher.normalisation,
-                device=device_of(params),
+                device=str(choose_device(params.device)),
                 state_folder=state,
                 progress=lambda p: bar(p.step, p.n_steps),
             )
@@ -126,15 +127,6 @@ def peaknet_student(
 def training_parameters(params: NetworkTraining) -> TrainParameters:
     """Return the part of a network's parameters that the training loop takes."""
     return TrainParameters(**{item.name: getattr(params, item.name) for item in fields(TrainParameters)})
-
-
-def device_of(params: NetworkTraining) -> str:
-    """Return the device to use; ``auto`` takes a GPU where there is one."""
-    import torch
-
-    if params.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return params.device
 
 
 def _train_stage(

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.control import (
     ControlRecord,
     calibrate_gate,
@@ -18,6 +18,7 @@ from peaknet_pipeline.indexing.integrate import integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
+from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import REFLECTIONS, IndexTable, PeakTable, ReflectionTable
@@ -25,19 +26,29 @@ from peaknet_pipeline.steps.progress import Progress
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
 
-MIN_CONTROL_PEAKS = 15
-"""Frames with fewer peaks are no hits and not part of a control's denominator."""
-
 
 def index_with_control(
-    peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float64Array, cell: UnitCell, params: IndexParams
+    peaks: PeakTable,
+    geometry: Geometry,
+    photon_energy_ev: Float64Array,
+    cell: UnitCell,
+    params: IndexParams,
+    *,
+    min_peaks: int = MIN_PEAKS,
 ) -> tuple[IndexTable, ControlRecord]:
     """Index a run with a gate that its own azimuth-scrambled hits do not pass; return the lattices and the control.
+
+    Frames with fewer than ``min_peaks`` peaks are no hits, and not part of the control's denominator.
 
     The gate is only ever raised above the given one; the control told is the one at the gate that was used.
     """
     control = false_index_control(
-        peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=params
+        peaks,
+        geometry=geometry,
+        photon_energy_ev=photon_energy_ev,
+        cell=cell,
+        params=params,
+        min_peaks=min_peaks,
     )
     gate = calibrate_gate(params, control)
     table = index_peaks(peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, cell=cell, params=gate)
@@ -52,6 +63,7 @@ def index_with_crystfel(
     cxi: Path,
     params: IndexamajigParams | None = None,
     *,
+    min_peaks: int = MIN_PEAKS,
     provenance: Mapping[str, str] | None = None,
 ) -> tuple[IndexTable, ControlRecord]:
     """Index with CrystFEL's indexamajig from a CXI peak list written for it, and its hits once more with scrambled azimuths.
@@ -67,8 +79,7 @@ def index_with_crystfel(
     """
     find_indexamajig()
     table = _call_crystfel(run, peaks, cell, cxi, params, provenance=provenance)
-    counts = np.bincount(peaks["frame"].to_numpy(dtype=np.int64), minlength=run.n_frames)
-    hits = np.flatnonzero(counts >= MIN_CONTROL_PEAKS)
+    hits = hit_frames(peaks, min_peaks=min_peaks)
     if not hits.size:
         return table, ControlRecord(0, 0, 0.0)
     scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))

@@ -15,6 +15,7 @@ from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.usable import usable_values
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
 from peaknet_pipeline.infer.live_facts import NOTHING, peek
@@ -51,7 +52,7 @@ def stream_command(
     cxi: Path | None = None,
     segmentation: Path | None = None,
     hits_only: bool = False,
-    min_peaks: int = 15,
+    min_peaks: int = MIN_PEAKS,
     serve: tuple[str, int] | None = None,
     report: Callable[[LiveFigures], None] | None = None,
     say: Callable[[str], None] = lambda text: None,

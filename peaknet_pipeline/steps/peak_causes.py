@@ -9,11 +9,12 @@ from scipy.spatial import KDTree
 
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import usable_values
+from peaknet_pipeline.hits import HitParams
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
 from peaknet_pipeline.schemas import IndexTable, PeakTable
@@ -21,10 +22,9 @@ from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry
 
 
 @dataclass(frozen=True)
-class DiagnosisParams(Parameters):
+class DiagnosisParams(HitParams):
     """From where on something counts as a cause."""
 
-    min_peaks: int = parameter(15, meaning="least peaks of a hit", ge=1)
     min_hits: int = parameter(
         5, meaning="with fewer hits, indexing is not judged and a run without lattices is blank", ge=1
     )

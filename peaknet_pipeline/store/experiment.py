@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
+from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
@@ -66,6 +67,11 @@ class Experiment:
     classical_finder: str = "peakfinder8"
     calibration_file: Path | None = None
     """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
+
+    @property
+    def min_peaks(self) -> int:
+        """Least peaks of a hit: what the section ``metrics`` says holds for every asset of the experiment's runs."""
+        return self.parameters("metrics", MetricParams).min_peaks
 
     def parameters(
         self,

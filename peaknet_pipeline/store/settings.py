@@ -21,7 +21,12 @@ def pipeline_file(store: Store) -> Path:
 
 
 def pipeline_parameters(
-    store: Store, section: str, cls: type[P], overrides: Mapping[str, Any] | None = None
+    store: Store,
+    section: str,
+    cls: type[P],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
 ) -> P:
     """Return a parameter set: defaults, then the file's section, then the overrides that aren't None.
 
@@ -32,7 +37,7 @@ def pipeline_parameters(
 
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    return cls.from_mapping({**_read_section(pipeline_file(store), section), **given})
+    return cls.from_mapping({**(defaults or {}), **_read_section(pipeline_file(store), section), **given})
 
 
 def settings_inputs(store: Store) -> list[Path]:

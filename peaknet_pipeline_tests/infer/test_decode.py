@@ -18,6 +18,8 @@ from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 from peaknet_pipeline_tests.infer.fakes import gaussian_frames
 
 SHAPE = (2, 3, 40, 48)
+EVERY = {"min_snr": 0.0, "min_neighbour": 0.0}
+"""Keeps every peak, however weak or lonely."""
 SPOTS = np.array(
     [
         [0, 0, 12.3, 20.8, 200.0],
@@ -109,7 +111,7 @@ def random_case(seed: int) -> tuple[FrameArray, Float32Array, BoolArray]:
 )
 def test_every_figure_follows_the_rules(seed: int, guard: int, radius: int, min_pix: int) -> None:
     frames, logits, bad = random_case(seed)
-    params = DecodeParams(guard=guard, background_radius=radius, min_pix=min_pix, max_pix=40)
+    params = DecodeParams(guard=guard, background_radius=radius, min_pix=min_pix, max_pix=40, **EVERY)
     expected = reference(frames, logits, bad, 0.6, params)
     assert_same_peaks(decode_frames(frames, logits, bad, threshold=0.6, params=params), expected)
     assert_same_peaks(decode_on_torch(frames, logits, bad, threshold=0.6, params=params), expected)
@@ -119,7 +121,7 @@ def test_every_figure_follows_the_rules(seed: int, guard: int, radius: int, min_
 @given(seed=st.integers(0, 10**6), distance=st.integers(1, 3))
 def test_device_and_compiled_splitting_agree(seed: int, distance: int) -> None:
     frames, logits, bad = random_case(seed)
-    params = DecodeParams(split_distance=distance)
+    params = DecodeParams(split_distance=distance, **EVERY)
     compiled = decode_frames(frames, logits, bad, threshold=0.5, params=params)
     on_device = decode_on_torch(frames, logits, bad, threshold=0.5, params=params)
     assert_same_peaks(on_device, compiled.drop(columns="inv_d"))
@@ -187,7 +189,7 @@ def test_merged_spots_are_split_on_request() -> None:
     frames = gaussian_frames(spots, (1, 1, 40, 48), sigma=1.2)
     logits, bad = as_logits(frames, 15.0), np.zeros((1, 40, 48), bool)
     assert len(decode_frames(frames, logits, bad, threshold=0.5)) == 1
-    table = decode_frames(frames, logits, bad, threshold=0.5, params=DecodeParams(split_distance=2))
+    table = decode_frames(frames, logits, bad, threshold=0.5, params=DecodeParams(split_distance=2, **EVERY))
     np.testing.assert_allclose(table[["ss", "fs"]], spots[:, 2:4], atol=0.3)
 
 
@@ -196,7 +198,9 @@ def test_size_limits_are_inclusive() -> None:
     for n in (1, 2, 3, 4):
         logits[0, 0, 4, 6 * n : 6 * n + n] = 5.0
     frames, bad = np.ones(logits.shape), np.zeros((1, 9, 30), bool)
-    table = decode_frames(frames, logits, bad, threshold=0.5, params=DecodeParams(min_pix=2, max_pix=3))
+    table = decode_frames(
+        frames, logits, bad, threshold=0.5, params=DecodeParams(min_pix=2, max_pix=3, **EVERY)
+    )
     assert table["n_pixels"].tolist() == [2, 3]
 
 
@@ -244,7 +248,7 @@ def test_a_spot_on_no_background_at_all_is_kept_and_a_lone_photon_is_not() -> No
 @settings(max_examples=15, deadline=None)
 def test_device_and_compiled_neighbours_agree(seed: int, least: float) -> None:
     frames, logits, bad = random_case(seed)
-    params = DecodeParams(min_neighbour=least)
+    params = DecodeParams(min_snr=0.0, min_neighbour=least)
     found = decode_frames(frames, logits, bad, threshold=0.6, params=params)
     on_torch = decode_on_torch(frames, logits, bad, threshold=0.6, params=params)
     assert len(found) == len(on_torch)
@@ -255,7 +259,7 @@ def test_too_many_peaks_keep_the_best_scores_of_each_frame() -> None:
     logits = np.full((2, 1, 30, 30), -5.0, dtype=np.float32)
     heights = np.random.default_rng(1).permutation(np.linspace(0.5, 4.0, 25)).astype(np.float32)
     logits[:, 0, 1::6, 1::6] = heights.reshape(5, 5)
-    params = DecodeParams(max_peaks=7)
+    params = DecodeParams(max_peaks=7, **EVERY)
     table = decode_frames(
         np.ones(logits.shape), logits, np.zeros((1, 30, 30), bool), threshold=0.5, params=params
     )

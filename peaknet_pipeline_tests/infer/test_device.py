@@ -128,7 +128,7 @@ def test_device_finds_what_the_host_finds_also_in_panels_that_need_care(
     engine = Engine(
         edge_network(threshold, scale),
         bad_pixels=bad,
-        decode=DecodeParams(min_neighbour=min_neighbour),
+        decode=DecodeParams(min_snr=0.0, min_neighbour=min_neighbour),
         params=EngineParams(precision="float32"),
     )
     host, device = engine.segment(frames, 7), engine._find_on_device(frames, 7, with_pixels=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from peaknet_pipeline.devices import choose_device
 from peaknet_pipeline.errors import ModelError, StreamError
 from peaknet_pipeline.infer.decode import decode_frames
-from peaknet_pipeline.infer.engine import Engine, choose_device, choose_dtype
+from peaknet_pipeline.infer.engine import Engine, choose_dtype
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
 from peaknet_pipeline.infer.stream import stream_run
