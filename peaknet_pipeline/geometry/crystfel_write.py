@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.atomic import write_file
+from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.groups import groups_of
 from peaknet_pipeline.geometry.slabs import dim_layout_of, mask_layers
 from peaknet_pipeline.types import BadRegion, Geometry, Panel
@@ -22,7 +24,16 @@ def write_geometry(geometry: Geometry, path: Path | str, *, made_by: str = "") -
 
 
 def format_geometry(geometry: Geometry) -> str:
-    """Return the text of a CrystFEL ``.geom`` file."""
+    """Return the text of a CrystFEL ``.geom`` file.
+
+    Raises
+    ------
+    GeometryError
+        The camera length is neither a number nor at a path.
+
+    """
+    if geometry.clen_path is None and not knows_distance(geometry):
+        raise GeometryError("the camera length is not known", where=geometry.source, expected="a number")
     lines = [*_header(geometry), "", *_masks(geometry), *_dims(geometry), *_groups(geometry)]
     for region in geometry.bad_regions:
         lines += ["", *_bad_region(region)]

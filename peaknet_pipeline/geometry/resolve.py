@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from peaknet_pipeline.errors import GeometryError
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.types import Float64Array, Geometry, Panel
 
 
@@ -34,6 +36,27 @@ def resolve_geometry(
         energy = geometry.photon_energy_ev
     changes = geometry.clen_change_m if clen_m is None else _changes(clen_m, clen)
     return replace(geometry, panels=panels, photon_energy_ev=energy, clen_change_m=changes)
+
+
+def without_paths(geometry: Geometry) -> Geometry:
+    """Return a resolved geometry that leaves nothing to a file: its camera length and photon energy are numbers.
+
+    Raises
+    ------
+    GeometryError
+        One of the two is at a path and not known.
+
+    """
+    missing = [] if knows_distance(geometry) else [f"the camera length ({geometry.clen_path})"]
+    if geometry.photon_energy_ev is None and geometry.photon_energy_path is not None:
+        missing.append(f"the photon energy ({geometry.photon_energy_path})")
+    if missing:
+        raise GeometryError(
+            f"{' and '.join(missing)} is not known in any frame",
+            where=geometry.source,
+            remedy="Give it in the geometry as a number.",
+        )
+    return replace(geometry, clen_path=None, photon_energy_path=None, clen_change_m=None)
 
 
 def typical_value(values: float | Float64Array | None) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_text import unused_keys
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
 from peaknet_pipeline.geometry.usable import flag_unusable
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
@@ -230,11 +231,11 @@ def geometry_facts(geometry: Geometry) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "panels": len(geometry.panels),
         "pixel size, µm": sorted({round(1e6 * panel.pixel_size_m, 3) for panel in geometry.panels}),
-        "camera length, m": geometry.clen_path or [lengths[0], lengths[-1]],
+        "camera length, m": [lengths[0], lengths[-1]] if knows_distance(geometry) else geometry.clen_path,
         "bad regions": len(geometry.bad_regions),
         "bad by geometry": float(geometry_bad_pixels(geometry).mean()),
     }
-    if geometry.photon_energy_ev is not None and np.isfinite(lengths).all():
+    if geometry.photon_energy_ev is not None and knows_distance(geometry):
         inv_d = resolution_map(geometry, geometry.photon_energy_ev)[~geometry_bad_pixels(geometry)]
         facts["resolution, Å"] = [float(1 / max(inv_d.max(), 1e-9)), float(1 / max(inv_d.min(), 1e-9))]
     return facts

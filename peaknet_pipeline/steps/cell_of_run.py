@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.atomic import write_file
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.cell import cell_from_axes, write_cell
 from peaknet_pipeline.indexing.consensus import CellConsensus, find_cell
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.plots.cells import plot_reduced_cells
-from peaknet_pipeline.schemas import PEAKS
-from peaknet_pipeline.steps.peak_tables import energies_of
-from peaknet_pipeline.tables import read_table, read_table_metadata
+from peaknet_pipeline.steps.peak_record import read_recorded_peaks
 from peaknet_pipeline.types import UnitCell
 
 
@@ -45,10 +42,13 @@ def cell_command(
 
     """
     params = BlindParams.from_settings(settings)
-    table, metadata = read_table(peaks, PEAKS), read_table_metadata(peaks)
-    detector = read_geometry(geometry)
-    energy = energies_of(metadata, detector, int(table["frame"].max()) + 1 if len(table) else 0)
-    found = find_cell(table, geometry=detector, photon_energy_ev=energy, params=params)
+    recorded = read_recorded_peaks(peaks, geometry)
+    found = find_cell(
+        recorded.peaks,
+        geometry=recorded.geometry,
+        photon_energy_ev=recorded.photon_energy_ev,
+        params=params,
+    )
     write_cell(found.cell, out, made_by="peaknet cell")
     if plot is not None:
         write_file(plot, plot_agreement(found, peaks.stem))

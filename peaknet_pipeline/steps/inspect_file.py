@@ -16,9 +16,10 @@ from peaknet_pipeline.learn.model import count_parameters
 from peaknet_pipeline.runs.inspect import Inspection
 from peaknet_pipeline.runs.probe import probe_run
 from peaknet_pipeline.schemas import SCHEMAS
+from peaknet_pipeline.steps.peak_record import FRAME_VALUES
 from peaknet_pipeline.tables import read_table, read_table_metadata, table_problems
 
-LEFT_OUT = ("inputs", "photon_energy_ev", "parameters", "table", "meaning")
+LEFT_OUT = (*FRAME_VALUES, "inputs", "parameters", "table", "meaning")
 """Long values in a table's metadata: the trace tells them."""
 
 

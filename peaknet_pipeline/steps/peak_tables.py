@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
+from peaknet_pipeline.steps.peak_record import exposure_record
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import Float64Array, Geometry
 
@@ -33,34 +33,11 @@ def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float
 
 
 def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a peak table's file says about its origin; indexing reads the energies from there."""
-    energy = run.photon_energy_ev
-    same = bool(np.all(energy == energy[0])) if len(energy) else False
+    """Return what a peak table's file says about its origin; indexing reads photon energy and camera length from there."""
     return {
         "source": str(run.info.path),
         "n_frames": str(run.n_frames),
-        "photon_energy_ev": json.dumps([float(energy[0])] if same else [round(float(e), 4) for e in energy]),
+        **exposure_record(run),
         "finder": finder,
         "parameters": json.dumps(dict(parameters), default=str),
     }
-
-
-def energies_of(metadata: Mapping[str, str], geometry: Geometry, n_frames: int) -> Float64Array:
-    """Return the photon energy of every frame, eV: as the finder recorded it, else the geometry's.
-
-    Raises
-    ------
-    RunError
-        Neither knows it.
-
-    """
-    recorded = json.loads(metadata.get("photon_energy_ev", "[]"))
-    n_frames = max(n_frames, int(metadata.get("n_frames", n_frames)))
-    if len(recorded) == n_frames:
-        return np.asarray(recorded, dtype=np.float64)
-    value = recorded[0] if recorded else geometry.photon_energy_ev
-    if value is None or not np.isfinite(value):
-        raise RunError(
-            "no photon energy", where=metadata.get("source"), remedy="Give photon_energy in the geometry."
-        )
-    return np.full(n_frames, float(value))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.atomic import write_file
-from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.geometry_refine import (
@@ -14,9 +13,9 @@ from peaknet_pipeline.indexing.geometry_refine import (
     refine_geometry,
 )
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
-from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.steps.peak_tables import energies_of
-from peaknet_pipeline.tables import read_table, read_table_metadata
+from peaknet_pipeline.schemas import INDEX
+from peaknet_pipeline.steps.peak_record import read_recorded_peaks
+from peaknet_pipeline.tables import read_table
 
 
 def refinement_figures(found: GeometryRefinement) -> dict[str, Any]:
@@ -55,13 +54,12 @@ def refine_geometry_command(
 
     """
     params = GeometryRefineParams.from_settings(settings)
-    table, metadata = read_table(peaks, PEAKS), read_table_metadata(peaks)
-    detector = read_geometry(geometry)
+    recorded = read_recorded_peaks(peaks, geometry)
     found = refine_geometry(
-        table,
+        recorded.peaks,
         read_table(lattices, INDEX),
-        geometry=detector,
-        photon_energy_ev=energies_of(metadata, detector, int(table["frame"].max()) + 1 if len(table) else 0),
+        geometry=recorded.geometry,
+        photon_energy_ev=recorded.photon_energy_ev,
         cell=read_cell(cell),
         params=params,
     )

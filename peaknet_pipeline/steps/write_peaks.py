@@ -10,6 +10,7 @@ from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
+from peaknet_pipeline.steps.peak_record import FRAME_VALUES
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import IntArray
 
@@ -71,5 +72,5 @@ def _write_cxi(
 
 
 def short_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return a table's metadata without the energies of its frames: an HDF5 attribute holds 64 kB at most."""
-    return {name: value for name, value in metadata.items() if name != "photon_energy_ev"}
+    """Return a table's metadata without the values of its frames: an HDF5 attribute holds 64 kB at most."""
+    return {name: value for name, value in metadata.items() if name not in FRAME_VALUES}
