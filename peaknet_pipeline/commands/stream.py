@@ -9,6 +9,7 @@ import click
 
 from peaknet_pipeline.commands.files import OutputFile, Source, command, geometry_beside
 from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -72,7 +73,7 @@ def stream(
         nonlocal told
         if time.monotonic() - told >= 1.0:
             told = time.monotonic()
-            click.echo(live_line(now), err=True)
+            tell(live_line(now), err=True)
 
     return stream_command(
         source,
@@ -87,7 +88,7 @@ def stream(
         segmentation=segmentation,
         hits_only=hits_only,
         min_peaks=min_peaks,
-        say=functools.partial(click.echo, err=True),
+        say=functools.partial(tell, err=True),
         serve=None if port is None else (host, port),
         report=report,
     )
