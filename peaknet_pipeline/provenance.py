@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.records import read_json
 from peaknet_pipeline.tables import read_table_metadata, write_json
 from peaknet_pipeline.version import code_version
 
@@ -142,17 +141,14 @@ def write_recipe(
 
 
 def read_recipe(output: Path) -> dict[str, Any] | None:
-    """Return the record of how an output was made, its inputs by absolute path; None where there is none to be read."""
+    """Return the record of how an output was made, its inputs by absolute path, or None where none was kept."""
     path = recipe_path(output)
     if not path.is_file():
         return None
-    try:
-        record = read_json(path, error=TableError)
-    except TableError:  # what has no usable record is made again
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
         return None
     inputs = record.get("inputs", {})
-    if not isinstance(inputs, dict):
-        return None
     return {**record, "inputs": {_seen_by_all(output, name): digest for name, digest in inputs.items()}}
 
 

@@ -19,7 +19,8 @@ from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import PartSink, open_parts
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import open_parts
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped

@@ -11,7 +11,8 @@ from typing import Any
 from peaknet_pipeline.bench.stream_bounds import STAGES, Workload
 from peaknet_pipeline.bench.stream_runs import RepeatedRun
 from peaknet_pipeline.infer.occupancy import StreamReport
-from peaknet_pipeline.infer.parts import Parts, PartSink, open_parts
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import Parts, open_parts
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import FinderFactory, stream_run_on_ray
 from peaknet_pipeline.infer.stream import stream_run

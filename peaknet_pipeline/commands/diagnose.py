@@ -7,7 +7,6 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, JSON
-from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -26,6 +25,6 @@ def diagnose(key: str, data: Path, as_json: bool) -> None:
     store = Store(data.resolve())
     text = str(diagnosis(store, key).figures["diagnosis"])
     if as_json:
-        tell(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
+        click.echo(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
         return
-    tell(text)
+    click.echo(text)

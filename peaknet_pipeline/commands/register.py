@@ -6,7 +6,6 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
-from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -24,4 +23,4 @@ def register(data: Path, keys: tuple[str, ...]) -> None:
 
     check_runs_have_files(Store(data), keys)
     added = register_runs(open_instance(Store(data)), list(keys))
-    tell(f"registered {', '.join(added) or 'nothing new'}")
+    click.echo(f"registered {', '.join(added) or 'nothing new'}")

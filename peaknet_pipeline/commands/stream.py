@@ -9,7 +9,6 @@ import click
 
 from peaknet_pipeline.commands.files import OutputFile, Source, command, geometry_beside
 from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
-from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -43,6 +42,12 @@ from peaknet_pipeline.commands.tell import tell
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Serve /metrics for Prometheus here; 0: any port."
 )
+@click.option(
+    "--secret-key",
+    type=PATH,
+    help="Own key file (NAME.key_secret, ZeroMQ's CURVE): only senders with a key in --sender-keys are heard.",
+)
+@click.option("--sender-keys", type=PATH, help="Folder with the public keys (NAME.key) of senders.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to serve on.")
 @figures
 def stream(
@@ -60,20 +65,26 @@ def stream(
     min_peaks: int,
     port: int | None,
     host: str,
+    secret_key: Path | None,
+    sender_keys: Path | None,
 ) -> dict[str, Any]:
     """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind.
 
-    Ctrl-C ends it: what has arrived is still found and written.
+    Ctrl-C ends it: what has arrived is still found and written. Whatever else ends it, the same command goes on from there.
     """
+    from peaknet_pipeline.infer.live_sources import CurveKeys
     from peaknet_pipeline.steps.live import stream_command
 
+    if (secret_key is None) != (sender_keys is None):
+        raise click.UsageError("--secret-key and --sender-keys go together.")
+    keys = None if secret_key is None or sender_keys is None else CurveKeys(secret_key, sender_keys)
     told = 0.0
 
     def report(now: Any) -> None:
         nonlocal told
         if time.monotonic() - told >= 1.0:
             told = time.monotonic()
-            tell(live_line(now), err=True)
+            click.echo(live_line(now), err=True)
 
     return stream_command(
         source,
@@ -88,7 +99,8 @@ def stream(
         segmentation=segmentation,
         hits_only=hits_only,
         min_peaks=min_peaks,
-        say=functools.partial(tell, err=True),
+        say=functools.partial(click.echo, err=True),
+        keys=keys,
         serve=None if port is None else (host, port),
         report=report,
     )

@@ -66,10 +66,13 @@ class Channel(Generic[T]):
             self._changed.notify_all()
         return waited
 
-    def get(self) -> tuple[T | None, float]:
-        """Take the oldest item, or None after the end; also return the seconds waited."""
+    def get(self, timeout_s: float | None = None) -> tuple[T | None, float]:
+        """Take the oldest item, or None after the end; also return the seconds waited.
+
+        TimeoutError if there is neither an item nor the end within ``timeout_s`` seconds.
+        """
         with self._changed:
-            waited = self._wait(lambda: bool(self._items) or self._open_producers == 0)
+            waited = self._wait(lambda: bool(self._items) or self._open_producers == 0, timeout_s)
             item = self._items.popleft() if self._items else None
             self._changed.notify_all()
         return item, waited
@@ -80,10 +83,12 @@ class Channel(Generic[T]):
             self._open_producers -= 1
             self._changed.notify_all()
 
-    def _wait(self, ready: ReadyCheck) -> float:
+    def _wait(self, ready: ReadyCheck, timeout_s: float | None = None) -> float:
         started = time.perf_counter()
-        self._changed.wait_for(lambda: self._stop.error is not None or ready())
+        is_ready = self._changed.wait_for(lambda: self._stop.error is not None or ready(), timeout_s)
         self._stop.check()
+        if not is_ready:
+            raise TimeoutError
         return time.perf_counter() - started
 
 

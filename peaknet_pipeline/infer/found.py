@@ -1,14 +1,14 @@
 """What a finder hands on: peaks and, on request, the pixels that belong to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.types import BoolArray, IntArray, UInt8Array
+from peaknet_pipeline.types import BoolArray, FrameArray, IntArray, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,55 @@ class PeakPixels:
 
 
 @dataclass(frozen=True)
+class RawImages:
+    """Raw frames that are kept with their peaks, in memory or in a file.
+
+    Attributes
+    ----------
+    numbers : (k,) int64
+        The frames' numbers.
+    dtype : numpy dtype
+    read : callable
+        Gives some of them, by their first place and the one after the last, (n, n_panels, ss, fs).
+
+    """
+
+    numbers: IntArray
+    dtype: np.dtype[Any]
+    read: Callable[[int, int], FrameArray]
+
+    @classmethod
+    def in_memory(cls, frames: FrameArray, numbers: IntArray) -> Self:
+        """Take frames (k, n_panels, ss, fs) and their numbers (k,)."""
+        return cls(numbers, frames.dtype, lambda first, stop: frames[first:stop])
+
+    def batches(self, size: int) -> Iterator[tuple[IntArray, FrameArray]]:
+        """Yield numbers and frames, at most ``size`` at a time."""
+        for first in range(0, len(self.numbers), size):
+            numbers = self.numbers[first : first + size]
+            yield numbers, self.read(first, first + len(numbers))
+
+
+@dataclass(frozen=True)
 class Found:
-    """Peaks of a batch of frames, and their pixels if they were asked for."""
+    """Peaks of a batch of frames, and what was asked for besides.
+
+    Attributes
+    ----------
+    peaks : PeakTable
+    pixels : PeakPixels, optional
+        The peaks' pixels.
+    numbers : (n,) int64, optional
+        The frames' numbers, where they are not those of the part that keeps them.
+    images : RawImages, optional
+        Frames to be kept.
+
+    """
 
     peaks: PeakTable
     pixels: PeakPixels | None = None
+    numbers: IntArray | None = None
+    images: RawImages | None = None
 
 
 @dataclass(frozen=True)

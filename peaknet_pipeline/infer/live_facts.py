@@ -13,17 +13,22 @@ NOTHING = FileFacts()
 
 
 def peek(
-    arrivals: Iterator[Arrival], geometry: Geometry, say: Callable[[str], None], *, masked: bool = False
+    arrivals: Iterator[Arrival],
+    geometry: Geometry,
+    say: Callable[[str], None],
+    *,
+    masked: bool = False,
+    kept: FileFacts | None = None,
 ) -> tuple[Iterator[Arrival], FileFacts]:
     """Wait for the first frames; return all frames, and what the first one's file says, which holds for all.
 
-    ``say`` is told where a mask is missing (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are
-    ``NOTHING``.
+    What an earlier stream ``kept``, which this one goes on from, holds before that. ``say`` is told where a mask is missing
+    (unless frames are ``masked`` anyway) or changes. Without any frame, the facts are those kept, or ``NOTHING``.
     """
     first = next(arrivals, None)
     if first is None:
-        return iter(()), NOTHING
-    facts = first.facts or FileFacts()
+        return iter(()), kept or NOTHING
+    facts = kept or first.facts or FileFacts()
     if facts.bad_pixels is None and mask_layers(geometry) and not masked:
         say("the geometry names a mask, which these frames come without: give it as --mask")
     return _same_mask(itertools.chain([first], arrivals), facts, say), facts

@@ -5,17 +5,28 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from peaknet_pipeline.errors import GeometryError, StreamError
+from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.infer.arrivals import Arrival, Patience
-from peaknet_pipeline.infer.live import LiveStatistics
+from peaknet_pipeline.infer.frame_numbers import FrameNumbers
+from peaknet_pipeline.infer.live_figures import LiveStatistics
+from peaknet_pipeline.infer.live_parts import FileNumbers
 from peaknet_pipeline.infer.run_folder import follow_folder
 from peaknet_pipeline.infer.swmr_file import follow_file
-from peaknet_pipeline.infer.zeromq import FrameSender, receive_frames
+from peaknet_pipeline.infer.zeromq import CurveKeys, FrameSender, receive_frames
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.types import Geometry
 
-__all__ = ["FrameSender", "LiveParams", "follow_file", "follow_folder", "open_source", "receive_frames"]
+__all__ = [
+    "CurveKeys",
+    "FrameSender",
+    "LiveParams",
+    "follow_file",
+    "follow_folder",
+    "open_source",
+    "receive_frames",
+]
 
 SOCKETS = ("tcp://", "ipc://", "inproc://")
 
@@ -25,8 +36,8 @@ class LiveParams(Parameters):
     """How a live stream is followed."""
 
     batch_frames: int = parameter(8, meaning="frames per batch at most", ge=1)
-    idle_s: float = parameter(
-        60.0, meaning="time without a frame after which the stream ends", unit="s", gt=0
+    idle_s: float | None = parameter(
+        None, meaning="time without a frame after which the stream ends; never, without it", unit="s", gt=0
     )
     poll_s: float = parameter(0.05, meaning="time between looks for new frames", unit="s", gt=0)
     n_frames: int | None = parameter(None, meaning="frames after which following a file ends", ge=1)
@@ -46,38 +57,45 @@ def open_source(
     params: LiveParams,
     *,
     statistics: LiveStatistics,
+    taken: FrameNumbers | None = None,
+    files: FileNumbers | None = None,
+    keys: CurveKeys | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None],
 ) -> Iterator[Arrival]:
-    """Return the frames of a ZeroMQ address, a folder or a file."""
+    """Return the frames of a ZeroMQ address, a folder or a file, without those that were ``taken`` before.
+
+    ``files`` keeps the numbers of a folder's frames, ``keys`` are for a ZeroMQ address; ``statistics`` counts what is left out.
+    """
     patience = Patience(
         params.poll_s,
         params.idle_s,
         stop,
         lambda idle: say(f"no new frame for {idle:.0f} s: the stream ends (idle_s = {params.idle_s:g})"),
     )
+    shared: dict[str, Any] = {
+        "batch_frames": params.batch_frames,
+        "taken": taken,
+        "refuse": statistics.refuse,
+    }
     if source.startswith(SOCKETS):
-
-        def refuse(error: StreamError) -> None:
-            statistics.refuse(error)
-            say(f"left out: {error}")
-
         return receive_frames(
             source,
             n_sources=params.n_sources,
-            batch_frames=params.batch_frames,
             shape=geometry.stack_shape,
-            refuse=refuse,
+            keys=keys,
             patience=patience,
+            **shared,
         )
     path = Path(source)
     if path.is_dir():
         return follow_folder(
             path,
             geometry=geometry,
-            batch_frames=params.batch_frames,
             settle_s=params.settle_s,
+            files=files,
             patience=dataclasses.replace(patience, poll_s=max(params.poll_s, 0.5)),
+            **shared,
         )
     if geometry.data_path is None:
         raise GeometryError(
@@ -87,7 +105,7 @@ def open_source(
         path,
         geometry.data_path,
         geometry=geometry,
-        batch_frames=params.batch_frames,
         n_frames=params.n_frames,
         patience=patience,
+        **shared,
     )

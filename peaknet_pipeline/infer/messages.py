@@ -34,6 +34,9 @@ FORMAT = "peaknet-frame-1"
 DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 MAX_FRAME_BYTES = 2**30
 MAX_HEADER_BYTES = 64 * 1024
+MAX_SOURCE_CHARACTERS = 200
+WIDEST_BYTES = 8
+"""Bytes of a pixel of the widest type."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,17 @@ def decode_message(
         Naming the first thing that is wrong with them.
 
     """
+    try:
+        return _decode(parts, shape)
+    except (ValueError, OverflowError, TypeError) as error:  # numbers of any length, types of any kind
+        raise _wrong("header", "numbers, text and lists as the format says", error) from error
+
+
+def _decode(parts: list[bytes], shape: tuple[int, int, int] | None) -> FrameMessage | EndMessage:
     header = _read_header(parts)
-    source = str(header.get("source", "detector"))
+    source = header.get("source", "detector")
+    if not isinstance(source, str) or not source.isprintable() or len(source) > MAX_SOURCE_CHARACTERS:
+        raise _wrong("source", f"a name of at most {MAX_SOURCE_CHARACTERS} printable characters", source)
     if header.get("type") == "end" and len(parts) == 1:
         return EndMessage(source)
     if header.get("type") != "frame" or len(parts) != 2:
@@ -119,6 +131,12 @@ def decode_message(
     return FrameMessage(int(frame), pixels, float(timestamp), source)  # type: ignore[call-overload]
 
 
+def largest_part(shape: tuple[int, int, int] | None) -> int:
+    """Return how many bytes a part of a message may have, for frames of a shape (n_panels, ss, fs) or of any."""
+    frame = MAX_FRAME_BYTES if shape is None else min(WIDEST_BYTES * math.prod(shape), MAX_FRAME_BYTES)
+    return max(frame, MAX_HEADER_BYTES)
+
+
 def _header(values: dict[str, object]) -> bytes:
     return json.dumps({"format": FORMAT, **values}).encode()
 
@@ -142,4 +160,4 @@ def _is_count(value: object) -> bool:
 
 
 def _wrong(what: str, expected: object, found: object) -> StreamError:
-    return StreamError(f"a message's {what} cannot be used", expected=expected, found=str(found)[:200])
+    return StreamError(f"a message's {what} cannot be used", expected=expected, found=ascii(found)[:200])

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from peaknet_pipeline.infer.live import LiveFigures
+from peaknet_pipeline.infer.live_figures import LiveFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -20,7 +20,8 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.batches import Batches, Stretch
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.occupancy import StageReport, StreamReport
-from peaknet_pipeline.infer.parts import Parts, write_part
+from peaknet_pipeline.infer.part_files import write_part
+from peaknet_pipeline.infer.parts import Parts
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener, as_found
 from peaknet_pipeline.types import FrameArray
@@ -66,7 +67,7 @@ def stream_run_on_ray(
 
     """
     params = params or RayParams()
-    batches = Batches(parts.missing, params.batch_frames, n_frames=parts.n_frames)
+    batches = Batches(parts.missing, params.batch_frames, n_frames=parts.n_frames or 0)
     started = time.perf_counter()
     with _connected(params) as ray:
         work = _Crew(ray, params, open_run, make_finder, parts.folder).run(batches, progress)

@@ -13,11 +13,24 @@ from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.hdf5.chunks import read_chunks, read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
-from peaknet_pipeline.infer.arrivals import Arrival, FileFacts, Patience, arrived_from_file, first_known
+from peaknet_pipeline.infer.arrivals import (
+    Arrival,
+    FileFacts,
+    Patience,
+    Refuse,
+    arrived_from_file,
+    first_known,
+    ignore,
+    read_usable,
+)
+from peaknet_pipeline.infer.frame_numbers import FrameNumbers
 from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
 from peaknet_pipeline.runs.sources import check_frames
 from peaknet_pipeline.types import FrameArray, Geometry
+
+RETRY_S = 0.1
+"""Seconds after which frames that could not be read are tried once more."""
 
 
 def follow_file(
@@ -27,22 +40,25 @@ def follow_file(
     geometry: Geometry | None = None,
     batch_frames: int = 8,
     n_frames: int | None = None,
+    taken: FrameNumbers | None = None,
+    refuse: Refuse = ignore,
     patience: Patience | None = None,
 ) -> Iterator[Arrival]:
     """Yield the frames of an HDF5 file that another process is writing in SWMR mode, as they appear.
 
     A file that is not there yet, or not in SWMR mode yet, is waited for. It ends with frame ``n_frames``, or after
     ``patience.idle_s`` seconds without a new frame. The writer extends the data set and flushes after writing the pixels.
+    Frames in ``taken`` are not read; one that cannot be read is left out, and ``refuse`` told.
 
     Raises
     ------
     StreamError
-        The file did not appear, cannot be read while it is written, or has no such data set.
+        The file did not appear, cannot be followed any more, or has no such data set.
     RunError
         The mask that the geometry names cannot be read.
 
     """
-    patience = patience or Patience()
+    patience, taken = patience or Patience(), taken or FrameNumbers()
     opened = _open_growing(path, patience)
     if opened is None:
         return
@@ -53,13 +69,17 @@ def follow_file(
         done, news = 0, time.monotonic()
         while done < most and not patience.is_stopped:
             there = min(growing.count(done), most)
-            last = min(there, done + batch_frames)
-            if last == done:
-                if not patience.wait(news):
-                    return
-                continue
-            yield arrived_from_file(done, growing.read(done, last), facts, there - last)
-            done, news = last, time.monotonic()
+            start, stop = next(taken.gaps(done, there), (there, there))
+            last = min(stop, start + batch_frames)
+            if last > done:
+                news = time.monotonic()
+            if start < last:
+                for number, frames in read_usable(growing.read, start, last, 0, path, refuse):
+                    yield arrived_from_file(number, frames, facts, there - last)
+                growing.count(last)
+            elif last == done and not patience.wait(news):
+                return
+            done = last
 
 
 class GrowingData:
@@ -105,13 +125,15 @@ class GrowingData:
 
     def read(self, start: int, stop: int) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs)."""
+        selection = self._slabs.selection(start, stop)
         try:
-            slab = read_chunks(self._dataset, self._slabs.selection(start, stop), None)
-            frames = self._slabs.to_stack(slab)
-        except (RunError, *DAMAGE) as error:
-            raise self._damaged(start, str(error)) from error
+            slab = read_chunks(self._dataset, selection, None)
+        except (RunError, *DAMAGE):  # perhaps the writer is not done with it
+            time.sleep(RETRY_S)
+            self._dataset.refresh()
+            slab = read_chunks(self._dataset, selection, None)
         self._check_file(start)
-        return frames
+        return self._slabs.to_stack(slab)
 
     def _check_file(self, frame: int) -> None:
         # The HDF5 library reads zeros beyond the end of a file that was cut off.

@@ -17,7 +17,6 @@ from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
-from peaknet_pipeline.records import make_record, read_json
 from peaknet_pipeline.version import code_version
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
@@ -123,11 +122,11 @@ def weights_digest(folder: Path) -> str:
 
 def read_card(folder: Path) -> ModelCard:
     """Read the card of a network's folder; ModelError if it is damaged."""
-    values = read_json(folder / CARD_FILE, error=ModelError)
+    values = _read_json(folder / CARD_FILE)
     unknown = set(values) - {item.name for item in fields(ModelCard)}
     if unknown or "name" not in values:
         raise ModelError("not a model card", where=folder / CARD_FILE, found=f"fields {sorted(values)}")
-    return make_record(ModelCard, values, where=folder / CARD_FILE, error=ModelError)
+    return ModelCard(**values)
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -162,7 +161,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             "no such model folder", where=folder, remedy="Train a network, or name an existing one."
         )
-    values = read_json(folder / CONFIG_FILE, error=ModelError)
+    values = _read_json(folder / CONFIG_FILE)
     if values.get("format") != FORMAT:
         raise ModelError(
             "not a checkpoint of this program",
@@ -197,3 +196,13 @@ def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"not readable JSON ({error})", where=path) from error
+    if not isinstance(value, dict):
+        raise ModelError("not a JSON object", where=path)
+    return value

@@ -29,10 +29,22 @@ def ending_gently() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def told_end(
-    arrivals: Iterator[Arrival], stop: threading.Event, say: Callable[[str], None]
-) -> Iterator[Arrival]:
-    """Pass arrivals on; tell when they were ended by hand."""
-    yield from arrivals
-    if stop.is_set():
-        say("ended by hand: what has arrived is still found and written (once more gives up)")
+class Ending:
+    """Passes a source's frames on until it ends by itself, by hand or by an error; the error waits in ``failure``.
+
+    What came before an error is still found and written.
+    """
+
+    def __init__(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        self._stop, self._say = stop, say
+        self.failure: Exception | None = None
+
+    def until(self, arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+        """Yield the frames."""
+        try:
+            yield from arrivals
+        except Exception as error:
+            self.failure = error
+            return
+        if self._stop.is_set():
+            self._say("ended by hand: what has arrived is still found and written (once more gives up)")

@@ -2,38 +2,45 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peaknet_pipeline.errors import GeometryError, ParameterError
+from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.infer.found import Found
-from peaknet_pipeline.infer.live import Indexer, LiveFigures, LiveStatistics, live_stream
+from peaknet_pipeline.infer.live import Indexer, live_stream, no_tick
 from peaknet_pipeline.infer.live_facts import NOTHING, peek
-from peaknet_pipeline.infer.live_sources import SOCKETS, LiveParams, open_source
-from peaknet_pipeline.infer.masks import MaskFile
+from peaknet_pipeline.infer.live_figures import LiveFigures, LiveStatistics
+from peaknet_pipeline.infer.live_parts import (
+    FILES_FILE,
+    ArrivalSink,
+    FileNumbers,
+    read_facts,
+    taken_numbers,
+    write_facts,
+)
+from peaknet_pipeline.infer.live_sources import SOCKETS, CurveKeys, LiveParams, open_source
 from peaknet_pipeline.infer.prometheus import serve_figures
-from peaknet_pipeline.infer.sinks import ParquetSink, PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.provenance import command_origin
-from peaknet_pipeline.runs.cxi_append import CxiFile
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.find_classical import FINDERS, classical_finder
 from peaknet_pipeline.steps.find_with_network import card_of, engine_recipe, load_model, network_name
-from peaknet_pipeline.steps.gentle_end import ending_gently, told_end
+from peaknet_pipeline.steps.gentle_end import Ending, ending_gently
+from peaknet_pipeline.steps.live_outputs import LiveOutputs
 from peaknet_pipeline.steps.network_params import DetectionParams
 from peaknet_pipeline.steps.peak_tables import add_resolution
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
@@ -54,12 +61,14 @@ def stream_command(
     hits_only: bool = False,
     min_peaks: int = MIN_PEAKS,
     serve: tuple[str, int] | None = None,
+    keys: CurveKeys | None = None,
     report: Callable[[LiveFigures], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Follow a source until it ends; return its figures. See ``peaknet stream``.
 
-    The first Ctrl-C (or SIGTERM) ends the source: what has arrived is found and written. The second one gives up.
+    The first Ctrl-C (or SIGTERM) ends the source: what has arrived is found and written. The second one gives up. What is found
+    is on disk within seconds, in parts: whatever ends the stream, the same command goes on from them.
 
     Parameters
     ----------
@@ -75,6 +84,8 @@ def stream_command(
         Write frames with at least ``min_peaks`` peaks only.
     serve : (host, port), optional
         Where figures and virtual powder are served.
+    keys : CurveKeys, optional
+        The receiver's secret key and the folder of the senders' public keys, for a ZeroMQ address.
     report : callable, optional
         Called after each batch with the figures.
     say : callable, optional
@@ -89,23 +100,37 @@ def stream_command(
     if cell is not None and source.startswith(SOCKETS):
         check_energy(energy, detector)
     bad = np.logical_or.reduce([geometry_bad_pixels(detector), *(read_mask(m, detector)[0] for m in masks)])
-    statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector))
+    statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector), say=say)
     network = load_model(model) if finder == "peaknet" else None
     make = partial(_make_finder, detection, network, detector, with_masks=segmentation is not None)
     find = make(bad)
     find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)  # compiles before there are frames
     inputs = [geometry, *masks, cell, card_of(model) if network is not None else None]
     told = {"source": source, "finder": finder, "hits_only": str(hits_only).lower()}
-    told |= command_origin(
-        "stream", params.to_dict() | detection.to_dict(), inputs,
-        **({} if network is None else network_name(network)),
-    )  # fmt: skip
-    with _served(statistics, detector, serve) as address, ending_gently() as stop:
+    named = {} if network is None else network_name(network)
+    told |= command_origin("stream", params.to_dict() | detection.to_dict(), inputs, **named)
+    outputs = LiveOutputs(out, cxi, segmentation, hits_only, min_peaks)
+    with ExitStack() as stack:
+        recipe = command_origin(f"stream {source} by {finder}", detection.to_dict(), inputs)["recipe"]
+        parts = stack.enter_context(outputs.kept(f"{recipe} {params.photon_energy_ev}"))
+        address = stack.enter_context(_served(statistics, detector, serve))
+        stop = stack.enter_context(ending_gently())
         if address is not None:
             say(f"figures at {address}/metrics")
+        taken_up = parts.n_written if parts is not None else 0
+        if taken_up:
+            say(f"goes on from {taken_up} frames that an earlier stream found")
         say(f"waiting for frames from {source}")
-        arrivals = open_source(source, detector, params, statistics=statistics, stop=stop, say=say)
-        arrivals, facts = peek(told_end(arrivals, stop, say), detector, say, masked=bool(masks))
+        ending = Ending(stop, say)
+        arrivals = open_source(
+            source, detector, params, statistics=statistics, keys=keys, stop=stop, say=say,
+            taken=None if parts is None else taken_numbers(parts),
+            files=None if parts is None else FileNumbers(parts.folder / FILES_FILE),
+        )  # fmt: skip
+        arrivals, facts = peek(
+            ending.until(arrivals), detector, say,
+            masked=bool(masks), kept=None if parts is None else read_facts(parts.folder),
+        )  # fmt: skip
         if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
             bad = bad | facts.bad_pixels
             find = make(bad)
@@ -115,15 +140,32 @@ def stream_command(
             find = with_resolution(find, detector, energy)
             told["photon_energy_ev"] = json.dumps([energy])
         index = _indexer(detector, cell) if cell is not None and facts is not NOTHING else None
-        sinks = _sinks(out, segmentation, detector, least=min_peaks if hits_only else 0, told=told)
-        images = CxiFile(cxi, detector, bad, provenance=told) if cxi is not None else None
+        if parts is not None and facts is not NOTHING:
+            write_facts(parts.folder, facts)
+        sink = ArrivalSink(parts) if parts is not None else None
         figures = live_stream(
-            arrivals, find, statistics, sinks=sinks, cxi=images, hits_only=hits_only, index=index,
-            report=report,
+            arrivals, find, statistics, sinks=[] if sink is None else [sink], with_images=cxi is not None,
+            hits_only=hits_only, index=index, report=report, tick=sink.close_full if sink else no_tick,
         )  # fmt: skip
-    clipped = {} if images is None else {"cxi_clipped_peaks": images.n_clipped_peaks}
+        if not figures.frames and not taken_up:
+            _nothing_came(ending, statistics)
+        written = {} if parts is None else outputs.write(parts, detector, bad, told)
+    if ending.failure is not None:
+        raise ending.failure
     kept = {"kept_fraction": round(figures.hit_rate, 4)} if hits_only else {}
-    return {**summary(figures), "bad_pixels": int(bad.sum()), **kept, **clipped}
+    more = {"frames_taken_up": taken_up} if taken_up else {}
+    return {**summary(figures), **more, "bad_pixels": int(bad.sum()), **kept, **written}
+
+
+def _nothing_came(ending: Ending, statistics: LiveStatistics) -> None:
+    """Raise what kept the stream from finding any frame; a source that ended without frames is no error."""
+    if ending.failure is not None:
+        raise ending.failure
+    if statistics.first_refusal is not None:
+        raise StreamError(
+            f"no frame could be used; the first thing left out: {statistics.first_refusal}",
+            found=f"{statistics.figures().refused} left out",
+        )
 
 
 def summary(figures: LiveFigures) -> dict[str, Any]:
@@ -154,15 +196,6 @@ def read_parameters(finder: str, settings: Sequence[str]) -> tuple[LiveParams, P
     values = read_settings(settings, where="stream")
     own = LiveParams.own(values)
     return LiveParams.from_mapping(own), kind.from_mapping({n: v for n, v in values.items() if n not in own})
-
-
-def _sinks(
-    out: Path | None, segmentation: Path | None, geometry: Geometry, *, least: int, told: Mapping[str, str]
-) -> list[PeakSink]:
-    sinks: list[PeakSink] = [ParquetSink(out, extra=told)] if out is not None else []
-    if segmentation is not None:
-        sinks.append(MaskFile(segmentation, geometry.stack_shape, min_peaks=least, extra=told))
-    return sinks
 
 
 def _make_finder(

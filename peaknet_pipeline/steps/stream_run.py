@@ -9,7 +9,8 @@ from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import DecodeParams, EngineParams, StreamParams
-from peaknet_pipeline.infer.parts import Parts, PartSink
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import Parts
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.stream import Finder, stream_run

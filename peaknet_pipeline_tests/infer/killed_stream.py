@@ -12,7 +12,8 @@ import numpy as np
 
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import PartSink, open_parts
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import open_parts
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
 from peaknet_pipeline.infer.sinks import ParquetSink

@@ -1,6 +1,8 @@
 """A live stream follows what appears, counts it right, and serves its figures."""
 
+import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,8 +20,16 @@ import pytest
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.arrivals import Arrival, Patience
-from peaknet_pipeline.infer.live import LiveFigures, LiveStatistics, live_stream
-from peaknet_pipeline.infer.live_sources import FrameSender, follow_file, follow_folder, receive_frames
+from peaknet_pipeline.infer.frame_numbers import FrameNumbers
+from peaknet_pipeline.infer.live import live_stream
+from peaknet_pipeline.infer.live_figures import LiveFigures, LiveStatistics
+from peaknet_pipeline.infer.live_sources import (
+    CurveKeys,
+    FrameSender,
+    follow_file,
+    follow_folder,
+    receive_frames,
+)
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
 from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
 from peaknet_pipeline.infer.sinks import TableCollector
@@ -164,41 +175,157 @@ def raw_message(address: str, messages: list[list[bytes]]) -> None:
             socket.send_multipart(parts)
 
 
-def test_messages_that_cannot_be_used_are_counted_and_left_out() -> None:
+def header(**changed: object) -> bytes:
+    values = {"format": "peaknet-frame-1", "type": "frame", "frame": 7, "shape": [1, 2, 3]}
+    values |= {"dtype": "int32", "timestamp": 1.0, **changed}
+    return json.dumps(values).encode()
+
+
+PIXELS = bytes(24)
+UNUSABLE = [
+    [b"noise"],
+    [b"{}", b"x", b"y"],
+    [b"[" * 60_000, PIXELS],
+    [header(timestamp=float("inf")), PIXELS],
+    [header().replace(b"1.0", b"1" + b"0" * 400), PIXELS],
+    [header().replace(b"1.0", b"1" + b"0" * 5000), PIXELS],
+    [header(source=["a"]), PIXELS],
+    [header(source="\x1b[2J"), PIXELS],
+    [header(dtype={"a": 1}), PIXELS],
+    [header(dtype="\ud800"), PIXELS],
+    [header(shape=[1, 2, 2]), bytes(16)],
+    [header(), PIXELS + b"."],
+    [header(frame=-1), PIXELS],
+    [b"x"] * 2000,
+]
+
+
+def frame_message(number: int, source: str = "detector") -> list[bytes]:
+    return encode_message(FrameMessage(number, numbered([number])[0], 1.0, source))
+
+
+def received(messages: list[list[bytes]], **options: Any) -> tuple[LiveStatistics, TableCollector, list[str]]:
+    """Stream messages that are sent to a new address until an end that counts."""
     pytest.importorskip("zmq", reason="the extra [live] is not installed")
-    good = [encode_message(FrameMessage(n, numbered([n])[0], 1.0)) for n in range(4)]
-    wrong = encode_message(FrameMessage(7, np.zeros((2, 2, 2), np.int32), 1.0))
-    messages = [good[0], [b"noise"], good[1], wrong, [], good[2], good[3], encode_message(EndMessage())]
-    messages[4] = [b"{}", b"x", b"y"]
-    address, statistics = loopback(), LiveStatistics(min_peaks=1)
+    address, sink, told = loopback(), TableCollector(), []
+    statistics = LiveStatistics(min_peaks=1, say=told.append)
     sender = threading.Thread(target=raw_message, args=(address, messages))
     sender.start()
     source = receive_frames(
-        address, batch_frames=1, shape=(1, 2, 3), refuse=statistics.refuse, patience=Patience(0.05, 20.0)
+        address, shape=(1, 2, 3), refuse=statistics.refuse, patience=Patience(0.05, 20.0), **options
+    )
+    live_stream(source, one_peak_per_frame, statistics, sinks=[sink])
+    sender.join()
+    return statistics, sink, told
+
+
+def test_what_cannot_be_used_is_left_out_before_and_between_frames_and_each_kind_named_once() -> None:
+    end = encode_message(EndMessage())
+    messages = [*UNUSABLE, frame_message(0), frame_message(1), *UNUSABLE, *UNUSABLE, frame_message(2), end]
+    statistics, sink, told = received(messages)
+    figures = statistics.figures()
+    assert (figures.frames, figures.refused) == (3, 3 * len(UNUSABLE))
+    assert list(sink.table()["frame"]) == [0, 1, 2]
+    assert 5 < len(told) <= len(UNUSABLE)
+    assert all(line.isprintable() and line.isascii() and len(line) < 500 for line in told)
+
+
+def test_a_frame_sent_twice_counts_once() -> None:
+    messages = [frame_message(n) for n in (4, 0, 4, 1, 0)] + [encode_message(EndMessage())]
+    statistics, sink, told = received(messages, taken=FrameNumbers([1]))
+    assert sorted(sink.table()["frame"]) == [0, 4]
+    assert statistics.figures().refused == 3
+    assert "sent twice counts once" in told[0]
+
+
+def test_only_a_sender_of_frames_can_end_the_stream() -> None:
+    stranger = encode_message(EndMessage("stranger"))
+    messages = [stranger, frame_message(0), stranger, frame_message(1), encode_message(EndMessage())]
+    statistics, sink, told = received(messages)
+    assert list(sink.table()["frame"]) == [0, 1]
+    assert statistics.figures().refused == 2
+    assert "an end from a sender of no frames, found stranger" in told[0]
+
+
+def test_a_message_much_larger_than_a_frame_is_not_taken_in() -> None:
+    """The connection of its sender is cut off; it connects again, and the frames of others go on."""
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    address, told = loopback(), []
+    source = receive_frames(address, shape=(1, 2, 3), refuse=told.append, patience=Patience(0.05, 20.0))
+    flood = threading.Thread(target=raw_message, args=(address, [[header(), bytes(200_000)]]))
+    flood.start()
+    sender = threading.Thread(target=send, args=(address, "detector", [0, 1, 2]))
+    sender.start()
+    arrivals = list(source)
+    flood.join()
+    sender.join()
+    assert [n for arrival in arrivals for n in arrival.numbers] == [0, 1, 2]
+    assert told == []
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    auth = pytest.importorskip("zmq.auth", reason="the extra [live] is not installed")
+    for name in ("receiver", "detector", "stranger"):
+        auth.create_certificates(tmp_path, name)
+    (tmp_path / "known").mkdir()
+    shutil.copy(tmp_path / "detector.key", tmp_path / "known")
+    return tmp_path
+
+
+def test_with_keys_only_known_senders_are_heard(keys: Path) -> None:
+    address, told = loopback(), []
+    source = receive_frames(
+        address,
+        shape=(1, 2, 3),
+        refuse=told.append,
+        keys=CurveKeys(keys / "receiver.key_secret", keys / "known"),
+        patience=Patience(0.05, 20.0),
     )
 
-    def counted() -> Iterator[Arrival]:
-        for arrival in source:
-            yield arrival
-            deadline = time.monotonic() + 20
-            while statistics.figures().frames == 0 and time.monotonic() < deadline:
-                time.sleep(0.01)
+    def send_as(name: str | None, numbers: list[int], linger_s: float) -> None:
+        own = None if name is None else CurveKeys(keys / f"{name}.key_secret", keys / "receiver.key")
+        with FrameSender(address, source=str(name), keys=own, linger_s=linger_s) as sender:
+            import zmq
 
-    figures = live_stream(counted(), one_peak_per_frame, statistics)
-    sender.join()
-    assert (figures.frames, figures.refused) == (4, 3)
+            sender._socket.setsockopt(zmq.SNDTIMEO, int(1000 * linger_s))
+            with contextlib.suppress(zmq.Again):
+                for number in numbers:
+                    sender.send(number, numbered([number])[0])
+                return
+            raise ConnectionError
 
+    def refused(name: str | None) -> None:
+        with contextlib.suppress(ConnectionError, Exception):
+            send_as(name, [7, 8], 0.5)
 
-def test_a_first_message_that_cannot_be_used_is_an_error() -> None:
-    pytest.importorskip("zmq", reason="the extra [live] is not installed")
-    address, statistics = loopback(), LiveStatistics(min_peaks=1)
-    message = encode_message(FrameMessage(7, np.zeros((2, 2, 2), np.int32), 1.0))
-    sender = threading.Thread(target=raw_message, args=(address, [message]))
+    strangers = [threading.Thread(target=refused, args=(name,)) for name in ("stranger", None)]
+    for thread in strangers:
+        thread.start()
+    sender = threading.Thread(target=send_as, args=("detector", [0, 1, 2], 20.0))
     sender.start()
-    source = receive_frames(address, shape=(1, 2, 3), refuse=statistics.refuse, patience=Patience(0.05, 20.0))
-    with pytest.raises(StreamError, match=r"shape cannot be used.*\[1, 2, 3\], as the geometry says"):
-        live_stream(source, one_peak_per_frame, statistics)
-    sender.join()
+    arrivals = list(source)
+    for thread in (*strangers, sender):
+        thread.join()
+    assert [n for arrival in arrivals for n in arrival.numbers] == [0, 1, 2]
+    assert told == []
+
+
+def test_a_folder_without_keys_of_senders_is_refused(keys: Path) -> None:
+    (keys / "none").mkdir()
+    with pytest.raises(StreamError, match="no public keys of senders"):
+        list(receive_frames(loopback(), keys=CurveKeys(keys / "receiver.key_secret", keys / "none")))
+    with pytest.raises(StreamError, match="no secret key"):
+        list(receive_frames(loopback(), keys=CurveKeys(keys / "receiver.key", keys / "known")))
+
+
+def test_files_that_are_no_keys_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="the extra [live] is not installed")
+    (tmp_path / "no.key_secret").write_text("nothing")
+    with pytest.raises(StreamError, match="not a key file"):
+        list(receive_frames(loopback(), keys=CurveKeys(tmp_path / "no.key_secret", tmp_path)))
+    with pytest.raises(StreamError, match=r"not a key file.*create_certificates"):
+        FrameSender(loopback(), keys=CurveKeys(tmp_path / "no.key_secret", tmp_path / "no.key_secret"))
 
 
 def test_only_hits_reach_the_sinks_when_asked() -> None:
@@ -357,24 +484,45 @@ def broken_source() -> Iterator[Arrival]:
     raise BrokenError("source")
 
 
-def broken_finder(frames: FrameArray, first_frame: int) -> PeakTable:
-    raise BrokenError("finder")
-
-
 def broken_report(figures: LiveFigures) -> None:
     raise BrokenError("report")
 
 
-@pytest.mark.parametrize("where", ["source", "finder", "report"])
-def test_an_exception_anywhere_ends_the_live_stream(where: str) -> None:
+@pytest.mark.parametrize("where", ["source", "report"])
+def test_an_exception_of_the_source_or_the_report_ends_the_live_stream(where: str) -> None:
     with pytest.raises(BrokenError, match=where):
         live_stream(
             broken_source() if where == "source" else arrivals(1000),
-            broken_finder if where == "finder" else one_peak_per_frame,
+            one_peak_per_frame,
             LiveStatistics(min_peaks=1),
             report=broken_report if where == "report" else None,
         )
     assert not [t for t in threading.enumerate() if t.name in ("receive", "find")]
+
+
+def test_a_frame_that_the_finder_fails_on_is_left_out_alone() -> None:
+    def find(frames: FrameArray, first_frame: int) -> PeakTable:
+        if (frames[:, 0, 0, 0] == 5).any():
+            raise BrokenError("finder")
+        return one_peak_per_frame(frames, first_frame)
+
+    sink, told = TableCollector(), []
+    statistics = LiveStatistics(min_peaks=1, say=told.append)
+    figures = live_stream(arrivals(10), find, statistics, sinks=[sink])
+    assert (figures.frames, figures.refused) == (9, 1)
+    assert list(sink.table()["frame"]) == [1, 0, 3, 2, 4, 7, 6, 9, 8]
+    assert told == ["left out: no peaks can be found in a frame (BrokenError), found finder, frame 5"]
+
+
+def test_a_hit_that_the_indexer_fails_on_does_not_index() -> None:
+    def index(peaks: PeakTable) -> int:
+        if (peaks["frame"] == 4).any():
+            raise BrokenError("indexer")
+        return int(peaks["frame"].nunique())
+
+    statistics = LiveStatistics(min_peaks=1)
+    figures = live_stream(arrivals(10), one_peak_per_frame, statistics, index=index)
+    assert (figures.frames, figures.hits, figures.indexed, figures.refused) == (10, 10, 9, 1)
 
 
 def test_powder_ignores_nan_and_starts_anew_for_another_detector() -> None:

@@ -16,7 +16,9 @@ from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.infer.found import Found, PeakPixels, keep_hits
 from peaknet_pipeline.infer.masks import MaskFile
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import PartSink, open_parts, write_part
+from peaknet_pipeline.infer.part_files import write_part
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import open_parts
 from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline.schemas import PeakTable

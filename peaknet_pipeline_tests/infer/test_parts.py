@@ -14,7 +14,9 @@ from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.batches import Batches, Stretch
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.params import StreamParams
-from peaknet_pipeline.infer.parts import Parts, PartSink, open_parts, part_path, read_part, write_part
+from peaknet_pipeline.infer.part_files import part_path, read_part, write_part
+from peaknet_pipeline.infer.part_sink import PartSink
+from peaknet_pipeline.infer.parts import Parts, open_parts
 from peaknet_pipeline.infer.sinks import ParquetSink, TableCollector
 from peaknet_pipeline.infer.stream import stream_run
 from peaknet_pipeline_tests.infer import killed_stream

@@ -17,13 +17,14 @@ import pytest
 from click.testing import CliRunner
 
 from peaknet_pipeline.cli import peaknet
-from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.errors import ParameterError, StreamError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.arrivals import Arrival, FileFacts
-from peaknet_pipeline.infer.live import LiveStatistics
 from peaknet_pipeline.infer.live_facts import peek
+from peaknet_pipeline.infer.live_figures import LiveStatistics
 from peaknet_pipeline.infer.live_sources import FrameSender
 from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.infer.swmr_file import GrowingData
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
@@ -191,3 +192,69 @@ def test_frames_without_the_mask_that_the_geometry_names_are_told_of(
     assert facts.bad_pixels is masks[0]
     assert len(told) == 1
     assert "another mask" in told[0]
+
+
+def test_a_stream_that_broke_off_goes_on_to_what_an_undisturbed_one_writes(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ends in an error after some frames; the second reads only the others."""
+    path, geometry, _ = simulated
+    growing = tmp_path / "grow.h5"
+    growing.write_bytes(path.read_bytes())
+    extra = ("--finder", "peakfinder8", "--hits-only", "--min-peaks", "5")
+    settings = ("batch_frames=2", f"n_frames={N_FRAMES}")
+    add = LiveStatistics.add
+
+    def add_or_break(self: LiveStatistics, *arguments: Any) -> None:
+        if self.figures().frames == 4:
+            raise RuntimeError("broken off")
+        add(self, *arguments)
+
+    def run(out: str) -> dict[str, float]:
+        files = ("--cxi", str(tmp_path / f"{out}.cxi"))
+        return stream(str(growing), geometry, tmp_path / f"{out}.parquet", *settings, extra=(*extra, *files))
+
+    whole = run("whole")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="broken off"):
+        patched.setattr(LiveStatistics, "add", add_or_break)
+        run("parts")
+    assert not (tmp_path / "parts.parquet").exists()
+    figures = run("parts")
+    assert figures["frames_taken_up"] == 6  # the batch that was written when it broke off counts
+    assert figures["frames"] + figures["frames_taken_up"] == whole["frames"] == N_FRAMES
+    tables = [read_table(tmp_path / f"{name}.parquet", PEAKS) for name in ("whole", "parts")]
+    assert len(tables[0]) > 0
+    assert tables[0].equals(tables[1])
+    with h5py.File(tmp_path / "whole.cxi") as one, h5py.File(tmp_path / "parts.cxi") as other:
+        for name in ("entry_1/data_1/data", "entry_1/result_1/frame", "entry_1/result_1/peakXPosRaw"):
+            np.testing.assert_array_equal(one[name][...], other[name][...])
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_a_stream_without_one_usable_frame_says_why(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "r1.h5").write_bytes(b"not HDF5" * 99)
+    with pytest.raises(StreamError, match=r"no frame could be used.*r1\.h5.*found 1 left out"):
+        stream(str(tmp_path / "in"), simulated[1], tmp_path / "o.parquet", "idle_s=0.2", "settle_s=0")
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_came_before_a_source_broke_is_written_and_the_error_told(
+    tmp_path: Path, simulated: tuple[Path, Path, FrameArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, geometry, _ = simulated
+    growing, count = tmp_path / "grow.h5", GrowingData.count
+    growing.write_bytes(path.read_bytes())
+
+    def count_or_lose(self: GrowingData, done: int) -> int:
+        if done == 4:
+            os.truncate(growing, 5000)
+        return count(self, done)
+
+    monkeypatch.setattr(GrowingData, "count", count_or_lose)
+    with pytest.raises(StreamError, match="cannot be followed any more"):
+        stream(str(growing), geometry, tmp_path / "o.parquet", "batch_frames=2", "idle_s=9")
+    assert set(read_table(tmp_path / "o.parquet", PEAKS)["frame"]) <= set(range(4))
+    assert len(read_table(tmp_path / "o.parquet", PEAKS)) > 0
