@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 import operator
+import sys
 import types as pytypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
@@ -92,6 +93,13 @@ class Parameters:
         """Return a short hash of all values, for provenance columns."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def composed(name: str, meaning: str, sets: Sequence[type[Parameters]]) -> type[Parameters]:
+    """Return a parameter set that has the fields of several; the first set's where two have one of the same name."""
+    module = sys._getframe(1).f_globals["__name__"]
+    made = type(name, tuple(sets), {"__doc__": meaning, "__module__": module})
+    return dataclass(frozen=True)(made)
 
 
 def read_settings(settings: Iterable[str], *, where: str) -> dict[str, str]:

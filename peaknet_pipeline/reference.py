@@ -14,12 +14,18 @@ from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.cli import SECTIONS
 from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.schemas import SCHEMAS
 
 PAGE = Path(__file__).parent / "docs" / "reference.md"
 COMMAND = "python -m peaknet_pipeline.reference"
 PLACES = {
-    "Peakfinder8Params": "`finder` in experiment.yaml; `peaknet find --set`; `peaknet stream --finder peakfinder8 --set`",
+    **{
+        finder.parameters.__name__: (
+            f"`{finder.section}` in experiment.yaml; `peaknet find --finder {finder.name} --set`, and with `stream`"
+        )
+        for finder in CLASSICAL.values()
+    },
     "ScanStageParams": "`scan` in experiment.yaml",
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
     "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
@@ -44,7 +50,6 @@ PLACES = {
     "LiveParams": "`peaknet stream --set`",
     "DetectionParams": "`peaknet stream --finder peaknet --set`, beside those of the stream",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
-    "DropletParams": "`droplet` in experiment.yaml; `peaknet find --finder droplet --set`, and with `stream`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""
 

@@ -6,19 +6,21 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import OutputFile, command, geometry_beside
-from peaknet_pipeline.commands.options import HITS_ONLY, MIN_PEAKS, PATH, RUN_GEOMETRY, SETTINGS, figures
+from peaknet_pipeline.commands.options import (
+    HITS_ONLY,
+    MIN_PEAKS,
+    PATH,
+    RUN_GEOMETRY,
+    SETTINGS,
+    figures,
+    finder_option,
+)
 
 
 @command()
 @click.argument("run", type=PATH)
 @RUN_GEOMETRY
-@click.option(
-    "--finder",
-    type=click.Choice(["peakfinder8", "droplet", "peaknet"]),
-    default="peakfinder8",
-    show_default=True,
-    help="Classical (droplet: LCLS's) or neural.",
-)
+@finder_option("peakfinder8")
 @click.option("--model", type=PATH, help="Model folder for --finder peaknet; the shipped weights without it.")
 @SETTINGS
 @click.option(

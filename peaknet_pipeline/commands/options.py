@@ -33,6 +33,28 @@ GEOMETRY = click.option("--geometry", type=PATH, required=True, help="CrystFEL g
 RUN_GEOMETRY = click.option(
     "--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own."
 )
+
+
+class FinderName(click.Choice[str]):
+    """The name of a finder; the list of finders is read when it is needed, so that other commands start at once."""
+
+    def __init__(self) -> None:
+        self.case_sensitive = True
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The finders' names."""
+        from peaknet_pipeline.steps.finders import FINDERS
+
+        return tuple(FINDERS)
+
+
+def finder_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option ``--finder`` with this default."""
+    told = "Classical (droplet: LCLS's) or, peaknet, neural."
+    return click.option("--finder", type=FinderName(), default=default, show_default=True, help=told)
+
+
 HITS_ONLY = click.option("--hits-only", is_flag=True, help="Write hits only (data reduction).")
 MIN_PEAKS = click.option(
     "--min-peaks",

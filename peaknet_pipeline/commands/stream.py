@@ -8,19 +8,21 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import OutputFile, Source, command, geometry_beside
-from peaknet_pipeline.commands.options import GEOMETRY, HITS_ONLY, MIN_PEAKS, PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import (
+    GEOMETRY,
+    HITS_ONLY,
+    MIN_PEAKS,
+    PATH,
+    SETTINGS,
+    figures,
+    finder_option,
+)
 
 
 @command()
 @click.argument("source", type=Source())
 @GEOMETRY
-@click.option(
-    "--finder",
-    type=click.Choice(["peaknet", "peakfinder8", "droplet"]),
-    default="peaknet",
-    show_default=True,
-    help="Neural or classical (droplet: LCLS's).",
-)
+@finder_option("peaknet")
 @click.option("--model", type=PATH, help="Model folder; the shipped weights without it.")
 @click.option(
     "--mask", "masks", type=PATH, multiple=True,

@@ -8,6 +8,7 @@ from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
+from peaknet_pipeline.peaks.classical import ClassicalParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.stages import (
     champion,
@@ -65,7 +66,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["classical_peaks"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=classical_peaks.ClassicalParams,
+        parameters=ClassicalParams,
         tables=("peaks",),
         checks=("inside_panels", "finite_intensities"),
         blocking=("inside_panels", "finite_intensities"),

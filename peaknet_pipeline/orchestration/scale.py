@@ -20,10 +20,10 @@ from peaknet_pipeline.orchestration.web import ask, web_server
 from peaknet_pipeline.provenance import Recipe, write_recipe
 from peaknet_pipeline.schemas import SCORES, Scores
 from peaknet_pipeline.stages.reporting import report_path
-from peaknet_pipeline.stages.run_metrics import FINDERS
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
+from peaknet_pipeline.store.paths import FINDERS
 from peaknet_pipeline.store.scores import metrics_path
 from peaknet_pipeline.tables import make_table, write_table
 

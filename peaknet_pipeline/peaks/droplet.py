@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import ParameterError, RunError
-from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable, usable_values
 from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.peaks.compilation import compiled
+from peaknet_pipeline.peaks.finder import ClassicalFinder, FindPeaks
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, peak_table
 from peaknet_pipeline.peaks.peakfinder8_search import (
@@ -34,7 +35,7 @@ from peaknet_pipeline.peaks.peakfinder8_search import (
 )
 from peaknet_pipeline.peaks.rings import Pixels
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, IntArray
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray
 
 
 @dataclass(frozen=True)
@@ -257,3 +258,13 @@ def _measure(
     row[INTENSITY], row[MAX_INTENSITY] = total, top
     row[BACKGROUND], row[SIGMA], row[SNR], row[N_PIXELS] = mean, sigma, snr, n
     return 1
+
+
+def _prepare(params: DropletParams, geometry: Geometry, bad_pixels: BoolArray) -> FindPeaks:
+    usable = usable_values(geometry)
+    return lambda frames, first: find_droplets(
+        frames, bad_pixels=bad_pixels, params=params, first_frame=first, usable=usable
+    )
+
+
+DROPLET = ClassicalFinder("droplet", "LCLS's", "droplet", DropletParams, _prepare)

@@ -9,8 +9,10 @@ from functools import partial
 import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
+from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, usable_values
 from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.peaks.finder import ClassicalFinder, FindPeaks
 from peaknet_pipeline.peaks.peakfinder8_frame import (
     Workspace,
     as_kernel_input,
@@ -23,7 +25,7 @@ from peaknet_pipeline.peaks.peakfinder8_frame import (
 from peaknet_pipeline.peaks.rings import RingPlan, Rules, plan_rings
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import empty_table
-from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float32Array, Float64Array, FrameArray
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float32Array, Float64Array, FrameArray, Geometry
 
 VARIABLE = ("min_pix", "max_pix", "local_bg_radius")
 """Parameters that neither the statistics nor the seeds depend on."""
@@ -217,3 +219,13 @@ def find_peaks(
         for i, bad in enumerate(bad_pixels)
     ]
     return pd.concat(tables, ignore_index=True) if tables else empty_table(PEAKS)
+
+
+def _prepare(params: Peakfinder8Params, geometry: Geometry, bad_pixels: BoolArray) -> FindPeaks:
+    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, usable=usable_values(geometry))
+    return lambda frames, first: finder.find(frames, first_frame=first)
+
+
+PEAKFINDER8 = ClassicalFinder(
+    "peakfinder8", "Cheetah's and CrystFEL's", "finder", Peakfinder8Params, _prepare
+)

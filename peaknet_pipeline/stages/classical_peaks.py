@@ -1,19 +1,17 @@
 """Bragg peaks of a run by the experiment's classical finder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.peaks.droplet import DropletParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.stages.peak_checks import peak_result
-from peaknet_pipeline.steps.find_classical import FINDERS, SECTION_OF, find_in_run
+from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.experiment import Experiment
@@ -25,28 +23,23 @@ from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import write_table
 
 
-@dataclass(frozen=True)
-class ClassicalParams(Peakfinder8Params, DropletParams):
-    """What either classical finder takes; those of the finder that the experiment doesn't use are refused."""
-
-
 def classical_parameters(experiment: Experiment, overrides: Mapping[str, Any] | None = None) -> Parameters:
     """Return the parameters of the experiment's classical finder.
 
     Raises
     ------
     ParameterError
-        An override belongs to the other finder.
+        An override belongs to another finder.
 
     """
-    name = experiment.classical_finder
-    cls, given = FINDERS[name], {k: v for k, v in (overrides or {}).items() if v is not None}
+    finder = CLASSICAL[experiment.classical_finder]
+    cls, given = finder.parameters, {k: v for k, v in (overrides or {}).items() if v is not None}
     if set(given) - set(cls.own(given)):
         raise ParameterError(
-            f"parameters that {name} doesn't have", where=experiment.folder / "experiment.yaml",
+            f"parameters that {finder.name} doesn't have", where=experiment.folder / "experiment.yaml",
             found=sorted(set(given) - set(cls.own(given))), remedy="See classical_finder there.",
         )  # fmt: skip
-    return experiment.parameters(SECTION_OF[name], cls, given)
+    return experiment.parameters(finder.section, cls, given)
 
 
 def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -59,10 +52,12 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
     def build(recipe: Recipe) -> StageResult:
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"{finder} {key}") as progress:
-            peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
+            geometry = geometry_of(run)
+            find = CLASSICAL[finder].make(params, geometry, bad)
+            peaks, seconds = find_in_run(run, find, progress=progress)
             peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
             metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
-            n_frames, geometry = run.n_frames, geometry_of(run)
+            n_frames = run.n_frames
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
         return peak_result(output, peaks, geometry, n_frames=n_frames, seconds=seconds, title=key)
 

@@ -8,12 +8,10 @@ from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.paths import curation_path, index_path, peaks_path
+from peaknet_pipeline.store.paths import FINDERS, curation_path, index_path, peaks_path
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import read_table, write_table
-
-FINDERS = ("classical", "peaknet")
 
 
 def curation(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:

@@ -31,12 +31,11 @@ from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable, Schema
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.paths import index_path, peaks_path, reflections_path, statistics_path
+from peaknet_pipeline.store.paths import FINDERS, index_path, peaks_path, reflections_path, statistics_path
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.tables import read_table, read_table_metadata
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, Geometry, IntArray
 
-FINDERS = ("classical", "peaknet")
 RING_D = (20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)
 """Resolutions, Å, of which the rings that fit are drawn."""
 MOST_RINGS = 4

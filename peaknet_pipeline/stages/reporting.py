@@ -22,13 +22,13 @@ from peaknet_pipeline.report import (
 )
 from peaknet_pipeline.schemas import RunTable, Scores
 from peaknet_pipeline.stages import report_figures
-from peaknet_pipeline.stages.report_figures import FINDERS, Pool, drawable
+from peaknet_pipeline.stages.report_figures import Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import plot_path
 from peaknet_pipeline.store.models import newest_path
-from peaknet_pipeline.store.paths import index_path, labels_path, peaks_path, statistics_path
+from peaknet_pipeline.store.paths import FINDERS, index_path, labels_path, peaks_path, statistics_path
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.version import code_version
 

@@ -20,14 +20,12 @@ from peaknet_pipeline.steps.truth import read_truth_of
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.paths import index_path, peaks_path, read_control, training_set_path
+from peaknet_pipeline.store.paths import FINDERS, index_path, peaks_path, read_control, training_set_path
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.scores import metrics_path
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, read_table_metadata, write_table
 from peaknet_pipeline.version import code_version
-
-FINDERS = ("classical", "peaknet")
 
 
 def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:

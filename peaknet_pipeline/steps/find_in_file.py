@@ -15,9 +15,18 @@ from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
-from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.steps.find_classical import FINDERS, find_in_run
+from peaknet_pipeline.steps.find_in_run import find_in_run
+from peaknet_pipeline.steps.find_with_network import (
+    card_of,
+    inference_in_run,
+    load_model,
+    network_name,
+    stream_figures,
+)
+from peaknet_pipeline.steps.finders import FinderKind, finder_kind
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.steps.write_peaks import write_found
@@ -39,7 +48,8 @@ def find_command(
     output: OutputParams | None = None,
 ) -> dict[str, Any]:
     """Find peaks in one file and write them; see ``peaknet find``."""
-    if finder in FINDERS and (model is not None or segmentation is not None):
+    kind = finder_kind(finder)
+    if not kind.has_network and (model is not None or segmentation is not None):
         raise ParameterError("--model and --segmentation go with --finder peaknet only")
     output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
@@ -48,8 +58,8 @@ def find_command(
         progress = stack.enter_context(progress_bar(f"{finder} {path.name}"))
         bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
         inputs = [path, geometry, *masks]
-        if finder in FINDERS:
-            found = _find_classically(run, finder, settings, bad, inputs, progress)
+        if not kind.has_network:
+            found = _find_classically(run, kind, settings, bad, inputs, progress)
         else:
             unfinished = out.with_name(f".{out.name}.stream")
             found = stack.enter_context(
@@ -83,15 +93,16 @@ class Search:
 
 def _find_classically(
     run: Run,
-    finder: str,
+    kind: FinderKind,
     settings: Sequence[str],
     bad: BoolArray,
     inputs: Sequence[Path | None],
     progress: Progress,
 ) -> Search:
-    params = FINDERS[finder].from_settings(settings)
-    peaks, seconds = find_in_run(run, params, bad_pixels=bad, progress=progress)
-    metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
+    params = kind.parameters.from_settings(settings)
+    find = kind.make(params, geometry_of(run), bad, None, False)
+    peaks, seconds = find_in_run(run, find, progress=progress)
+    metadata = peak_metadata(run, finder=kind.name, parameters=params.to_dict())
     metadata |= command_origin("find", params.to_dict(), inputs)
     return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
 
@@ -109,17 +120,15 @@ def _infer(
     progress: Progress,
 ) -> Iterator[Search]:
     """Give what the network finds; until the block has ended well, it is kept for the next try."""
-    from peaknet_pipeline.steps import find_with_network, network_params
-
-    loaded = find_with_network.load_model(model)
+    loaded = load_model(model)
     chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
-    params = network_params.InferenceParams.from_settings([*settings, *chosen])
+    params = InferenceParams.from_settings([*settings, *chosen])
     metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-    inputs = [*inputs, find_with_network.card_of(model)]
-    metadata |= command_origin("find", params.to_dict(), inputs, **find_with_network.network_name(loaded))
-    job = find_with_network.inference_in_run(
+    inputs = [*inputs, card_of(model)]
+    metadata |= command_origin("find", params.to_dict(), inputs, **network_name(loaded))
+    job = inference_in_run(
         run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder, segmentation=segmentation
     )
     with job.streamed(progress) as (peaks, report):
-        figures = find_with_network.stream_figures(report, run.n_frames)
+        figures = stream_figures(report, run.n_frames)
         yield Search(peaks, metadata, figures)

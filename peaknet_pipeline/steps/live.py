@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,17 @@ from peaknet_pipeline.infer.live_parts import (
 from peaknet_pipeline.infer.live_sources import SOCKETS, CurveKeys, LiveParams, open_source
 from peaknet_pipeline.infer.prometheus import serve_figures
 from peaknet_pipeline.infer.stream import Finder, as_found
-from peaknet_pipeline.learn.checkpoint import LoadedModel
 from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.steps.find_classical import FINDERS, classical_finder
-from peaknet_pipeline.steps.find_with_network import card_of, engine_recipe, load_model, network_name
+from peaknet_pipeline.steps.find_with_network import card_of, network_name
+from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.gentle_end import Ending, ending_gently
 from peaknet_pipeline.steps.live_outputs import LiveOutputs
-from peaknet_pipeline.steps.network_params import DetectionParams
 from peaknet_pipeline.steps.peak_tables import add_resolution
-from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
+from peaknet_pipeline.types import FrameArray, Geometry
 
 
 def stream_command(
@@ -92,8 +89,9 @@ def stream_command(
         Told what a user should know: what is waited for, why the source ended, what was refused.
 
     """
-    if finder != "peaknet" and (model is not None or segmentation is not None):
-        raise ParameterError("a model and segmentation masks go with the finder peaknet only", found=finder)
+    kind = finder_kind(finder)
+    if segmentation is not None and not kind.has_network:
+        raise ParameterError("segmentation masks go with the finder peaknet only", found=finder)
     params, detection = read_parameters(finder, settings)
     detector = read_geometry(geometry)
     energy = params.photon_energy_ev or detector.photon_energy_ev
@@ -101,9 +99,8 @@ def stream_command(
         check_energy(energy, detector)
     bad = np.logical_or.reduce([geometry_bad_pixels(detector), *(read_mask(m, detector)[0] for m in masks)])
     statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector), say=say)
-    network = load_model(model) if finder == "peaknet" else None
-    make = partial(_make_finder, detection, network, detector, with_masks=segmentation is not None)
-    find = make(bad)
+    network = kind.load(model)
+    find = kind.make(detection, detector, bad, network, segmentation is not None)
     find(np.zeros((1, *detector.stack_shape), dtype=np.float32), 0)  # compiles before there are frames
     inputs = [geometry, *masks, cell, card_of(model) if network is not None else None]
     told = {"source": source, "finder": finder, "hits_only": str(hits_only).lower()}
@@ -133,7 +130,7 @@ def stream_command(
         )  # fmt: skip
         if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
             bad = bad | facts.bad_pixels
-            find = make(bad)
+            find = kind.make(detection, detector, bad, network, segmentation is not None)
         energy = energy or facts.photon_energy_ev
         detector = dataclasses.replace(detector, photon_energy_ev=energy)
         if energy is not None:
@@ -192,24 +189,10 @@ def summary(figures: LiveFigures) -> dict[str, Any]:
 
 def read_parameters(finder: str, settings: Sequence[str]) -> tuple[LiveParams, Parameters]:
     """Return the stream's and the finder's parameters out of one list of settings."""
-    kind = DetectionParams if finder == "peaknet" else FINDERS[finder]
+    kind = finder_kind(finder).parameters
     values = read_settings(settings, where="stream")
     own = LiveParams.own(values)
     return LiveParams.from_mapping(own), kind.from_mapping({n: v for n, v in values.items() if n not in own})
-
-
-def _make_finder(
-    detection: Parameters,
-    network: LoadedModel | None,
-    geometry: Geometry,
-    bad: BoolArray,
-    *,
-    with_masks: bool,
-) -> Finder:
-    """Make the finder that ``peaknet find`` would use."""
-    if network is None or not isinstance(detection, DetectionParams):
-        return classical_finder(geometry, detection, bad)
-    return engine_recipe(network, detection, geometry=geometry, bad_pixels=bad, masks=with_masks).make()
 
 
 def with_resolution(find: Finder, geometry: Geometry, energy_ev: float) -> Finder:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, PeaknetError, RunError
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_folder import SETTINGS_FILE, read_raw_folder
 from peaknet_pipeline.store.settings_text import SettingsText, did_you_mean, read_settings_text
 
 SECTIONS = (
-    "finder",
+    *(finder.section for finder in CLASSICAL.values()),
     "scan",
     "index",
     "match",
@@ -29,7 +30,6 @@ SECTIONS = (
     "diagnosis",
     "calibration",
     "mask",
-    "droplet",
     "cell_search",
     "refine_geometry",
 )
@@ -47,9 +47,6 @@ ENGINES = ("lattice", "indexamajig")
 REFINED = "refined"
 """What ``experiment.yaml`` gives as its geometry to use one that was refined from a run."""
 
-CLASSICAL_FINDERS = ("peakfinder8", "droplet")
-"""Classical finders that ``experiment.yaml`` may name."""
-
 P = TypeVar("P", bound=Parameters)
 
 
@@ -64,7 +61,7 @@ class Experiment:
     data_path: str | None = None
     engine: str = "lattice"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    classical_finder: str = "peakfinder8"
+    classical_finder: str = next(iter(CLASSICAL))
     calibration_file: Path | None = None
     """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
 
@@ -125,7 +122,7 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         data_path=values.get("data_path"),
         engine=_one_of(ENGINES, "engine", text),
         settings=sections,
-        classical_finder=_one_of(CLASSICAL_FINDERS, "classical_finder", text),
+        classical_finder=_one_of(tuple(CLASSICAL), "classical_finder", text),
         calibration_file=None if constants is None else _inside(store, text, "calibration_file", RunError),
     )
 

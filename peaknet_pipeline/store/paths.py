@@ -11,6 +11,9 @@ from peaknet_pipeline.runs.rings import RingParams
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.types import BoolArray
 
+FINDERS = ("classical", "peaknet")
+"""Whose peaks of a run are kept: those of the experiment's classical finder, and the network's."""
+
 
 def peaks_path(store: Store, key: str, finder: str) -> Path:
     """Return where a run's peaks lie; ``finder`` is classical or peaknet."""
