@@ -6,15 +6,19 @@ A recipe names its inputs from where it lies, so that a data root may be moved o
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.tables import read_table_metadata, write_json
 from peaknet_pipeline.version import code_version
+
+NO_CONTENT = {"experiment.yaml": "runs", "pipeline.yaml": "sensor"}
+"""The section of a settings file that decides which runs there are and not what is made of them: it counts for no output."""
 
 LARGE_BYTES = 32 * 2**20
 """Files from here on are known by size and time of change instead of a hash of their content."""
@@ -28,6 +32,8 @@ class Recipe:
     code: str
     parameters: Mapping[str, Any]
     inputs: Mapping[str, str]
+    stamps: Mapping[str, str] = field(default_factory=dict)
+    """Size and times of the inputs that were not made here: while they stand, the content needn't be read again."""
 
     def digest(self) -> str:
         """Return a short hash of the whole recipe: the same wherever the folder lies that holds all inputs."""
@@ -47,7 +53,10 @@ def digest_of(value: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return a short hash of a file's content."""
+    """Return a short hash of a file's content; of settings without the section that decides no content."""
+    if path.name in NO_CONTENT:
+        block = rf"^{NO_CONTENT[path.name]}:.*(?:\n|\Z)(?:[ \t].*(?:\n|\Z)|\n)*".encode()
+        return hashlib.sha256(re.sub(block, b"", path.read_bytes(), flags=re.MULTILINE)).hexdigest()[:16]
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
@@ -67,7 +76,9 @@ def make_recipe(stage: str, *, code: str, parameters: Mapping[str, Any], inputs:
 
     """
     plain = json.loads(json.dumps(parameters, default=str))
-    return Recipe(stage, code, plain, {str(path.absolute()): input_digest(path) for path in inputs})
+    paths = {str(path.absolute()): path for path in inputs}
+    stamps = {name: file_stamp(path) for name, path in paths.items() if path.is_file()}
+    return Recipe(stage, code, plain, {name: input_digest(path) for name, path in paths.items()}, stamps)
 
 
 def origin_of(recipe: Recipe, *, run: str = "", model: str = "", manifest: str = "") -> dict[str, str]:
@@ -129,6 +140,7 @@ def write_recipe(
         "code_version": code_version(),
         "parameters": recipe.parameters,
         "inputs": {_seen_from(output, name): digest for name, digest in recipe.inputs.items()},
+        "stamps": {_seen_from(output, name): stamp for name, stamp in recipe.stamps.items()},
         "recipe": recipe.digest(),
         "content": file_digest(output),
         "stamp": _stamp(output),
@@ -148,8 +160,14 @@ def read_recipe(output: Path) -> dict[str, Any] | None:
     record = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(record, dict):
         return None
-    inputs = record.get("inputs", {})
-    return {**record, "inputs": {_seen_by_all(output, name): digest for name, digest in inputs.items()}}
+    folder = str(output.absolute().parent)
+    return {
+        **record,
+        **{
+            part: {_seen_by_all(folder, name): told for name, told in record.get(part, {}).items()}
+            for part in ("inputs", "stamps")
+        },
+    }
 
 
 def _seen_from(output: Path, name: str) -> str:
@@ -157,20 +175,9 @@ def _seen_from(output: Path, name: str) -> str:
     return os.path.relpath(name, output.absolute().parent)
 
 
-def _seen_by_all(output: Path, name: str) -> str:
-    """Return the absolute path of an input; absolute ones stay."""
-    return os.path.normpath(output.absolute().parent / name)
-
-
-def is_current(output: Path, *, code: str) -> bool:
-    """Tell whether ``output`` stands as it was made, from inputs that haven't changed since, by this version of its stage."""
-    record = read_recipe(output)
-    if record is None or not output.is_file() or record.get("code") != code:
-        return False
-    if not _describes(record, output):
-        return False
-    inputs = {Path(name): digest for name, digest in record.get("inputs", {}).items()}
-    return all(path.is_file() and input_digest(path) == digest for path, digest in inputs.items())
+def _seen_by_all(folder: str, name: str) -> str:
+    """Return the absolute path of an input, told as seen from a folder; absolute ones stay."""
+    return os.path.normpath(os.path.join(folder, name))  # noqa: PTH118  (read for every input of every run)
 
 
 def input_digest(path: Path) -> str:
@@ -192,7 +199,7 @@ def input_digest(path: Path) -> str:
     record = read_recipe(path)
     if record is None:
         return file_digest(path) if path.stat().st_size < LARGE_BYTES else _stamp(path)
-    if not _describes(record, path):
+    if not describes(record, path):
         raise TableError(
             "is not what its recipe tells of: a run was interrupted, or it was changed by hand",
             where=path,
@@ -207,6 +214,12 @@ def _stamp(path: Path) -> str:
     return f"{state.st_size}-{state.st_mtime_ns}"
 
 
-def _describes(record: Mapping[str, Any], output: Path) -> bool:
+def file_stamp(path: Path) -> str:
+    """Return size, and times of change of content and of entry: equal ones mean that a file wasn't touched."""
+    state = path.stat()
+    return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}"
+
+
+def describes(record: Mapping[str, Any], output: Path) -> bool:
     """Tell whether an output is the one that was recorded; a killed run may have replaced it before its recipe."""
     return record.get("stamp") == _stamp(output) or record.get("content") == file_digest(output)

@@ -45,6 +45,7 @@ PLACES = {
     "ChampionParams": "`champion` in pipeline.yaml",
     "TeacherParams": "`teacher` in pipeline.yaml",
     "StudentParams": "`student` in pipeline.yaml",
+    "SensorParams": "`sensor` in pipeline.yaml",
     "RunInferenceParams": "`inference` in pipeline.yaml",
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",

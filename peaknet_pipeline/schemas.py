@@ -356,7 +356,7 @@ RUNS = Schema(
             "status",
             "string",
             "",
-            "registered, partial, done, doubtful or stopped (a check did not pass), outdated, failed",
+            "registered, partial, done, doubtful or stopped (a check did not pass), outdated, stale, failed, refused, missing",
         ),
         Column("stage", "string", "", "last stage made, or the one that failed"),
         Column("frames", "int32", "", "frames in the run; 0 before it was read"),

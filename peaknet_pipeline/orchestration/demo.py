@@ -13,8 +13,8 @@ from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
 from peaknet_pipeline.orchestration.partitions import register_runs
-from peaknet_pipeline.provenance import is_current
 from peaknet_pipeline.stages.demo import demo_runs, prepare_demo
+from peaknet_pipeline.store.freshness import is_current
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
 

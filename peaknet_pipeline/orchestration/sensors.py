@@ -1,7 +1,7 @@
 """The sensor on the raw root: new complete runs become partitions, and their materialization is requested."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ import dagster as dg
 from peaknet_pipeline.orchestration.partitions import RUNS
 from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.provenance import digest_of
-from peaknet_pipeline.store.incoming import find_incoming_runs
-from peaknet_pipeline.store.raw_root import format_not_taken
-
-MAX_RUNS_PER_TICK = 20
-"""New runs that one tick registers; the rest wait for the next."""
+from peaknet_pipeline.store.incoming import IncomingRuns, SensorParams, find_incoming_runs
+from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.raw_root import format_not_taken, read_raw_root, stamp_of
+from peaknet_pipeline.store.settings import pipeline_parameters
 
 
 def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
@@ -26,30 +25,83 @@ def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
     def new_runs(
         context: dg.SensorEvaluationContext, store: StoreResource
     ) -> dg.SensorResult | dg.SkipReason:
-        """Register complete new runs under the raw root and request their ingestion; what is not taken is logged once."""
+        """Register complete new runs under the raw root and request their ingestion.
+
+        A run whose files changed since a stage failed on them is requested again, and with ``sensor: {request_stale: true}``
+        in pipeline.yaml one whose files were replaced after they were ingested. What is not taken is logged once.
+        """
+        opened = store.open()
+        params = pipeline_parameters(opened, "sensor", SensorParams)
         known = set(context.instance.get_dynamic_partitions(RUNS.name or ""))
-        incoming = find_incoming_runs(store.open(), known=known)
-        _tell_once(context, incoming.refused)
-        chosen = incoming.complete[:MAX_RUNS_PER_TICK]
-        if not chosen:
-            return dg.SkipReason(
-                f"{len(known)} runs known, {len(incoming.unsettled)} still being written, {len(incoming.refused)} not taken"
-            )
+        incoming = find_incoming_runs(opened, known=known, settle_s=params.settle_s)
+        before = _read_cursor(context)
+        told = _tell_once(context, incoming, before["told"])
+        again = _to_request_again(opened, incoming, params, before["requested"])
+        new = incoming.complete[: params.runs_per_tick]
+        chosen = dict(list(again.items())[: params.runs_per_tick - len(new)])
+        requested = {key: stamp for key, stamp in before["requested"].items() if key not in new} | chosen
+        context.update_cursor(json.dumps({"told": told, "requested": requested}))
+        if not new and not chosen:
+            return dg.SkipReason(_skipped(known, incoming))
         return dg.SensorResult(
-            run_requests=_requests(chosen), dynamic_partitions_requests=[RUNS.build_add_request(chosen)]
+            run_requests=[*_requests(dict.fromkeys(new)), *_requests(chosen)],
+            dynamic_partitions_requests=[RUNS.build_add_request(new)] if new else [],
         )
 
     return new_runs
 
 
-def _tell_once(context: dg.SensorEvaluationContext, refused: list[tuple[Path, str]]) -> None:
-    """Log what is not taken, each entry in the first tick that finds it so; the cursor remembers what was told."""
-    marks = {digest_of([str(path), reason]): (path, reason) for path, reason in refused}
-    told = set(json.loads(context.cursor or "[]"))
-    for line in format_not_taken([entry for mark, entry in marks.items() if mark not in told]):
+def _skipped(known: set[str], incoming: IncomingRuns) -> str:
+    counts = {
+        "runs known": len(known),
+        "still being written": len(incoming.unsettled),
+        "not taken": len(incoming.refused),
+        "stale": len(incoming.stale),
+    }
+    return ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+def _read_cursor(context: dg.SensorEvaluationContext) -> dict[str, Any]:
+    """Return what was told before, as marks, and which state of its files each run was requested again for."""
+    before = json.loads(context.cursor or "{}")
+    return {"told": [], "requested": {}, **(before if isinstance(before, dict) else {})}
+
+
+def _tell_once(context: dg.SensorEvaluationContext, incoming: IncomingRuns, told: Iterable[str]) -> list[str]:
+    """Log what is not taken and what is stale, each in the first tick that finds it so; return the marks of all of it."""
+    stale = [
+        (Path(key), f"is stale: {why}. Launch ingest_run for it again.")
+        for key, why in incoming.stale.items()
+    ]
+    marks = {digest_of([str(path), why]): (path, why) for path, why in [*incoming.refused, *stale]}
+    new = {entry for mark, entry in marks.items() if mark not in set(told)}
+    for line in format_not_taken([entry for entry in incoming.refused if entry in new]):
         context.log.warning(line)
-    context.update_cursor(json.dumps(sorted(marks)))
+    for key, why in stale:
+        if (key, why) in new:
+            context.log.warning(f"{key} {why}")
+    return sorted(marks)
 
 
-def _requests(keys: Iterable[str]) -> list[dg.RunRequest]:
-    return [dg.RunRequest(partition_key=key, tags={"peaknet/origin": "new_runs"}) for key in keys]
+def _to_request_again(
+    store: Store, incoming: IncomingRuns, params: SensorParams, requested: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the runs to request again, with what tells their files' state; not those requested for that state before."""
+    wanted = [*incoming.again, *(incoming.stale if params.request_stale else ())]
+    if not wanted:
+        return {}
+    files = read_raw_root(store).runs
+    stamps = {key: stamp_of(files[key]) for key in wanted if key in files}
+    return {key: stamp for key, stamp in stamps.items() if requested.get(key) != stamp}
+
+
+def _requests(keys: Mapping[str, str | None]) -> list[dg.RunRequest]:
+    """Return a request per run; ones for a state of its files bear it as their key, so that Dagster starts one run alone."""
+    return [
+        dg.RunRequest(
+            partition_key=key,
+            run_key=None if stamp is None else f"{key} {stamp}",
+            tags={"peaknet/origin": "new_runs"},
+        )
+        for key, stamp in keys.items()
+    ]

@@ -1,7 +1,7 @@
 """The table of runs: one row per run, from registered to scored, with its error where it failed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.schemas import RUNS, RunTable, Scores
 from peaknet_pipeline.store.failures import read_failures
+from peaknet_pipeline.store.freshness import Freshness
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_root import RawRoot, read_raw_root, states_of
-from peaknet_pipeline.store.run_progress import Progress, made_of, progress_of
+from peaknet_pipeline.store.run_progress import Progress, RunState, made_of, progress_of
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import empty_table, make_table
 
@@ -40,7 +41,8 @@ def run_table(
 ) -> RunTable:
     """Return a row for every run that is registered (``keys``), lies under the raw root, or was ever worked on.
 
-    A run whose files can't be used is ``refused``, one whose files are gone ``missing``.
+    A run whose files can't be used is ``refused``, one whose files are gone ``missing``, one with outputs that were made
+    from what has changed since ``stale``.
 
     The rates are the network's where it has been scored, else nothing: status, stage and error tell how far a run came.
     ``scores`` are those of ``read_all_scores``, ``raw`` what ``read_raw_root`` found, where they were read already.
@@ -48,13 +50,15 @@ def run_table(
     failures = read_failures(store)
     raw = read_raw_root(store) if raw is None else raw
     known = {*keys, *failures, *raw.runs, *raw.refused, *made_runs(store)}
-    recipes = {key: made_of(store, key) for key in sorted(known) if _is_key(key)}
+    runs = [
+        RunState(store, key, raw.runs.get(key, ()), made_of(store, key), failures.get(key))
+        for key in sorted(known)
+        if _is_key(key)
+    ]
     scores = read_all_scores(store) if scores is None else scores
     by_run = dict(iter(scores.groupby("run"))) if len(scores) else {}
-    rows = [
-        _row(key, made, by_run.get(key), progress_of(raw, key, made, failures.get(key)), raw)
-        for key, made in recipes.items()
-    ]
+    fresh = Freshness()
+    rows = [_row(run, by_run.get(run.key), progress_of(run, raw, fresh)) for run in runs]
     if not rows:
         return empty_table(RUNS)
     return make_table(RUNS, {name: [row[name] for row in rows] for name in rows[0]})
@@ -73,26 +77,20 @@ def _is_key(text: str) -> bool:
     return True
 
 
-def _row(
-    key: str,
-    made: Mapping[str, Mapping[str, Any]],
-    scores: pd.DataFrame | None,
-    progress: Progress,
-    raw: RawRoot,
-) -> dict[str, Any]:
-    figures = {stage: record.get("figures", {}) for stage, record in made.items()}
+def _row(run: RunState, scores: pd.DataFrame | None, progress: Progress) -> dict[str, Any]:
+    figures = {stage: record.get("figures", {}) for stage, record in run.made.items()}
     statistics = figures.get("run_statistics", {})
     return {
-        "run": key,
-        "experiment": parse_key(key).experiment,
-        "date": _written(raw.runs.get(key, ())),
+        "run": run.key,
+        "experiment": parse_key(run.key).experiment,
+        "date": _written(run.files),
         "status": progress.status,
         "stage": progress.stage,
         "frames": int(figures.get("raw_run", {}).get("frames", 0)),
         **_scored(scores),
         "background": float(statistics.get("mean_intensity", math.nan)),
         "bad_pixels": float(statistics.get("bad_fraction", math.nan)),
-        "seconds": float(sum(record.get("seconds", 0.0) for record in made.values())),
+        "seconds": float(sum(record.get("seconds", 0.0) for record in run.made.values())),
         "error": progress.error,
     }
 
@@ -111,10 +109,10 @@ def _scored(scores: pd.DataFrame | None) -> dict[str, Any]:
     }
 
 
-def _written(files: Iterable[Path]) -> str:
+def _written(files: Collection[Path]) -> str:
     """Return when a run's files were last written, ISO 8601 in UTC; nothing where that can't be told."""
     try:
-        newest = max(changed for _, changed, _ in states_of(tuple(files)))
+        newest = max(state.st_mtime for _, state in states_of(files))
         return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OSError, ValueError, OverflowError, PeaknetError):
         return ""

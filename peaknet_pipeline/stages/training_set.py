@@ -12,10 +12,11 @@ from peaknet_pipeline.labels.exclusions import read_exclusions
 from peaknet_pipeline.labels.split import PEAKNET, SUBSETS, LabelledRun, SplitParams, TrainingSet, split_runs
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.plots.fits import plot_data_engine
-from peaknet_pipeline.provenance import Recipe, is_current, origin_of, read_recipe
+from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.peak_labels import label_problems
+from peaknet_pipeline.store.freshness import is_current
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE, make_stage

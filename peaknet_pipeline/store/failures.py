@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError
-from peaknet_pipeline.store.keys import RunKey
+from peaknet_pipeline.store.experiment import find_run_files
+from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.raw_root import stamp_of
 from peaknet_pipeline.tables import write_json
 
 FOLDER = "failures"
@@ -22,20 +24,29 @@ class Failure:
     stage: str
     error: str
     time: str
+    files: str = ""
+    """What told the run's raw files from others when the stage began; empty for stages of all runs."""
 
 
 @contextmanager
 def failures_recorded(store: Store, stage: str, key: str | RunKey) -> Iterator[None]:
     """Write down why the block failed, and forget an earlier failure when it succeeds; the exception goes on."""
-    path = failure_path(store, stage, key)
+    path, files = failure_path(store, stage, key), _stamp_of_run(store, key)
     try:
         yield
     except Exception as error:
         told = str(error) if isinstance(error, PeaknetError) else f"{type(error).__name__}: {error}"
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        write_json(path, {"stage": stage, "error": told, "time": when})
+        write_json(path, {"stage": stage, "error": told, "time": when, "files": files})
         raise
     path.unlink(missing_ok=True)
+
+
+def _stamp_of_run(store: Store, key: str | RunKey) -> str:
+    try:
+        return stamp_of(find_run_files(store, parse_key(str(key))))
+    except PeaknetError:  # all runs together, or a run without files, which is told as the failure itself
+        return ""
 
 
 def failure_path(store: Store, stage: str, key: str | RunKey) -> Path:

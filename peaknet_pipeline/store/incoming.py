@@ -6,15 +6,33 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.errors import PeaknetError, RunError
+from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.provenance import read_recipe
+from peaknet_pipeline.store.failures import Failure, read_failures
+from peaknet_pipeline.store.freshness import replaced_files
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.raw_root import read_raw_root, states_of
+from peaknet_pipeline.store.paths import manifest_path
+from peaknet_pipeline.store.raw_root import read_raw_root, stamp_of, states_of
 
 SETTLE_S = 30.0
 """Seconds since a file's last change after which it counts as complete."""
 
 MAX_CLOCK_SKEW_S = 3600.0
 """Seconds by which a file may have been changed in the future, as two clocks that differ make it; it waits until then."""
+
+
+@dataclass(frozen=True)
+class SensorParams(Parameters):
+    """What the sensor ``new_runs`` requests, besides new runs and those whose upload went on after a stage had failed."""
+
+    request_stale: bool = parameter(
+        False, meaning="request the ingestion of runs anew whose files were replaced after they were ingested"
+    )
+    settle_s: float = parameter(
+        SETTLE_S, meaning="time since its last change after which a file counts as complete", unit="s", ge=0
+    )
+    runs_per_tick: int = parameter(20, meaning="most runs that one look requests; the rest wait", ge=1)
 
 
 @dataclass
@@ -27,12 +45,18 @@ class IncomingRuns:
         Keys of unknown runs, oldest first: those that can be read, and those still being written.
     refused : list of (path, reason)
         Everything under the raw root that could be a run and isn't taken.
+    again : dict from key to reason
+        Known runs, complete, whose files have changed since a stage failed on them: an upload that went on.
+    stale : dict from key to reason
+        Known runs, complete, whose files were replaced after they were ingested.
 
     """
 
     complete: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
+    again: dict[str, str] = field(default_factory=dict)
+    stale: dict[str, str] = field(default_factory=dict)
 
 
 def find_incoming_runs(store: Store, *, known: Collection[str], settle_s: float = SETTLE_S) -> IncomingRuns:
@@ -41,22 +65,39 @@ def find_incoming_runs(store: Store, *, known: Collection[str], settle_s: float 
     A run is complete when none of its files has changed for ``settle_s`` seconds and no writer holds one open as HDF5.
     Every entry is looked at by itself: what can't be read is refused with its reason, and all others go on.
     """
-    raw = read_raw_root(store)
+    raw, failures = read_raw_root(store), read_failures(store)
     found = IncomingRuns(refused=raw.not_taken())
     changed: dict[str, float] = {}
     for key, files in raw.runs.items():
-        if key in known:
-            continue
         try:
+            why = _why_again(store, key, files, failures.get(key)) if key in known else ("new", "")
+            if why is None:
+                continue
             changed[key] = last_change(files)
             ready = is_settled(files, settle_s)
-        except (OSError, RunError) as error:
+        except (OSError, PeaknetError) as error:
             found.refused.append((files[0], str(error)))
             continue
-        (found.complete if ready else found.unsettled).append(key)
+        kind, reason = why
+        if kind == "new" or not ready:
+            (found.complete if ready else found.unsettled).append(key)
+        else:
+            (found.again if kind == "again" else found.stale)[key] = reason
     for keys in (found.complete, found.unsettled):
         keys.sort(key=lambda key: (changed[key], key))
     return found
+
+
+def _why_again(
+    store: Store, key: str, files: tuple[Path, ...], failure: Failure | None
+) -> tuple[str, str] | None:
+    """Return why a known run may be made again: its files changed since it failed, or were replaced; None: they stand."""
+    if failure is not None and failure.files:
+        changed = stamp_of(files) != failure.files
+        return ("again", f"its files changed since {failure.stage} failed") if changed else None
+    record = read_recipe(manifest_path(store, key))
+    replaced = "" if record is None else replaced_files(record, files)
+    return ("stale", replaced) if replaced else None
 
 
 def last_change(files: Collection[Path]) -> float:
@@ -68,7 +109,7 @@ def last_change(files: Collection[Path]) -> float:
         A file can't be read, or was changed in the future: a clock is wrong.
 
     """
-    newest = max((changed for _, changed, _ in states_of(files)), default=0.0)
+    newest = max((state.st_mtime for _, state in states_of(files)), default=0.0)
     if newest - time.time() > MAX_CLOCK_SKEW_S:
         remedy = "Set the clock that is wrong, then touch the file."
         raise RunError("was last changed in the future", found=_date(newest), remedy=remedy)
@@ -87,8 +128,8 @@ def is_settled(files: Collection[Path], settle_s: float) -> bool:
     states = list(states_of(files))
     now = time.time()
     return bool(states) and all(
-        size > 0 and now - changed >= settle_s and not _is_open_for_writing(path)
-        for path, changed, size in states
+        state.st_size > 0 and now - state.st_mtime >= settle_s and not _is_open_for_writing(path)
+        for path, state in states
     )
 
 

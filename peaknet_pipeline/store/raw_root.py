@@ -1,11 +1,13 @@
 """Everything under the raw root: the files of every run, and whatever is not taken, with the reason."""
 
+import os
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.provenance import digest_of
 from peaknet_pipeline.runs.names import is_run_file_name
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
@@ -84,8 +86,8 @@ def _no_experiment(path: Path) -> str:
     return ""
 
 
-def states_of(files: Collection[Path]) -> Iterator[tuple[Path, float, int]]:
-    """Yield path, time of last change (s since 1970) and size of every file of a run, those in a folder one by one.
+def states_of(files: Collection[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield path and state of every file of a run, those in a folder one by one.
 
     Raises
     ------
@@ -101,7 +103,15 @@ def states_of(files: Collection[Path]) -> Iterator[tuple[Path, float, int]]:
                 raise RunError(problem, where=file.name)
             state = file.stat()
             if stat.S_ISREG(state.st_mode):
-                yield file, state.st_mtime, state.st_size
+                yield file, state
+
+
+def stamp_of(files: Collection[Path]) -> str:
+    """Return what tells a run's files from others under the same names: names, sizes and times; empty if one can't be read."""
+    try:
+        return digest_of([[path.name, s.st_size, s.st_mtime_ns] for path, s in states_of(files)])
+    except (OSError, RunError):
+        return ""
 
 
 def check_runs_have_files(store: Store, keys: Collection[str]) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.store.failures import Failure
+from peaknet_pipeline.store.freshness import Freshness, replaced_files
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
@@ -41,23 +43,38 @@ def made_of(store: Store, key: str) -> Made:
     return {stage: record for stage, record in found.items() if record is not None}
 
 
-def progress_of(raw: RawRoot, key: str, made: Made, failure: Failure | None) -> Progress:
-    """Return how far a run has come, and the first thing that is wrong: its files, a failure, a check.
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run: its key, its raw files, the recipe of every output (see :func:`made_of`), its last failure."""
 
-    Parameters
-    ----------
-    raw : RawRoot
-        What lies under the raw root.
-    key : str
-    made : mapping from stage to recipe
-        See :func:`made_of`.
-    failure : Failure or None
-        What failed last.
+    store: Store
+    key: str
+    files: tuple[Path, ...]
+    made: Made
+    failure: Failure | None = None
 
-    """
-    progress = _progress(made, failure)
-    problem = _file_problem(raw, key)
+
+def progress_of(run: RunState, raw: RawRoot, fresh: Freshness) -> Progress:
+    """Return how far a run has come, and the first thing that is wrong: its files, a failure, staleness, a check."""
+    progress = _progress(run.made, run.failure)
+    problem = _file_problem(raw, run.key)
+    if problem is None and progress.status not in ("failed", "outdated"):
+        problem = stale_problem(run, fresh)
     return progress if problem is None else Progress(problem[0], progress.stage, problem[1])
+
+
+def stale_problem(run: RunState, fresh: Freshness) -> tuple[str, str] | None:
+    """Return which stages are stale and the cause at the root of it; None where all are current."""
+    replaced = replaced_files(run.made["raw_run"], run.files) if "raw_run" in run.made else ""
+    problems = {
+        stage: replaced or fresh.problem(run.store.file(stage, run.key, OUTPUTS[stage]), record)
+        for stage, record in run.made.items()
+    }
+    stale = {stage: problem for stage, problem in problems.items() if problem}
+    if not stale:
+        return None
+    causes = ", ".join(dict.fromkeys(stale.values()))
+    return "stale", f"{causes}; {', '.join(stale)} must be made again"
 
 
 def _progress(made: Made, failure: Failure | None) -> Progress:

@@ -10,7 +10,7 @@ from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.store.layout import Store
 
-SECTIONS = ("training_set", "teacher", "student", "champion", "inference")
+SECTIONS = ("training_set", "teacher", "student", "champion", "inference", "sensor")
 
 P = TypeVar("P", bound=Parameters)
 

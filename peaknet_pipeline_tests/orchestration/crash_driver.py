@@ -40,7 +40,8 @@ from peaknet_pipeline.orchestration.chain import CHAIN
 from peaknet_pipeline.orchestration.instance import open_instance
 from peaknet_pipeline.orchestration.launcher import HOST_TAG, end_dead_runs
 from peaknet_pipeline.orchestration.partitions import register_runs
-from peaknet_pipeline.provenance import is_current, read_recipe
+from peaknet_pipeline.provenance import read_recipe
+from peaknet_pipeline.store.freshness import is_current
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
 from peaknet_pipeline.tables import read_table_metadata

@@ -16,7 +16,6 @@ from peaknet_pipeline.learn.model import build_model
 from peaknet_pipeline.learn.registry import champions, promote, read_evaluation, register, register_shipped
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.orchestration.resources import StoreResource
-from peaknet_pipeline.provenance import is_current
 from peaknet_pipeline.schemas import CURATION, MODEL_COMPARISON, SPLIT
 from peaknet_pipeline.stages import classical_peaks, peak_labels, raw_run, run_index, run_statistics
 from peaknet_pipeline.stages.curated_labels import curated_labels
@@ -24,6 +23,7 @@ from peaknet_pipeline.stages.curation import curation
 from peaknet_pipeline.stages.peaknet_peaks import peaknet_peaks
 from peaknet_pipeline.stages.training_set import TrainingSetParams, is_training_set_current, training_set
 from peaknet_pipeline.store import paths
+from peaknet_pipeline.store.freshness import is_current
 from peaknet_pipeline.store.make_stage import CODE
 from peaknet_pipeline.store.models import inference_model, write_newest
 from peaknet_pipeline.store.paths import comparison_path, training_set_path

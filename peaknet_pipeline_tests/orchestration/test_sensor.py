@@ -6,8 +6,8 @@ import time
 
 import dagster as dg
 
-from peaknet_pipeline.orchestration import sensors
 from peaknet_pipeline.orchestration.resources import StoreResource
+from peaknet_pipeline.stages.run_table import run_table
 
 KEYS = {"small-r0001", "small-r0002", "small-r0003"}
 
@@ -57,9 +57,15 @@ def test_a_run_that_is_still_being_written_waits(fresh):
     assert keys(tick(fresh)) == {"small-r0004"}
 
 
-def test_a_tick_takes_no_more_than_its_cap(fresh, monkeypatch):
+def set_sensor(world, settings):
+    """Add the sensor's settings to pipeline.yaml."""
+    path = world.store.root / "pipeline.yaml"
+    path.write_text(f"{path.read_text()}sensor: {{{settings}}}\n")
+
+
+def test_a_tick_takes_no_more_than_its_cap(fresh):
     settle(fresh.store.raw_root / "small")
-    monkeypatch.setattr(sensors, "MAX_RUNS_PER_TICK", 2)
+    set_sensor(fresh, "runs_per_tick: 2")
     assert len(keys(tick(fresh))) == 2
     assert len(keys(tick(fresh))) == 1
 
@@ -88,3 +94,52 @@ def test_what_is_not_taken_is_logged_once_and_stops_nothing(fresh, capsys):
                  "r0003.h5: was last changed in the future"):  # fmt: skip
         assert sum(part in line for line in told[0]) == 1
     assert told[1] == []
+
+
+def fail_and_go_on(world):
+    """Let an upload stall, be requested and fail; return the file and its whole content."""
+    path = world.store.raw_root / "small" / "r0001.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    settle(path.parent)
+    assert not world.materialize(["raw_run"], "small-r0001").success
+    return path, content
+
+
+def test_a_stalled_upload_that_goes_on_is_requested_again_once(fresh):
+    cursor = {}
+    settle(fresh.store.raw_root / "small")
+    assert keys(tick(fresh, cursor)) == KEYS
+    path, content = fail_and_go_on(fresh)
+    assert "3 runs known" in tick(fresh, cursor).skip_message
+    path.write_bytes(content)
+    assert "1 still being written" in tick(fresh, cursor).skip_message
+    settle(path.parent)
+    (request,) = tick(fresh, cursor).run_requests
+    assert request.partition_key == "small-r0001"
+    assert request.run_key.startswith("small-r0001 ")
+    assert "0 still being written" in tick(fresh, cursor).skip_message
+    assert fresh.materialize(["raw_run"], "small-r0001").success
+    assert "0 stale" in tick(fresh, cursor).skip_message
+
+
+def test_a_file_replaced_after_ingestion_is_stale_and_requested_anew_where_the_settings_say_so(fresh, capsys):
+    cursor, folder = {}, fresh.store.raw_root / "small"
+    settle(folder)
+    tick(fresh, cursor)
+    assert fresh.materialize(["raw_run"], "small-r0001").success
+    shutil.copy(folder / "r0002.h5", folder / "r0001.h5")
+    settle(folder)
+    capsys.readouterr()
+    assert "1 stale" in tick(fresh, cursor).skip_message
+    assert "small-r0001 is stale: r0001.h5 was replaced or changed since" in capsys.readouterr().err
+    assert "1 stale" in tick(fresh, cursor).skip_message
+    assert "is stale" not in capsys.readouterr().err
+    row = run_table(fresh.store).set_index("run").loc["small-r0001"]
+    assert (row["status"], row["stage"]) == ("stale", "raw_run")
+    assert row["error"] == "r0001.h5 was replaced or changed since; raw_run must be made again"
+    set_sensor(fresh, "request_stale: true")
+    assert keys(tick(fresh, cursor)) == {"small-r0001"}
+    assert "1 stale" in tick(fresh, cursor).skip_message
+    assert fresh.materialize(["raw_run"], "small-r0001").success
+    assert "0 stale" in tick(fresh, cursor).skip_message

@@ -18,7 +18,7 @@ from peaknet_pipeline.tables import make_table, write_json, write_table
 KEYS = [f"lyso-r000{i}" for i in range(1, 5)]
 
 
-def make(store, stage, key, *, figures=None, checks=()):
+def make(store, stage, key, *, figures=None, checks=(), inputs=()):
     """Leave a stage's output and recipe as the chain does."""
     output = store.file(stage, key, OUTPUTS[stage])
 
@@ -29,7 +29,7 @@ def make(store, stage, key, *, figures=None, checks=()):
             write_json(output, {})
         return StageResult(output, figures or {}, checks=checks)
 
-    return make_stage(stage, parameters={}, inputs=[], build=build)
+    return make_stage(stage, parameters={}, inputs=inputs, build=build)
 
 
 def scores(key):
@@ -138,3 +138,20 @@ def test_the_printed_table_fits_a_terminal_and_ends_with_the_errors(store):
         f"{KEYS[1]}  failed at raw_run: r0002.h5: truncated. Copy it again.",
         f"{KEYS[2]}  stopped at run_statistics: mask_fraction: 62 % of the pixels are bad",
     ]
+
+
+def test_a_run_made_from_a_replaced_file_is_stale_in_all_its_stages(store):
+    folder = store.raw_root / "lyso"
+    for stage, inputs in (
+        ("raw_run", [folder / "r0001.h5"]),
+        ("run_statistics", [store.file("raw_run", KEYS[0], ".json")]),
+    ):
+        make(store, stage, KEYS[0], inputs=inputs)
+    assert run_table(store).set_index("run").loc[KEYS[0], "status"] == "done"
+    (folder / "r0001.h5").write_bytes(b"other frames")
+    row = run_table(store).set_index("run").loc[KEYS[0]]
+    assert (row["status"], row["stage"], row["hits"]) == ("stale", "run_metrics", 100)
+    assert (
+        row["error"]
+        == "r0001.h5 was replaced or changed since; raw_run, run_statistics, run_metrics must be made again"
+    )

@@ -7,11 +7,14 @@ import pytest
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.provenance import (
     input_digest,
-    is_current,
     make_recipe,
     read_recipe,
     write_recipe,
 )
+from peaknet_pipeline.store.freshness import is_current
+from peaknet_pipeline.store.make_stage import CODE
+
+PEAKS = CODE["classical_peaks"]
 
 
 @pytest.fixture
@@ -19,23 +22,23 @@ def made(tmp_path):
     source, output = tmp_path / "raw.txt", tmp_path / "out.txt"
     source.write_text("raw")
     output.write_text("made")
-    recipe = make_recipe("classical_peaks", code="1", parameters={"snr": 5}, inputs=[source])
+    recipe = make_recipe("classical_peaks", code=PEAKS, parameters={"snr": 5}, inputs=[source])
     write_recipe(output, recipe, seconds=0.1)
     return source, output
 
 
 def test_an_output_is_current_until_an_input_or_its_stage_changes(made):
     source, output = made
-    assert is_current(output, code="1")
-    assert not is_current(output, code="2")
+    assert is_current(output, code=PEAKS)
+    assert not is_current(output, code="earlier")
     source.write_text("other")
-    assert not is_current(output, code="1")
+    assert not is_current(output, code=PEAKS)
 
 
 def test_an_output_replaced_before_its_recipe_does_not_pass_for_current(made):
     _, output = made
     output.write_text("of a run that was killed before it wrote its recipe")
-    assert not is_current(output, code="1")
+    assert not is_current(output, code=PEAKS)
     with pytest.raises(TableError, match=r"out\.txt.*interrupted.*Materialize classical_peaks again"):
         input_digest(output)
 
@@ -45,7 +48,7 @@ def test_a_copied_or_touched_output_is_known_by_its_content(made):
     content = output.read_bytes()
     output.unlink()
     output.write_bytes(content)
-    assert is_current(output, code="1")
+    assert is_current(output, code=PEAKS)
     assert input_digest(output) == input_digest(output)
 
 
@@ -71,5 +74,5 @@ def test_recipes_with_absolute_paths_are_still_read(made):
     source, output = made
     path = output.with_name("out.txt.recipe.json")
     path.write_text(path.read_text().replace('"raw.txt"', f'"{source}"'))
-    assert is_current(output, code="1")
+    assert is_current(output, code=PEAKS)
     assert set(read_recipe(output)["inputs"]) == {str(source)}
