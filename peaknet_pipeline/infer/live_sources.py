@@ -12,6 +12,7 @@ from peaknet_pipeline.infer.arrivals import Arrival, Patience
 from peaknet_pipeline.infer.frame_numbers import FrameNumbers
 from peaknet_pipeline.infer.live_figures import LiveStatistics
 from peaknet_pipeline.infer.live_parts import FileNumbers
+from peaknet_pipeline.infer.part_sink import PART_S
 from peaknet_pipeline.infer.run_folder import follow_folder
 from peaknet_pipeline.infer.swmr_file import follow_file
 from peaknet_pipeline.infer.zeromq import CurveKeys, FrameSender, receive_frames
@@ -38,6 +39,12 @@ class LiveParams(Parameters):
     batch_frames: int = parameter(8, meaning="frames per batch at most", ge=1)
     idle_s: float | None = parameter(
         None, meaning="time without a frame after which the stream ends; never, without it", unit="s", gt=0
+    )
+    part_s: float = parameter(
+        PART_S,
+        meaning="time whose frames are kept together: what a killed stream loses at most",
+        unit="s",
+        ge=0,
     )
     poll_s: float = parameter(0.05, meaning="time between looks for new frames", unit="s", gt=0)
     n_frames: int | None = parameter(None, meaning="frames after which following a file ends", ge=1)

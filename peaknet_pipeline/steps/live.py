@@ -15,6 +15,7 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.hits import MIN_PEAKS
+from peaknet_pipeline.infer.figure_server import serve_figures
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.live import Indexer, live_stream, no_tick
 from peaknet_pipeline.infer.live_facts import NOTHING, peek
@@ -28,7 +29,6 @@ from peaknet_pipeline.infer.live_parts import (
     write_facts,
 )
 from peaknet_pipeline.infer.live_sources import SOCKETS, CurveKeys, LiveParams, open_source
-from peaknet_pipeline.infer.prometheus import serve_figures
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
@@ -139,7 +139,7 @@ def stream_command(
         index = _indexer(detector, cell) if cell is not None and facts is not NOTHING else None
         if parts is not None and facts is not NOTHING:
             write_facts(parts.folder, facts)
-        sink = ArrivalSink(parts) if parts is not None else None
+        sink = ArrivalSink(parts, part_s=params.part_s) if parts is not None else None
         figures = live_stream(
             arrivals, find, statistics, sinks=[] if sink is None else [sink], with_images=cxi is not None,
             hits_only=hits_only, index=index, report=report, tick=sink.close_full if sink else no_tick,

@@ -8,8 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ from peaknet_pipeline.infer.live_sources import (
     receive_frames,
 )
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
-from peaknet_pipeline.infer.prometheus import metrics_text, serve_figures
 from peaknet_pipeline.infer.sinks import TableCollector
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.types import FrameArray
@@ -437,13 +434,6 @@ def test_figures_are_counts_over_frames() -> None:
     assert [f.frames for f in seen] == [2, 4, 6, 8, 10]
 
 
-def test_without_indexing_nothing_is_told_about_it() -> None:
-    figures = live_stream(arrivals(10), two_peaks_in_even_frames, LiveStatistics(min_peaks=2))
-    assert figures.indexed is None
-    assert "peaknet_index" not in metrics_text(figures)
-    assert "peaknet_waiting" not in metrics_text(figures)
-
-
 def test_the_mean_rate_is_that_of_the_whole_stream() -> None:
     now = 1000.0
     statistics = LiveStatistics(min_peaks=2, clock=lambda: now)
@@ -535,40 +525,6 @@ def test_powder_ignores_nan_and_starts_anew_for_another_detector() -> None:
     np.testing.assert_array_equal(powder, [[[1.0, 5.0]]])
     statistics.add(Arrival(np.arange(1), np.zeros((1, 2, 3, 3)), np.zeros(1)), empty)
     assert statistics.virtual_powder().shape == (2, 3, 3)  # type: ignore[union-attr]
-
-
-def test_metrics_are_well_formed() -> None:
-    text = metrics_text(LiveFigures(10, 5, 4, 50, 12.5, 0.1, 0.2))
-    values = {}
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            name, value = line.rsplit(" ", 1)
-            values[name] = float(value)
-    assert values["peaknet_frames_total"] == 10
-    assert values["peaknet_hit_rate"] == 0.5
-    assert values['peaknet_latency_seconds{quantile="0.99"}'] == 0.2
-    assert text.endswith("\n")
-    for name in {name.partition("{")[0] for name in values}:
-        assert text.count(f"# TYPE {name} ") == text.count(f"# HELP {name} ") == 1
-
-
-def get(address: str) -> tuple[str, bytes]:
-    with urllib.request.urlopen(address, timeout=10) as response:  # noqa: S310
-        return response.headers["Content-Type"], response.read()
-
-
-def test_figures_are_served_on_this_machine_only() -> None:
-    with serve_figures(lambda: LiveFigures(frames=7), powder_png=lambda: b"png") as address:
-        assert address.startswith("http://127.0.0.1:")
-        kind, body = get(f"{address}/metrics?x=1")
-        assert "version=0.0.4" in kind
-        assert b"peaknet_frames_total 7" in body
-        assert json.loads(get(f"{address}/figures.json")[1])["frames"] == 7
-        assert get(f"{address}/powder.png") == ("image/png", b"png")
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            get(f"{address}/../etc/passwd")
-    with pytest.raises(urllib.error.URLError):
-        get(f"{address}/metrics")
 
 
 def test_a_transport_that_can_lose_frames_is_refused(tmp_path: Path) -> None:
