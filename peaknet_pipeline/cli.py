@@ -24,9 +24,11 @@ from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
 from peaknet_pipeline.commands.stream import stream
+from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.commands.trace import trace
 from peaknet_pipeline.commands.ui import ui
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.faults import faults_explained
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
@@ -71,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; whatever a user can mend becomes one line on stderr and exit status 2."""
     _share_the_machine()
     try:
-        peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
+        with faults_explained(()):
+            peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:
         _fail("peaknet", str(error))
     except click.UsageError as error:
@@ -79,17 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(command, f"{error.format_message()} Try '{command} --help'.")
     except click.ClickException as error:
         _fail("peaknet", error.format_message())
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _fail("peaknet", f"{error.filename}: {error.strerror or error}")
+    except BrokenPipeError:  # whoever read our output has gone, as in `peaknet runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("peaknet: interrupted; no output was left half-written", err=True)
+        tell("peaknet: interrupted; no output was left half-written", err=True)
         sys.exit(130)
 
 
 def _fail(command: str, message: str) -> None:
-    click.echo(f"{command}: {message}".replace("\n", " "), err=True)
+    tell(f"{command}: {message}".replace("\n", " "), err=True)
     sys.exit(2)
 
 

@@ -1,6 +1,30 @@
 """Errors that say what is wrong, where, what was expected and found, and what to do about it."""
 
+import unicodedata
 from pathlib import Path
+
+SHOWN = 2000
+"""Characters of one side of a disagreement that are shown at most."""
+
+
+def printable(text: str) -> str:
+    """Return text in which control characters, other than line breaks and tabs, are shown escaped.
+
+    Names and values come from files: what a terminal would take for a command (colours, titles, moved cursors, reversed
+    writing) is shown as ``\\x1b`` and the like, and so are bytes that are no text in a file's name.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 class PeaknetError(Exception):
@@ -38,11 +62,11 @@ class PeaknetError(Exception):
     def _message(self) -> str:
         parts = [f"{self.where}: {self.what}" if self.where is not None else self.what]
         if self.expected is not None:
-            parts.append(f"expected {self.expected}")
+            parts.append(f"expected {_shortened(self.expected)}")
         if self.found is not None:
-            parts.append(f"found {self.found}")
+            parts.append(f"found {_shortened(self.found)}")
         text = ", ".join(parts)
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return printable(f"{text}. {self.remedy}" if self.remedy else text)
 
 
 class RunError(PeaknetError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.records import read_json
 from peaknet_pipeline.tables import read_table_metadata, write_json
 from peaknet_pipeline.version import code_version
 
@@ -153,21 +154,20 @@ def write_recipe(
 
 
 def read_recipe(output: Path) -> dict[str, Any] | None:
-    """Return the record of how an output was made, its inputs by absolute path, or None where none was kept."""
+    """Return the record of how an output was made, its inputs by absolute path; None where there is none to be read."""
     path = recipe_path(output)
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, dict):
+    try:
+        record = read_json(path, error=TableError)
+    except TableError:  # what has no usable record is made again
+        return None
+    parts = {part: record.get(part, {}) for part in ("inputs", "stamps")}
+    if not all(isinstance(told, dict) for told in parts.values()):
         return None
     folder = str(output.absolute().parent)
-    return {
-        **record,
-        **{
-            part: {_seen_by_all(folder, name): told for name, told in record.get(part, {}).items()}
-            for part in ("inputs", "stamps")
-        },
-    }
+    seen = {part: {_seen_by_all(folder, n): v for n, v in told.items()} for part, told in parts.items()}
+    return {**record, **seen}
 
 
 def _seen_from(output: Path, name: str) -> str:

@@ -12,7 +12,11 @@ import pyarrow.parquet as pq
 
 from peaknet_pipeline.atomic import replace_atomically, write_file
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.records import describe
 from peaknet_pipeline.schemas import Column, Schema
+
+FOREIGN = (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError, RecursionError)
+"""What pandas raises over a table, or the note in its metadata, of another program."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -94,8 +98,8 @@ def read_table(path: Path, schema: Schema, *, check: bool = True) -> pd.DataFram
         raise TableError("no such table", where=path, remedy="Make the stage that writes it first.")
     try:
         table: pd.DataFrame = pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"not a readable Parquet file ({error})", where=path) from error
+    except (pa.ArrowException, OSError, *FOREIGN) as error:
+        raise TableError(f"not a readable Parquet file ({describe(error)})", where=path) from error
     for column in schema.columns:
         if column.dtype == "string" and column.name in table:
             table[column.name] = table[column.name].astype(np.dtype(_pandas_dtype(column)))
@@ -105,9 +109,20 @@ def read_table(path: Path, schema: Schema, *, check: bool = True) -> pd.DataFram
 
 
 def read_table_metadata(path: Path) -> dict[str, str]:
-    """Return the key-value metadata of a Parquet file, without Arrow's and pandas's own."""
-    metadata = pq.read_schema(path).metadata or {}
-    return {k.decode(): v.decode() for k, v in metadata.items() if k not in (b"pandas", b"ARROW:schema")}
+    """Return the key-value metadata of a Parquet file, without Arrow's and pandas's own.
+
+    Raises
+    ------
+    TableError
+        The file is missing or not Parquet.
+
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError(f"not a readable Parquet file ({describe(error)})", where=path) from error
+    told = {k: v for k, v in metadata.items() if k not in (b"pandas", b"ARROW:schema")}
+    return {k.decode(errors="replace"): v.decode(errors="replace") for k, v in told.items()}
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

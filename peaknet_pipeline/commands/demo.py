@@ -3,10 +3,9 @@
 import time
 from pathlib import Path
 
-import click
-
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -21,17 +20,15 @@ def demo(data: Path) -> None:
 
     store = Store(data)
     started = time.perf_counter()
-    run_demo(store, say=click.echo)
-    click.echo("")
-    click.echo(format_scores(read_all_scores(store)))
-    click.echo("")
-    click.echo("  hit rate = hits / frames; indexing rate = indexed hits / hits; yield = indexed / frames;")
-    click.echo(
-        "  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training."
-    )
-    click.echo("")
-    click.echo(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
-    click.echo(f"  plots    {data / 'store'}/*/plots/*.png")
-    click.echo(f"  report   {report_path(store)}")
-    click.echo(f"  UI       peaknet ui --data {data}")
-    click.echo(f"  done in {time.perf_counter() - started:.0f} s")
+    run_demo(store, say=tell)
+    tell("")
+    tell(format_scores(read_all_scores(store)))
+    tell("")
+    tell("  hit rate = hits / frames; indexing rate = indexed hits / hits; yield = indexed / frames;")
+    tell("  false index = azimuth-scrambled hits that index. demo-r0005 (test) was never seen in training.")
+    tell("")
+    tell(f"  tables   {data / 'store'}/*/*.parquet, all runs together {summary_path(store, 'all')}")
+    tell(f"  plots    {data / 'store'}/*/plots/*.png")
+    tell(f"  report   {report_path(store)}")
+    tell(f"  UI       peaknet ui --data {data}")
+    tell(f"  done in {time.perf_counter() - started:.0f} s")

@@ -6,6 +6,7 @@ import click
 
 from peaknet_pipeline.commands.files import OutputFolder, command
 from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -30,4 +31,4 @@ def deploy(data: Path, out: Path, kind: str, user: str | None, force: bool) -> N
     from peaknet_pipeline.orchestration.deployment import write_deployment
 
     for path in write_deployment(out, kind=kind, data=data, user=user, force=force):
-        click.echo(path)
+        tell(path)

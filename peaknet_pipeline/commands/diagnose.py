@@ -7,6 +7,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, JSON
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -25,6 +26,6 @@ def diagnose(key: str, data: Path, as_json: bool) -> None:
     store = Store(data.resolve())
     text = str(diagnosis(store, key).figures["diagnosis"])
     if as_json:
-        click.echo(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
+        tell(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
         return
-    click.echo(text)
+    tell(text)

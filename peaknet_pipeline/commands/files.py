@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peaknet_pipeline.faults import faults_explained
+
 if TYPE_CHECKING:
     from peaknet_pipeline.store.outputs import Output
 
@@ -88,7 +90,8 @@ class FileCommand(click.Command):
             from peaknet_pipeline.store.outputs import check_outputs
 
             check_outputs(outputs, self.inputs(ctx.params), command=f"peaknet {self.name}", force=force)
-        return super().invoke(ctx)
+        with faults_explained(self.inputs(ctx.params)):
+            return super().invoke(ctx)
 
     def outputs(self, values: Mapping[str, Any]) -> "Iterator[Output]":
         """Yield everything that the command writes with these parameters."""

@@ -7,6 +7,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -22,6 +23,6 @@ def inspect(path: Path, geometry: Path | None, data_path: str | None, as_json: b
     from peaknet_pipeline.steps.inspect_file import format_inspection, inspect_file
 
     report = inspect_file(path, geometry=geometry, data_path=data_path)
-    click.echo(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))
+    tell(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))
     if not report.is_usable:
         raise SystemExit(2)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.options import DATA, JSON, figures
+from peaknet_pipeline.commands.tell import tell
 
 
 @click.group(invoke_without_command=True)
@@ -26,9 +27,9 @@ def models(context: click.Context, data: Path, as_json: bool) -> None:
         return
     entries = describe_models(store.models)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(entry) for entry in entries]))
+        tell(json.dumps([dataclasses.asdict(entry) for entry in entries]))
     else:
-        click.echo(format_models(entries))
+        tell(format_models(entries))
 
 
 @models.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peaknet_pipeline.commands.files import Input
+from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.hits import MIN_PEAKS as MIN_PEAKS_OF_HIT
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> None:
         result = command(*args, **kwargs)
         if as_json:
-            click.echo(json.dumps(result, sort_keys=True, default=str))
+            tell(json.dumps(result, sort_keys=True, default=str))
             return
         for line in figure_lines(result):
-            click.echo(line)
+            tell(line)
 
     return wrapped
 

@@ -6,6 +6,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -23,4 +24,4 @@ def register(data: Path, keys: tuple[str, ...]) -> None:
 
     check_runs_have_files(Store(data), keys)
     added = register_runs(open_instance(Store(data)), list(keys))
-    click.echo(f"registered {', '.join(added) or 'nothing new'}")
+    tell(f"registered {', '.join(added) or 'nothing new'}")

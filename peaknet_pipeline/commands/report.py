@@ -6,6 +6,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, registered_runs
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -17,4 +18,4 @@ def report(data: Path, experiment: str) -> None:
     from peaknet_pipeline.store.layout import Store
 
     store = Store(data)
-    click.echo(report_command(store, experiment, registered_runs(store)))
+    tell(report_command(store, experiment, registered_runs(store)))

@@ -6,6 +6,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -34,10 +35,10 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
         table = table[table["experiment"] == experiment]
         left_out = [one for one in left_out if one[0].is_relative_to(store.raw_root / experiment)]
     if as_json:
-        click.echo(table.to_json(orient="records"))
+        tell(table.to_json(orient="records"))
     elif as_csv:
-        click.echo(table.to_csv(index=False), nl=False)
+        tell(table.to_csv(index=False), nl=False)
     else:
-        click.echo(format_scores(table) if finders else format_runs(table))
+        tell(format_scores(table) if finders else format_runs(table))
     for line in format_not_taken(left_out):
-        click.echo(line, err=as_json or as_csv)
+        tell(line, err=as_json or as_csv)

@@ -17,6 +17,7 @@ from peaknet_pipeline.commands.options import (
     figures,
     finder_option,
 )
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -86,7 +87,7 @@ def stream(
         nonlocal told
         if time.monotonic() - told >= 1.0:
             told = time.monotonic()
-            click.echo(live_line(now), err=True)
+            tell(live_line(now), err=True)
 
     return stream_command(
         source,
@@ -101,7 +102,7 @@ def stream(
         segmentation=segmentation,
         hits_only=hits_only,
         min_peaks=min_peaks,
-        say=functools.partial(click.echo, err=True),
+        say=functools.partial(tell, err=True),
         keys=keys,
         serve=None if port is None else (host, port),
         report=report,

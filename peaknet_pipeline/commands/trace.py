@@ -7,6 +7,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -20,6 +21,6 @@ def trace(file: Path, as_json: bool) -> None:
     from peaknet_pipeline.store.trace import format_trace, trace_file
 
     step = trace_file(file)
-    click.echo(json.dumps(step.to_dict()) if as_json else format_trace(step))
+    tell(json.dumps(step.to_dict()) if as_json else format_trace(step))
     if any(part.problems for part in step.walk()):
         raise SystemExit(2)

@@ -6,6 +6,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.tell import tell
 
 
 @command()
@@ -19,5 +20,5 @@ def ui(data: Path, host: str, port: int) -> None:
     from peaknet_pipeline.orchestration.instance import serve_ui
     from peaknet_pipeline.store.layout import Store
 
-    click.echo(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
+    tell(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
     serve_ui(Store(data), host=host, port=port)

@@ -50,6 +50,10 @@ def parse_geometry(text: str, *, source: Path | None = None) -> Geometry:
         raise GeometryError(
             error.what, where=where, expected=error.expected, found=error.found, remedy=error.remedy
         ) from error
+    except (ArithmeticError, ValueError, TypeError, LookupError, RuntimeError, MemoryError) as error:
+        raise GeometryError(
+            f"does not parse: {type(error).__name__}, {_shorten(error)}", where=where
+        ) from error
     return geometry
 
 

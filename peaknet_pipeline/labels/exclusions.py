@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.errors import LabelError
+from peaknet_pipeline.records import read_text
 from peaknet_pipeline.types import BoolArray, IntArray
 
 
@@ -68,4 +69,4 @@ def read_exclusions(path: Path | None) -> Exclusions:
     """Read an exclusions file; no path or no file means nothing is excluded."""
     if path is None or not path.is_file():
         return Exclusions({}, {})
-    return parse_exclusions(path.read_text(encoding="utf-8"), where=str(path))
+    return parse_exclusions(read_text(path, error=LabelError), where=str(path))

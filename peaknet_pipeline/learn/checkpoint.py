@@ -17,6 +17,7 @@ from peaknet_pipeline.errors import ModelError, ParameterError
 from peaknet_pipeline.learn.config import ModelConfig
 from peaknet_pipeline.learn.model import PeakNet
 from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.records import make_record, read_json
 from peaknet_pipeline.version import code_version
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
@@ -122,11 +123,11 @@ def weights_digest(folder: Path) -> str:
 
 def read_card(folder: Path) -> ModelCard:
     """Read the card of a network's folder; ModelError if it is damaged."""
-    values = _read_json(folder / CARD_FILE)
+    values = read_json(folder / CARD_FILE, error=ModelError)
     unknown = set(values) - {item.name for item in fields(ModelCard)}
     if unknown or "name" not in values:
         raise ModelError("not a model card", where=folder / CARD_FILE, found=f"fields {sorted(values)}")
-    return ModelCard(**values)
+    return make_record(ModelCard, values, where=folder / CARD_FILE, error=ModelError)
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -161,7 +162,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             "no such model folder", where=folder, remedy="Train a network, or name an existing one."
         )
-    values = _read_json(folder / CONFIG_FILE)
+    values = read_json(folder / CONFIG_FILE, error=ModelError)
     if values.get("format") != FORMAT:
         raise ModelError(
             "not a checkpoint of this program",
@@ -196,13 +197,3 @@ def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not readable JSON ({error})", where=path) from error
-    if not isinstance(value, dict):
-        raise ModelError("not a JSON object", where=path)
-    return value

@@ -1,11 +1,11 @@
 """A model's yield on the validation runs: the count, its record beside the model, and the rule for challengers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import ModelError
+from peaknet_pipeline.records import make_record, read_json
 from peaknet_pipeline.tables import write_json
 
 EVALUATION_FILE = "evaluation.json"
@@ -84,14 +84,8 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         return None
+    remedy = "Delete it and compare the models again."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Evaluation(
-            tuple(values["runs"]), int(values["indexed"]), int(values["frames"]), str(values["made"])
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"not a readable evaluation ({error})",
-            where=path,
-            remedy="Delete it and compare the models again.",
-        ) from error
+        return make_record(Evaluation, read_json(path, error=ModelError), where=path, error=ModelError)
+    except ModelError as error:
+        raise ModelError(f"not a readable evaluation ({error.what})", where=path, remedy=remedy) from error

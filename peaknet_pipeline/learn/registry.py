@@ -5,7 +5,6 @@ A version is a folder ``<stem>-v0001`` that never changes once it is written. It
 """
 
 import filecmp
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from peaknet_pipeline.atomic import remove_all_leftovers, replace_folder_atomically
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.checkpoint import (
+    CARD_FILE,
     CONFIG_FILE,
     SHIPPED_FOLDER,
     WEIGHTS_FILE,
@@ -23,6 +23,7 @@ from peaknet_pipeline.learn.checkpoint import (
     write_checkpoint,
 )
 from peaknet_pipeline.learn.evaluation import Evaluation, read_evaluation
+from peaknet_pipeline.records import read_json
 from peaknet_pipeline.tables import write_json
 
 POINTER_FILE = "champion.json"
@@ -180,38 +181,49 @@ def roll_back(models: Path) -> Path:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One line of the models' list."""
+    """One line of the models' list; ``problem`` says what is wrong with a model that cannot be used."""
 
     name: str
-    made: str
-    threshold: float
-    f1: float | None
-    evaluation: Evaluation | None
-    parent: str
-    code_version: str
-    is_champion: bool
+    made: str = ""
+    threshold: float | None = None
+    f1: float | None = None
+    evaluation: Evaluation | None = None
+    parent: str = ""
+    code_version: str = ""
+    is_champion: bool = False
+    problem: str = ""
 
 
 def describe_models(models: Path) -> list[ModelEntry]:
-    """Describe every registered model, oldest version of each stem first.
+    """Describe every registered model, oldest version of each stem first; a damaged one is named with what is wrong.
 
-    Raises
-    ------
-    ModelError
-        A card, an evaluation or the champion's pointer is damaged.
-
+    Where the champion's pointer is damaged, its line comes last and no model is the champion.
     """
-    history = champions(models)
-    return [_describe(models / name, present=history[-1] if history else "") for name in list_models(models)]
+    try:
+        history, pointer = champions(models), []
+    except ModelError as error:
+        history, pointer = [], [ModelEntry(POINTER_FILE, problem=str(error))]
+    present = history[-1] if history else ""
+    return [_describe(models / name, present=present) for name in list_models(models)] + pointer
 
 
 def _describe(folder: Path, *, present: str) -> ModelEntry:
+    try:
+        return _read_entry(folder, present=present)
+    except ModelError as error:
+        return ModelEntry(folder.name, is_champion=folder.name == present, problem=str(error))
+
+
+def _read_entry(folder: Path, *, present: str) -> ModelEntry:
     card = read_card(folder)
+    f1 = card.scores.get("f1")
+    if not isinstance(f1, int | float | None):
+        raise ModelError("the score f1 is no number", where=folder / CARD_FILE, found=repr(f1))
     return ModelEntry(
         name=folder.name,
         made=card.made,
         threshold=card.threshold,
-        f1=card.scores.get("f1"),
+        f1=f1,
         evaluation=read_evaluation(folder),
         parent=card.teacher,
         code_version=card.code_version,
@@ -236,11 +248,8 @@ def champions(models: Path) -> list[str]:
     path = models / POINTER_FILE
     if not path.exists():
         return []
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        history = value["history"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"not a readable champion pointer ({error})", where=path) from error
+    remedy = "This is the champion pointer: delete it and choose a model with `peaknet models use`."
+    history = read_json(path, error=ModelError, remedy=remedy).get("history")
     if not isinstance(history, list) or not all(isinstance(name, str) for name in history):
         raise ModelError("not a champion pointer", where=path, found=history)
     return history

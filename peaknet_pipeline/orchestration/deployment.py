@@ -96,4 +96,4 @@ def _plain(path: Path) -> str:
 
 
 def _differs(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") != text
+    return path.exists() and path.read_bytes() != text.encode()

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.masks import combine_masks
 from peaknet_pipeline.runs.run import Run
@@ -136,14 +136,10 @@ def read_lcls_name(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise RunError("no such file", where=path, remedy="Check the path.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"not readable as YAML ({error})", where=path) from error
-    names = dict(values) if isinstance(values, dict) else {}
+    names = read_yaml(path, error=RunError)
     if set(names) != set(NEEDED) or not str(names["exp"]).isalnum() or not isinstance(names["run"], int):
         raise RunError(
-            "does not name an LCLS run", where=path, expected="exp, run (a number) and detector", found=values
+            "does not name an LCLS run", where=path, expected="exp, run (a number) and detector", found=names
         )
     return names
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.hdf5.new_file import new_hdf5
+from peaknet_pipeline.records import describe, make_record
 from peaknet_pipeline.runs.slabs import map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
@@ -123,13 +125,21 @@ def add_mask(
 
 
 def read_layers(path: Path) -> dict[str, BoolArray]:
-    """Return the layers of a mask that :func:`write_mask` wrote, by name; none where it holds no reasons."""
+    """Return the layers of a mask that :func:`write_mask` wrote, by name; none where it holds no reasons.
+
+    Raises
+    ------
+    RunError
+        The layers cannot be read.
+
+    """
     with LinkedFiles(path) as files:
         if files.find(MASK_REASONS) is None:
             return {}
         reasons = files.dataset(MASK_REASONS)
         try:
-            bits, names = read_whole(reasons).astype(np.uint32), json.loads(reasons.attrs["layers"])
+            bits = read_whole(reasons).astype(np.uint32)
+            names = [str(name) for name in json.loads(reasons.attrs["layers"])][:32]
         except DAMAGE as error:
             raise damaged(path, error, MASK_REASONS) from error
     return {name: (bits >> np.uint32(k)) & np.uint32(1) != 0 for k, name in enumerate(names)}
@@ -150,6 +160,7 @@ def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, 
     if not path.is_file():
         raise RunError("no such mask file", where=path)
     array, sources = _read_npy(path) if path.suffix == ".npy" else _read_hdf5(path)
+    _check_array(array, path)
     bad = _fit(array != 0, geometry, path)
     return bad, sources or (MaskSource(path.name, int(bad.sum()), int(bad.sum())),)
 
@@ -163,10 +174,20 @@ def apply_bits(values: FrameArray, layer: MaskLayer) -> BoolArray:
 
 
 def _read_npy(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
+    """Map the file instead of reading it: what its header claims beyond its size is then refused, and takes no memory."""
     try:
-        return np.load(path, allow_pickle=False), ()
-    except (ValueError, OSError, EOFError) as error:
-        raise RunError(f"not a numpy mask ({error})", where=path) from error
+        return np.load(path, mmap_mode="r", allow_pickle=False), ()
+    except (*DAMAGE, OverflowError, EOFError, SyntaxError, TokenError) as error:
+        raise RunError(f"not a numpy mask ({describe(error)})", where=path) from error
+
+
+def _check_array(array: npt.NDArray[np.generic], path: Path) -> None:
+    expected = "numbers, (panel, ss, fs) or (ss, fs)"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim not in (2, 3):
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise RunError("not a mask", where=path, expected=expected, found=found)
+    if not 0 < array.size <= MAX_STACK_PIXELS:
+        raise RunError("the mask has an absurd shape", where=path, expected=expected, found=array.shape)
 
 
 def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
@@ -179,8 +200,9 @@ def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, .
         try:
             if math.prod(data.shape) > MAX_STACK_PIXELS:
                 raise RunError("the mask has an absurd shape", where=path, found=data.shape)
-            sources = json.loads(data.attrs.get("sources", "[]"))
-            return read_whole(data), tuple(MaskSource(**source) for source in sources)
+            told = json.loads(data.attrs.get("sources", "[]"))
+            sources = tuple(make_record(MaskSource, one, where=path, error=RunError) for one in told)
+            return read_whole(data), sources
         except DAMAGE as error:
             raise RunError(f"the mask {names[0]} cannot be read ({error})", where=path) from error
 

@@ -41,7 +41,9 @@ def probe_run(
     command = [sys.executable, "-m", "peaknet_pipeline.runs.probe", *arguments]
     remedy = "It is damaged: copy it again."
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise RunError(
             f"reading the file takes longer than {timeout_s:g} s", where=path, remedy=remedy

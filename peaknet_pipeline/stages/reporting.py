@@ -1,15 +1,15 @@
 """The experiment report: one self-contained page from the tables and plots that the stages left."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
-from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.errors import PeaknetError, TableError
 from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.provenance import read_recipe
+from peaknet_pipeline.records import read_json
 from peaknet_pipeline.report import (
     ReportFigure,
     ReportTable,
@@ -96,7 +96,7 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
 def _diagnoses(store: Store, keys: Sequence[str]) -> Section:
     """Tell what the diagnosis of each run found, where one was made; runs with nothing wrong are only counted."""
     paths = [store.file("diagnosis", key, ".json") for key in keys]
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    told = [read_json(path, error=TableError) for path in paths if path.is_file()]
     names = ("cause", "told", "remedy")
     rows = tuple((str(t["run"]), *(str(f[n]) for n in names)) for t in told for f in t["findings"])
     if not told:

@@ -5,14 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.errors import PeaknetError, RunError, printable
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
 from peaknet_pipeline.learn.model import count_parameters
+from peaknet_pipeline.records import describe
 from peaknet_pipeline.runs.inspect import Inspection
 from peaknet_pipeline.runs.probe import probe_run
 from peaknet_pipeline.schemas import SCHEMAS
@@ -37,18 +37,21 @@ def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | N
         HDF5 path of a raw run's frames.
 
     """
-    look = _look_for(path)
     report = Inspection(path)
-    if not path.exists():
-        report.problems.append(f"{path}: no such file. Check the path.")
-        return report
     try:
+        look = _look_for(path)
+        if not path.exists():
+            raise RunError("no such file", where=path, remedy="Check the path.")
         if look is not None:
             look(report)
         else:
             report = _inspect_raw(path, geometry, data_path)
     except PeaknetError as error:
         report.problems.append(str(error))
+    except Exception as error:  # a file can be wrong in ways that no reader foresaw: that is what is told
+        report.problems.append(
+            printable(f"{path}: cannot be read ({type(error).__name__}: {describe(error)})")
+        )
     return report
 
 
@@ -72,11 +75,7 @@ def _inspect_raw(path: Path, geometry: Path | None, data_path: str | None) -> In
 
 def _inspect_table(report: Inspection) -> None:
     report.kind = "Parquet table"
-    try:
-        metadata, n_rows = read_table_metadata(report.path), pq.read_metadata(report.path).num_rows
-    except (pa.ArrowException, OSError) as error:
-        report.problems.append(f"{report.path}: not a readable Parquet file ({error})")
-        return
+    metadata, n_rows = read_table_metadata(report.path), pq.read_metadata(report.path).num_rows
     report.facts["rows"] = n_rows
     schema = SCHEMAS.get(metadata.get("table", ""))
     if schema is None:

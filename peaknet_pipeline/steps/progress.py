@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from peaknet_pipeline.errors import printable
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -12,7 +14,9 @@ Progress = Callable[[int, int], None]
 @contextmanager
 def progress_bar(label: str, *, unit: str = "frame") -> Iterator[Progress]:
     """Give a callback that draws a bar on a terminal and nothing elsewhere."""
-    with tqdm(desc=f"    {label}", unit=unit, disable=None, leave=False, delay=0.5, mininterval=0.2) as bar:
+    with tqdm(
+        desc=printable(f"    {label}"), unit=unit, disable=None, leave=False, delay=0.5, mininterval=0.2
+    ) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

@@ -1,6 +1,5 @@
 """Which registered model is whose: the newest of each role, the champion, and the one that inference uses."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from peaknet_pipeline.learn.registry import (
     register_shipped,
     roll_back,
 )
+from peaknet_pipeline.records import read_json
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.tables import write_json
 
@@ -41,15 +41,14 @@ def newest_model(store: Store, role: str) -> Path:
 
     """
     path = newest_path(store, role)
-    try:
-        name = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise ModelError(
             f"no {role} was trained yet", where=path, remedy=f"Materialize peaknet_{role} first."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"not a readable model record ({error})", where=path) from error
-    return model_folder(store.models, str(name))
+        )
+    name = read_json(path, error=ModelError).get("model")
+    if not isinstance(name, str):
+        raise ModelError("not a model record", where=path, expected="the name of a model", found=name)
+    return model_folder(store.models, name)
 
 
 def present_champion(store: Store) -> Path:
@@ -92,7 +91,7 @@ def format_models(entries: Sequence[ModelEntry]) -> str:
     """Return the models as a table for a terminal."""
     heads = ("", "version", "made", "yield on the validation runs", "F1", "threshold", "teacher", "code")
     rows = [heads, *(_format_entry(entry) for entry in entries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    widths = [max(len(row[i]) for row in rows if any(row[4:])) for i in range(len(heads))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -102,6 +101,17 @@ def format_models(entries: Sequence[ModelEntry]) -> str:
 
 
 def _format_entry(entry: ModelEntry) -> tuple[str, ...]:
+    if entry.problem:
+        return (
+            "*" if entry.is_champion else "",
+            entry.name,
+            "",
+            f"cannot be used: {entry.problem}",
+            "",
+            "",
+            "",
+            "",
+        )
     counts = "not measured"
     if entry.evaluation is not None:
         count = entry.evaluation.count
@@ -112,7 +122,7 @@ def _format_entry(entry: ModelEntry) -> tuple[str, ...]:
         entry.made or "with the package",
         counts,
         f"{entry.f1:.3f}" if entry.f1 is not None else "–",
-        f"{entry.threshold:.2f}",
+        f"{entry.threshold:.2f}" if entry.threshold is not None else "–",
         entry.parent or "–",
         entry.code_version,
     )

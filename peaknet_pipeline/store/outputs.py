@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from peaknet_pipeline.atomic import temporary_prefix
 from peaknet_pipeline.errors import OutputError, PeaknetError
+from peaknet_pipeline.records import parse_json
 from peaknet_pipeline.runs.listing import SUFFIXES as RUN_SUFFIXES
 from peaknet_pipeline.store.origin import told_inside
 
@@ -195,8 +195,7 @@ def _behind_table(path: Path) -> Iterator[Path]:
     metadata = read_table_metadata(path)
     if "source" in metadata:
         yield Path(metadata["source"])
-    inputs = json.loads(metadata.get("inputs", "{}"))
-    yield from map(Path, inputs if isinstance(inputs, dict) else ())
+    yield from map(Path, parse_json(metadata.get("inputs", "{}"), where=path, error=OutputError))
 
 
 def _behind_geometry(path: Path) -> Iterator[Path]:

@@ -1,11 +1,11 @@
 """Where each asset's output of a run lies, and how the small ones are read back."""
 
-import json
 from pathlib import Path
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.control import ControlRecord
+from peaknet_pipeline.records import make_record, parse_json, read_json
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.rings import RingParams
 from peaknet_pipeline.store.layout import Store
@@ -55,8 +55,10 @@ def read_bad_pixels(store: Store, key: str) -> BoolArray:
 
 def read_left_out_rings(store: Store, key: str) -> RingParams:
     """Return the rings on which a run's peaks don't count."""
-    with LinkedFiles(statistics_path(store, key)) as files:
-        return RingParams.from_mapping(json.loads(files.file.attrs.get("left_out_rings", "{}")))
+    path = statistics_path(store, key)
+    with LinkedFiles(path) as files:
+        told = files.file.attrs.get("left_out_rings", "{}")
+        return RingParams.from_mapping(parse_json(told, where=path, error=RunError))
 
 
 def index_path(store: Store, key: str, finder: str) -> Path:
@@ -91,8 +93,7 @@ def read_control(store: Store, key: str, finder: str) -> ControlRecord:
         raise RunError(
             "no false-index control", where=path, remedy=f"Materialize {finder}_index for this run first."
         )
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return ControlRecord(**values)
+    return make_record(ControlRecord, read_json(path, error=RunError), where=path, error=RunError)
 
 
 def scan_path(store: Store, key: str) -> Path:

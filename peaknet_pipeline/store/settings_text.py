@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.records import UNREADABLE, describe
 
 MAX_BYTES = 2**20
 Names = tuple[str, ...]
@@ -100,8 +101,10 @@ def read_settings_text(path: Path) -> SettingsText:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = {} if root is None else dict(_lines(path, root, ()))
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"not readable as YAML ({error})", where=_place(path, error)) from error
+    except (yaml.YAMLError, *UNREADABLE, LookupError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            f"not readable as YAML ({describe(error)})", where=_place(path, error)
+        ) from error
     if values is not None and not isinstance(values, dict):
         raise ParameterError(
             "not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__

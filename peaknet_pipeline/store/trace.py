@@ -1,6 +1,5 @@
 """The chain behind any output: what made it, from what, up to the raw runs, and what is missing or has changed since."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from peaknet_pipeline.provenance import (
     read_recipe,
     recipe_path,
 )
+from peaknet_pipeline.records import parse_json
 from peaknet_pipeline.store.origin import told_inside
 
 NAMED = ("stage", "run", "code_version", "parameters_hash", "model", "label_manifest", "recipe", "made")
@@ -84,7 +84,7 @@ def _trace(path: Path, expected: str | None, seen: set[Path]) -> Step:
     if path in seen:
         return Step(path, origin, tuple(problems), shown_before=True)
     seen.add(path)
-    steps = tuple(_trace(Path(name), digest, seen) for name, digest in inputs.items())
+    steps = tuple(_trace(path.parent / name, digest, seen) for name, digest in inputs.items())
     return Step(path, origin, tuple(problems), steps)
 
 
@@ -92,7 +92,7 @@ def _read_origin(path: Path) -> tuple[dict[str, str], dict[str, str], str]:
     """Return what is told of a file, its inputs with their digests, and the digest that its content had (or nothing)."""
     inside = told_inside(path)
     record = read_recipe(path) or {}
-    inputs = record.get("inputs") or json.loads(inside.get("inputs", "{}"))
+    inputs = record.get("inputs") or parse_json(inside.get("inputs", "{}"), where=path, error=TableError)
     told = {**inside, **{name: record[name] for name in NAMED if record.get(name)}}
     if record:
         told["parameters_hash"] = digest_of(record.get("parameters", {}))

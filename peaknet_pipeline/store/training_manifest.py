@@ -1,11 +1,11 @@
 """The manifest of the present training set: which labels teach, by content."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import LabelError
 from peaknet_pipeline.provenance import Recipe, read_recipe, write_recipe
+from peaknet_pipeline.records import read_json
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import training_set_path
 from peaknet_pipeline.tables import write_json
@@ -29,15 +29,7 @@ def read_manifest(store: Store) -> dict[str, Any]:
 
     """
     path = manifest_file(store)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabelError(
-            f"no readable training set manifest ({error})",
-            where=path,
-            remedy="Materialize training_set first.",
-        ) from error
-    return dict(manifest)
+    return read_json(path, error=LabelError, remedy="Materialize training_set first.")
 
 
 def keep_manifest(store: Store, folder: Path) -> Path:

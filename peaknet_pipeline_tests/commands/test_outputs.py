@@ -124,7 +124,7 @@ def test_a_strangers_file_is_replaced_only_by_force(case, work, capsys):
         ("out.doc", "ending does not go with"),
         ("folder{}", "is a folder"),
         ("pipe{}", "is no regular file"),
-        ("n" * 243 + "{}", "shorter name"),
+        ("n" * 245 + "{}", "shorter name"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(case, path, expected, work, capsys):
