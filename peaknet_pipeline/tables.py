@@ -44,12 +44,21 @@ def make_table(schema: Schema, columns: Mapping[str, object]) -> pd.DataFrame:
     table = pd.DataFrame({name: _plain(value) for name, value in columns.items()})
     for column in schema.columns:
         if column.name in table:
-            table[column.name] = table[column.name].astype(np.dtype(_pandas_dtype(column)))
+            table[column.name] = _as_declared(table[column.name], column, schema)
         elif column.nullable:
             table[column.name] = pd.Series(np.nan, index=table.index, dtype=_pandas_dtype(column))
     table = table.reindex(columns=[n for n in schema.column_names() if n in table])
     check_table(table, schema)
     return table
+
+
+def _as_declared(values: "pd.Series[Any]", column: Column, schema: Schema) -> "pd.Series[Any]":
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is told by the check
+            return values.astype(np.dtype(_pandas_dtype(column)))
+    except (ValueError, TypeError, OverflowError) as error:
+        what = f"column {column.name} cannot be {column.dtype} ({describe(error)})"
+        raise TableError(what, where=f"table {schema.name}") from error
 
 
 def check_table(table: pd.DataFrame, schema: Schema) -> None:

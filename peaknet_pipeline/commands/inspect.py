@@ -12,7 +12,9 @@ from peaknet_pipeline.commands.tell import tell
 
 @command()
 @click.argument("path", type=PATH)
-@click.option("--geometry", type=PATH, help="CrystFEL geometry to read a raw run with.")
+@click.option(
+    "--geometry", type=PATH, help="CrystFEL geometry to read a raw run, or a stream without one, with."
+)
 @click.option("--data-path", help="HDF5 path of the frames, where it is not found by itself.")
 @JSON
 def inspect(path: Path, geometry: Path | None, data_path: str | None, as_json: bool) -> None:

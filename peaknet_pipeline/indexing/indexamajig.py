@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import IndexingError
-from peaknet_pipeline.indexing.stream_read import Stream, read_stream
+from peaknet_pipeline.indexing.stream_read import read_stream
+from peaknet_pipeline.indexing.stream_tables import Stream
 from peaknet_pipeline.params import Parameters, parameter
 
 PROGRAM = "indexamajig"

@@ -1,13 +1,16 @@
 """What a file is, whichever it is: a raw run, geometry, cell, table, CXI list, stream or model; see ``peaknet inspect``."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from peaknet_pipeline.errors import PeaknetError, RunError, printable
+from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
@@ -32,14 +35,14 @@ def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | N
         Raw run (file, or directory of a EuXFEL run), ``.geom``, ``.cell`` or ``.pdb``, ``.parquet``, ``.stream``, or a
         model's folder.
     geometry : Path, optional
-        To read a raw run with.
+        To read a raw run with, or a stream that embeds none.
     data_path : str, optional
         HDF5 path of a raw run's frames.
 
     """
     report = Inspection(path)
     try:
-        look = _look_for(path)
+        look = _look_for(path, geometry)
         if not path.exists():
             raise RunError("no such file", where=path, remedy="Check the path.")
         if look is not None:
@@ -55,14 +58,14 @@ def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | N
     return report
 
 
-def _look_for(path: Path) -> Callable[[Inspection], None] | None:
+def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None] | None:
     if (path / CARD_FILE).is_file():
         return _inspect_model
-    looks = {
+    looks: dict[str, Callable[[Inspection], None]] = {
         ".parquet": _inspect_table,
         ".cell": _inspect_cell,
         ".pdb": _inspect_cell,
-        ".stream": _inspect_stream,
+        ".stream": partial(_inspect_stream, geometry=geometry),
     }
     return looks.get(path.suffix.lower())
 
@@ -93,14 +96,16 @@ def _inspect_cell(report: Inspection) -> None:
     report.facts |= asdict(read_cell(report.path))
 
 
-def _inspect_stream(report: Inspection) -> None:
+def _inspect_stream(report: Inspection, *, geometry: Path | None) -> None:
     report.kind = "CrystFEL stream"
-    stream = read_stream(report.path)
+    stream = read_stream(report.path, geometry=read_geometry(geometry) if geometry is not None else None)
     report.facts |= {
         "frames": len(stream.image_path),
+        "image files": len(set(stream.image_path.values())),
         "peaks": len(stream.peaks),
         "crystals": len(stream.lattices),
         "indexed frames": int(stream.lattices["frame"].nunique()),
+        "indexed by": dict(Counter(stream.indexed_by.values())),
     }
 
 
