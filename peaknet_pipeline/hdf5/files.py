@@ -22,6 +22,10 @@ DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError
 T = TypeVar("T")
 
 
+class LinkedFileMissingError(RunError):
+    """A link names a file that isn't there."""
+
+
 class LinkedFiles(contextlib.ExitStack):
     """One run file and the files that its links lead to, open for reading until the block ends.
 
@@ -108,22 +112,31 @@ class LinkedFiles(contextlib.ExitStack):
     def has_link(self, name: str) -> bool:
         """Tell whether something bears an absolute name, be it a link that leads nowhere."""
         parent, _, last = name.rpartition("/")
-        group = self.find(parent or "/")
-        return isinstance(group, h5py.Group) and group.get(last, getlink=True) is not None
+        return self.link(self.find(parent or "/"), last) is not None
+
+    def link(self, group: Any, name: str) -> Any:
+        """Return what h5py says of the link that bears a name in a group, None where nothing does."""
+        if not isinstance(group, h5py.Group):
+            return None
+        check_group(group)
+        return self._guard(name, lambda: group.get(name, getlink=True))
+
+    def names(self, group: Any, limit: int = MAX_OBJECTS) -> list[str]:
+        """Return the names in a group, at most ``limit``, of links that lead nowhere too; none where it is damaged."""
+        try:
+            check_group(group)
+            return list(itertools.islice(group, limit))
+        except (RunError, *DAMAGE):
+            return []
 
     def doubt(self, sentence: str) -> None:
         """Note something odd, once, for those who look at the run."""
         if sentence not in self.doubts:
             self.doubts.append(sentence)
 
-    def members(self, group: Any) -> Iterator[tuple[str, Any]]:
+    def members(self, group: Any, limit: int = MAX_OBJECTS) -> Iterator[tuple[str, Any]]:
         """Yield name and object of a group's members; what is broken or forbidden is left out."""
-        try:
-            check_group(group)
-            names = list(itertools.islice(group, MAX_OBJECTS))
-        except (RunError, *DAMAGE):
-            return
-        for name in names:
+        for name in self.names(group, limit):
             with contextlib.suppress(RunError, *DAMAGE):
                 found = self._storage.check(self._walk(group, name, 0))
                 if found is not None:
@@ -210,7 +223,7 @@ class LinkedFiles(contextlib.ExitStack):
                 remedy="Move the linked file there, or allow a wider root.",
             )
         if not target.is_file():
-            raise RunError(
+            raise LinkedFileMissingError(
                 "a linked file is missing", where=linking, found=name, remedy="Copy it beside the run."
             )
         return target

@@ -103,7 +103,7 @@ class GrowingData:
             raise StreamError(
                 "a virtual data set cannot be followed", where=path, found=data_path, remedy=remedy
             )
-        check_frames(dataset, path, may_be_empty=True)
+        check_frames(dataset, dataset.name, path, may_be_empty=True)
         self._dataset: Any = dataset
         self._slabs = map_plain(dataset.shape) if geometry is None else map_panels(dataset.shape, geometry)
         if self._slabs.frame_axis != 0:

@@ -79,6 +79,7 @@ class CalibratedRun(Run):
             bad_pixels=raw.bad_pixels | calibration.bad_pixels,
             mask_sources=raw.mask_sources,
             clen_m=raw.clen_m,
+            doubts=raw.doubts,
         )
         self._raw = raw
         self._calibration = calibration

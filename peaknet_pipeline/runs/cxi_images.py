@@ -154,9 +154,9 @@ def _map_dataset(
     virtual = h5py.VirtualSource(name, dataset.name, dataset.shape, dtype=dataset.dtype)
     n = 1 if source.slab_map.frame_axis is None else dataset.shape[source.slab_map.frame_axis]
     for first, last, row in _runs_of(frames, offset, offset + n):
-        for number, window in _panel_windows(source.slab_map, slab):
+        for number, window in _panel_windows(source.slab_map):
             fs, ss, width, height = slab.origins[number]
-            selection = _with_frames(window, source.slab_map.frame_axis, slice(first - offset, last - offset))
+            selection = _with_frames(window, source.slab_map, slice(first - offset, last - offset))
             layout[row : row + last - first, ss : ss + height, fs : fs + width] = virtual[selection]
 
 
@@ -171,26 +171,17 @@ def _runs_of(frames: npt.NDArray[np.int64], start: int, stop: int) -> list[tuple
     ]
 
 
-def _panel_windows(slab_map: SlabMap, slab: CxiSlab) -> list[tuple[int, tuple[slice, ...]]]:
+def _panel_windows(slab_map: SlabMap) -> list[tuple[int, tuple[slice, ...]]]:
+    """Return each panel's place in the data set, frames left out."""
     box = [w.start for w in slab_map.window]
-    if slab_map.cuts:
-        return [
-            (number, tuple(slice(s.start + b, s.stop + b) for s, b in zip(cut, box, strict=True)))
-            for number, cut in slab_map.cuts
-        ]
-    n_panels, height, _ = slab_map.stack_shape
-    if len(box) == 3:
-        return [(k, (slice(box[0] + k, box[0] + k + 1), *slab_map.window[1:])) for k in range(n_panels)]
-    start = box[0]
     return [
-        (k, (slice(start + k * height, start + (k + 1) * height), slab_map.window[1]))
-        for k in range(n_panels)
+        (number, tuple(slice(s.start + b, s.stop + b) for s, b in zip(cut, box, strict=True)))
+        for number, cut in slab_map.cuts
     ]
 
 
-def _with_frames(window: tuple[slice, ...], axis: int | None, frames: slice) -> tuple[slice | int, ...]:
+def _with_frames(window: tuple[slice, ...], slab_map: SlabMap, frames: slice) -> tuple[slice | int, ...]:
     """Insert the frame range; a fixed index becomes an integer, so that frames, ss and fs remain."""
-    plain = [w.start if len(window) == 3 and i == 0 else w for i, w in enumerate(window)]
-    if axis is None:
-        return tuple(plain)
-    return (*plain[:axis], frames, *plain[axis:])
+    plain = [w.start if i in slab_map.fixed else w for i, w in enumerate(window)]
+    axis = slab_map.frame_axis
+    return tuple(plain) if axis is None else (*plain[:axis], frames, *plain[axis:])

@@ -156,6 +156,9 @@ def join_runs(
         bad_pixels=bad_pixels,
         mask_sources=mask_sources,
         clen_m=clen,
+        doubts=tuple(
+            dict.fromkeys(f"{p.run.info.path.name}: {doubt}" for p in parts for doubt in p.run.doubts)
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.nexus_layout import find_beams, find_detector
+from peaknet_pipeline.runs.series import FrameOrder, substitute
 from peaknet_pipeline.runs.units import photon_energies_ev
 from peaknet_pipeline.types import Float64Array, Geometry
 
@@ -21,7 +22,7 @@ NEXUS_ENERGY = (("incident_wavelength", "Å"), ("incident_energy", "eV"))
 _METRES = {"mm": 1e-3, "m": 1.0}
 
 
-def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, n_frames: int) -> Float64Array:
+def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) -> Float64Array:
     """Return the photon energy of each frame, (n_frames,), eV; NaN where neither geometry nor file knows it.
 
     The geometry's HDF5 path counts first, then its number, then the file's conventional places (LCLS, CXI in
@@ -34,15 +35,15 @@ def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, n_frames: 
 
     """
     if geometry is not None and geometry.photon_energy_path is not None:
-        values = read_per_frame(files, geometry.photon_energy_path, n_frames)
+        values = read_per_frame(files, geometry.photon_energy_path, order)
         return _to_ev(values, geometry.photon_energy_unit, files, geometry.photon_energy_path)
     if geometry is not None and geometry.photon_energy_ev is not None:
-        return np.full(n_frames, geometry.photon_energy_ev)
+        return np.full(order.n_frames, geometry.photon_energy_ev)
     place = next(_conventional_places(files), None)
     if place is None:
-        return np.full(n_frames, np.nan)
+        return np.full(order.n_frames, np.nan)
     path, default = place
-    values = read_per_frame(files, path, n_frames)
+    values = read_per_frame(files, path, order)
     energies = photon_energies_ev(files, files.dataset(path), values, default=default)
     return _to_ev(energies, "eV", files, path)
 
@@ -59,7 +60,7 @@ def _conventional_places(files: LinkedFiles) -> Iterator[tuple[str, str]]:
         yield f"{detector}/detectorSpecific/photon_energy", "eV"
 
 
-def read_clen(files: LinkedFiles, geometry: Geometry | None, n_frames: int) -> Float64Array | None:
+def read_clen(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) -> Float64Array | None:
     """Return the camera length of each frame, (n_frames,), metres, where the geometry leaves it to the file.
 
     Raises
@@ -70,14 +71,14 @@ def read_clen(files: LinkedFiles, geometry: Geometry | None, n_frames: int) -> F
     """
     if geometry is None or geometry.clen_path is None:
         return None
-    values = read_per_frame(files, geometry.clen_path, n_frames) * _METRES[geometry.clen_unit]
+    values = read_per_frame(files, geometry.clen_path, order) * _METRES[geometry.clen_unit]
     if not np.isfinite(values).all():
         raise RunError("camera length is not finite", where=files.path, found=geometry.clen_path)
     return values
 
 
-def read_per_frame(files: LinkedFiles, path: str, n_frames: int) -> Float64Array:
-    """Return a scalar or per-frame value, (n_frames,), float64.
+def read_per_frame(files: LinkedFiles, path: str, order: FrameOrder) -> Float64Array:
+    """Return a scalar or per-frame value, (n_frames,), float64; of a path with placeholders, each event's own.
 
     Raises
     ------
@@ -85,8 +86,17 @@ def read_per_frame(files: LinkedFiles, path: str, n_frames: int) -> Float64Array
         There is nothing numeric there, or its length is neither 1 nor the number of frames.
 
     """
+    if "%" not in path:
+        return _values(files, path, order.n_frames, or_more=order.is_cut)
+    each = zip(order.events, order.counts, strict=True)
+    return np.concatenate([_values(files, substitute(path, event), n) for event, n in each])
+
+
+def _values(files: LinkedFiles, path: str, n_frames: int, *, or_more: bool = False) -> Float64Array:
+    """Return one data set's values, (n_frames,); of a run that was stopped, the planned frames may have values too."""
     dataset = files.dataset(path)
-    if dataset.dtype.kind not in "uif" or dataset.size not in (1, n_frames):
+    size = dataset.size or 0
+    if dataset.dtype.kind not in "uif" or not (size in (1, n_frames) or (or_more and size > n_frames)):
         found = f"{dataset.dtype} {dataset.shape}"
         raise RunError(
             f"{path} does not fit", where=files.path, expected=f"1 or {n_frames} numbers", found=found
@@ -95,7 +105,7 @@ def read_per_frame(files: LinkedFiles, path: str, n_frames: int) -> Float64Array
         values = np.asarray(read_whole(dataset), dtype=np.float64).ravel()
     except DAMAGE as error:
         raise RunError(f"{path} cannot be read ({error})", where=files.path) from error
-    return np.broadcast_to(values, (n_frames,)).copy() if values.size == 1 else values
+    return np.broadcast_to(values, (n_frames,)).copy() if size == 1 else values[:n_frames]
 
 
 def _to_ev(values: Float64Array, unit: str, files: LinkedFiles, path: str) -> Float64Array:

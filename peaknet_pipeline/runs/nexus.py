@@ -57,6 +57,18 @@ def read_nexus_geometry(
     return replace(geometry, text=format_geometry(geometry))
 
 
+def doubt_fewer_frames(files: LinkedFiles, n_frames: int) -> None:
+    """Doubt that a run is whole where its master planned more frames (``nimages`` for each of ``ntrigger``)."""
+    detector = find_detector(files)
+    planned = [1.0, 1.0]
+    for i, name in enumerate(("nimages", "ntrigger")):
+        dataset = files.find(f"{detector}/detectorSpecific/{name}") if detector is not None else None
+        if isinstance(dataset, h5py.Dataset) and dataset.size == 1 and dataset.dtype.kind in "uif":
+            planned[i] = float(few_numbers(dataset)[0])
+    if np.prod(planned) > n_frames:
+        files.doubt(f"The master planned {np.prod(planned):.0f} frames; {n_frames} are there.")
+
+
 def _flat_panel(files: LinkedFiles, detector: str, frame_shape: tuple[int, ...]) -> Panel | None:
     """Place one panel by beam centre and distance; None, with a doubt, where the file leaves one of them out."""
     faults: list[str] = []

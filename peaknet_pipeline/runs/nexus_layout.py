@@ -27,14 +27,14 @@ def find_detector(files: LinkedFiles) -> str | None:
 
 def find_beams(files: LinkedFiles) -> Iterator[str]:
     """Yield the paths of groups that describe the beam: in the instrument, in the sample, in the entry itself."""
-    entries = _entries(files)
+    entries = find_entries(files)
     instruments = _instruments(files)
     samples = [p for e in entries for p in _members(files, e, "NXsample", "sample")]
     for parent in (*instruments, *samples, *entries):
         yield from _members(files, parent, "NXbeam", "beam")
 
 
-def _entries(files: LinkedFiles) -> list[str]:
+def find_entries(files: LinkedFiles) -> list[str]:
     """Return ``/entry``, else the groups whose names begin so, else those of class NXentry."""
     if isinstance(files.find("/entry"), h5py.Group):
         return ["/entry"]
@@ -45,7 +45,7 @@ def _entries(files: LinkedFiles) -> list[str]:
 
 def _instruments(files: LinkedFiles) -> list[str]:
     return [
-        path for entry in _entries(files) for path in _members(files, entry, "NXinstrument", "instrument")
+        path for entry in find_entries(files) for path in _members(files, entry, "NXinstrument", "instrument")
     ]
 
 
@@ -68,7 +68,6 @@ def _groups(files: LinkedFiles, parent: str) -> Iterator[tuple[str, Any]]:
 
 
 def _has_marks(files: LinkedFiles, path: str) -> bool:
-    group = files.find(path)
-    if any(mark in group for mark in _MARKS):
+    if any(files.has_link(f"{path}/{mark}") for mark in _MARKS):
         return True
     return any(attribute_text(g, "NX_class") == "NXdetector_module" for _, g in _groups(files, path))

@@ -19,14 +19,15 @@ from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
 from peaknet_pipeline.runs.names import files_of_run, is_euxfel_file
-from peaknet_pipeline.runs.nexus import read_nexus_geometry
+from peaknet_pipeline.runs.nexus import doubt_fewer_frames, read_nexus_geometry
 from peaknet_pipeline.runs.nexus_limits import with_file_limits
+from peaknet_pipeline.runs.other_frames import doubt_other_frames
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.run_masks import read_run_mask
+from peaknet_pipeline.runs.series import FrameOrder, open_series
 from peaknet_pipeline.runs.sources import (
     FrameSource,
     find_data_path,
-    numbered_datasets,
     open_panel_sources,
     open_source,
 )
@@ -164,16 +165,19 @@ def assemble_run(
     if not sources:
         return None, problems
     geometry = _with_limits(files, geometry, sources)
-    n_frames = problems.attempt(lambda: _count_frames(sources), sources[0].n_frames)
+    doubt_other_frames(files, path)
+    order = problems.attempt(lambda: _frame_order(sources), sources[0].order)
     shape = sources[0].slab_map.stack_shape
-    unknown = np.full(n_frames, np.nan)
-    energy = problems.attempt(lambda: read_photon_energy(files, geometry, n_frames), unknown)
-    clen = problems.attempt(lambda: read_clen(files, geometry, n_frames), None)
+    unknown = np.full(order.n_frames, np.nan)
+    energy = problems.attempt(lambda: read_photon_energy(files, geometry, order), unknown)
+    clen = problems.attempt(lambda: read_clen(files, geometry, order), None)
     no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
     mask_path, bad_pixels, mask_sources = problems.attempt(
-        lambda: _read_mask(files, geometry, shape), no_mask
+        lambda: _read_mask(files, geometry, shape, order), no_mask
     )
     info = _run_info(files, path, sources, energy, geometry, mask_path)
+    if info.file_format == "nxmx":
+        doubt_fewer_frames(files, info.n_frames)
     run = Run(
         files,
         sources,
@@ -209,12 +213,13 @@ def _open_sources(
             return geometry.panels[0].data_path or "", open_panel_sources(files, geometry)
         data_path = geometry.data_path
     path = data_path or find_data_path(files)
-    return path, (open_source(files, path, geometry),)
+    return path, (open_source(files, path, geometry, named=data_path is not None),)
 
 
 def _nexus_geometry(files: LinkedFiles, data_path: str | None) -> Geometry | None:
     """Return the geometry that an NXmx file describes; None: frames are read as they are."""
-    dataset = numbered_datasets(files, data_path or find_data_path(files))[0]
+    path = data_path or find_data_path(files)
+    dataset = open_series(files, path, named=data_path is not None).datasets[0]
     return read_nexus_geometry(files, dataset.shape[1:], dataset.dtype)
 
 
@@ -227,11 +232,12 @@ def _with_limits(
     return with_file_limits(files, geometry, sources[0].datasets[0].dtype)
 
 
-def _count_frames(sources: tuple[FrameSource, ...]) -> int:
-    counts = {source.n_frames for source in sources}
-    if len(counts) > 1:
-        raise RunError("panels differ in their number of frames", found=sorted(counts))
-    return counts.pop()
+def _frame_order(sources: tuple[FrameSource, ...]) -> FrameOrder:
+    orders = list(dict.fromkeys(source.order for source in sources))
+    if len(orders) > 1:
+        found = sorted({order.n_frames for order in orders})
+        raise RunError("panels differ in their number of frames", found=found)
+    return orders[0]
 
 
 def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Array | None) -> Geometry | None:
@@ -240,9 +246,11 @@ def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Arra
     return resolve_geometry(geometry, photon_energy_ev=energy, clen_m=clen)
 
 
-def _read_mask(files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int]) -> JointMask:
+def _read_mask(
+    files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int], order: FrameOrder
+) -> JointMask:
     masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
-    path, bad = read_run_mask(files, geometry, shape)
+    path, bad = read_run_mask(files, geometry, shape, order.events)
     if path is not None and bad is not None:
         if bad.shape != shape:
             raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)

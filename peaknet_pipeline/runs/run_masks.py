@@ -27,7 +27,8 @@ from peaknet_pipeline.hdf5.chunks import read_chunks
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
 from peaknet_pipeline.runs.nexus_layout import find_detector
-from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
+from peaknet_pipeline.runs.series import Event, substitute
+from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain, map_stack
 from peaknet_pipeline.types import BoolArray, Geometry, MaskLayer
 
 NEXUS_MASKS = ("pixel_mask", "detectorSpecific/pixel_mask")
@@ -36,11 +37,15 @@ MAX_BAD_BY_CONVENTION = 0.5
 
 
 def read_run_mask(
-    files: LinkedFiles, geometry: Geometry | None, stack_shape: tuple[int, int, int]
+    files: LinkedFiles,
+    geometry: Geometry | None,
+    stack_shape: tuple[int, int, int],
+    events: tuple[Event, ...] = ((),),
 ) -> tuple[str | None, BoolArray | None]:
     """Read the masks that belong to a run; return where they are and the joint mask, or None twice.
 
-    Of a mask per frame, pixels count that are bad in each of up to 16 frames, evenly spaced.
+    Of a mask per frame, pixels count that are bad in each of up to 16 frames, evenly spaced; of a mask per event (a path
+    with placeholders), those that are bad in each of up to 16 events.
 
     Raises
     ------
@@ -49,7 +54,7 @@ def read_run_mask(
         bad.
 
     """
-    reader = _MaskReader(files, geometry, stack_shape)
+    reader = _MaskReader(files, geometry, stack_shape, events)
     layers = mask_layers(geometry) if geometry is not None else ()
     if not layers:
         return reader.read_conventional()
@@ -62,6 +67,7 @@ class _MaskReader:
     files: LinkedFiles
     geometry: Geometry | None
     stack_shape: tuple[int, int, int]
+    events: tuple[Event, ...]
 
     def read_conventional(self) -> tuple[str | None, BoolArray | None]:
         for path in self._conventional_places():
@@ -113,11 +119,17 @@ class _MaskReader:
         )
 
     def _read_from(self, files: LinkedFiles, layer: MaskLayer) -> BoolArray:
-        dataset = files.dataset(layer.path)
+        if "%" not in layer.path:
+            return self._read_dataset(files, layer, layer.path)
+        chosen = np.unique(np.linspace(0, len(self.events) - 1, MAX_SAMPLED_FRAMES).astype(int))
+        paths = [substitute(layer.path, self.events[i]) for i in chosen]
+        joint: BoolArray = np.logical_and.reduce([self._read_dataset(files, layer, path) for path in paths])
+        return joint
+
+    def _read_dataset(self, files: LinkedFiles, layer: MaskLayer, path: str) -> BoolArray:
+        dataset = files.dataset(path)
         if dataset.dtype.kind not in "uib":
-            raise RunError(
-                f"the mask {layer.path} is not whole numbers", where=files.path, found=dataset.dtype
-            )
+            raise RunError(f"the mask {path} is not whole numbers", where=files.path, found=dataset.dtype)
         _check_size(dataset, files.path)
         slab_map = self._map(dataset.shape)
         n = 1 if slab_map.frame_axis is None else dataset.shape[slab_map.frame_axis]
@@ -129,7 +141,7 @@ class _MaskReader:
                 for i in np.unique(np.linspace(0, n - 1, MAX_SAMPLED_FRAMES).astype(int))
             ]
         except DAMAGE as error:
-            raise RunError(f"the mask {layer.path} cannot be read ({error})", where=files.path) from error
+            raise RunError(f"the mask {path} cannot be read ({error})", where=files.path) from error
         joint: BoolArray = np.logical_and.reduce(parts)
         return joint
 
@@ -137,7 +149,7 @@ class _MaskReader:
         if self.geometry is not None:
             return map_panels(shape, self.geometry)
         if shape == self.stack_shape:
-            return SlabMap(None, tuple(slice(0, n) for n in shape), (), self.stack_shape)
+            return map_stack(self.stack_shape)
         return map_plain(shape)
 
 

@@ -23,8 +23,12 @@ class SlabMap:
     window : tuple of slice
         What is read of the other dimensions: the smallest box that holds every panel.
     cuts : tuple of (panel number, window)
-        Each panel's part of what is read; empty where a reshape does it.
+        Each panel's part of what is read.
     stack_shape : (n_panels, ss, fs)
+    fixed : tuple of int
+        Dimensions of the window, frames left out, in which a panel has a single index: modules, wherever they stand.
+    is_stacked : bool
+        What is read is the stack, but for its shape: a reshape does instead of the cuts.
 
     """
 
@@ -32,6 +36,8 @@ class SlabMap:
     window: Window
     cuts: tuple[tuple[int, Window], ...]
     stack_shape: tuple[int, int, int]
+    fixed: tuple[int, ...] = ()
+    is_stacked: bool = False
 
     def selection(self, start: int, stop: int) -> Window:
         """Return the data set's selection for the frames ``start`` to ``stop``."""
@@ -45,12 +51,12 @@ class SlabMap:
             slab = slab[None]
         elif self.frame_axis:
             slab = np.moveaxis(slab, self.frame_axis, 0)
-        if not self.cuts:
+        if self.is_stacked:
             return slab.reshape(slab.shape[0], *self.stack_shape)
         stack = np.zeros((slab.shape[0], *self.stack_shape), dtype=slab.dtype)
         for number, cut in self.cuts:
             part = slab[(slice(None), *cut)]
-            height, width = part.shape[-2:]
+            height, width = (n for i, n in enumerate(part.shape[1:]) if i not in self.fixed)
             stack[:, number, :height, :width] = part.reshape(-1, height, width)
         return stack
 
@@ -59,9 +65,17 @@ def map_plain(shape: tuple[int, ...]) -> SlabMap:
     """Map a data set without a geometry: (ss, fs), (frame, ss, fs) or (frame, panel, ss, fs)."""
     if not 2 <= len(shape) <= 4:
         raise RunError("not frames", expected="2, 3 or 4 dimensions", found=shape, remedy="Give a geometry.")
-    n_panels = shape[1] if len(shape) == 4 else 1
-    window = tuple(slice(0, n) for n in (shape[1:] if len(shape) > 2 else shape))
-    return SlabMap(0 if len(shape) > 2 else None, window, (), (n_panels, shape[-2], shape[-1]))
+    return map_stack(shape[1:] if len(shape) > 2 else shape, 0 if len(shape) > 2 else None)
+
+
+def map_stack(shape: tuple[int, ...], frame_axis: int | None = None) -> SlabMap:
+    """Map frames that are stored as they are in memory, (ss, fs) or (panel, ss, fs)."""
+    window = tuple(slice(0, n) for n in shape)
+    if len(shape) == 2:
+        return SlabMap(frame_axis, window, ((0, window),), (1, shape[0], shape[1]), is_stacked=True)
+    cuts = tuple((k, (slice(k, k + 1), *window[1:])) for k in range(shape[0]))
+    stack_shape = (shape[0], shape[1], shape[2])
+    return SlabMap(frame_axis, window, cuts, stack_shape, fixed=(0,), is_stacked=True)
 
 
 def map_panels(shape: tuple[int, ...], geometry: Geometry, numbers: tuple[int, ...] | None = None) -> SlabMap:
@@ -87,8 +101,9 @@ def map_panels(shape: tuple[int, ...], geometry: Geometry, numbers: tuple[int, .
         (i, tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(w, box, strict=True)))
         for i, w in zip(numbers, windows, strict=True)
     )
-    simple = len(numbers) == len(geometry.panels) and _is_simply_stacked(cuts, box, geometry)
-    return SlabMap(frame_axis, box, () if simple else cuts, geometry.stack_shape)
+    stacked = len(numbers) == len(geometry.panels) and _is_simply_stacked(cuts, box, geometry)
+    fixed = tuple(d for d, role in enumerate(kept) if role == "n")
+    return SlabMap(frame_axis, box, cuts, geometry.stack_shape, fixed, stacked)
 
 
 def _roles(shape: tuple[int, ...], geometry: Geometry) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Find the frames in a file and read them by range."""
 
-import itertools
 import math
 from bisect import bisect_right
 from concurrent.futures import Executor
@@ -14,20 +13,28 @@ import numpy as np
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_chunks
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
-from peaknet_pipeline.hdf5.storage import address, check_declared
+from peaknet_pipeline.hdf5.storage import check_declared
+from peaknet_pipeline.runs.nexus_layout import find_entries
+from peaknet_pipeline.runs.series import (
+    Event,
+    FrameOrder,
+    Series,
+    numbered_paths,
+    open_series,
+    substitute,
+    was_written,
+)
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain
 from peaknet_pipeline.types import FrameArray, Geometry
 
 MAX_FRAME_BYTES = 2**29
 MAX_FRAMES = 20_000_000
-MAX_LINKED_DATA = 100_000
 CONVENTIONAL_DATA = (
     "/entry_1/data_1/data",
     "/entry_1/instrument_1/detector_1/data",
     "/entry/data/data",
     "/data/data",
 )
-LINKED_DATA = "data_000001"
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,16 @@ class FrameSource:
     slab_map: SlabMap
     starts: tuple[int, ...]
     n_frames: int
+    events: tuple[Event, ...] = ()
+    """What stands for the placeholders of the data's path, for each data set."""
+    is_cut: bool = False
+    """Data sets at the end are missing."""
+
+    @property
+    def order(self) -> FrameOrder:
+        """How the frames are counted."""
+        counts = tuple(np.diff([*self.starts, self.n_frames]).tolist())
+        return FrameOrder(counts, self.events or ((),) * len(counts), self.is_cut)
 
     def read(self, start: int, stop: int, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), native byte order."""
@@ -70,14 +87,33 @@ def find_data_path(files: LinkedFiles) -> str:
         found = files.find(path)
         if found is not None and _looks_like_frames(found):
             return path
-    if files.find(f"/entry/data/{LINKED_DATA}") is not None:
-        return f"/entry/data/{LINKED_DATA}"
-    everything = files.described()
-    stacks = [
-        (len(shape) >= 3, math.prod(shape), path)
-        for path, shape, dtype in everything
-        if _is_frames(shape, dtype)
+    for entry in find_entries(files):
+        linked = _linked_data(files, f"{entry}/data")
+        if linked is not None:
+            return linked
+    return _largest_stack(files)
+
+
+def _linked_data(files: LinkedFiles, parent: str) -> str | None:
+    """Return the first of the frames' data sets in a NeXus data group; where all links are broken, the first link."""
+    group = files.find(parent)
+    if not isinstance(group, h5py.Group):
+        return None
+    frames = [
+        (math.prod(dataset.shape), name)
+        for name, dataset in files.members(group)
+        if _looks_like_frames(dataset)
     ]
+    if frames:
+        return f"{parent}/{max(frames, key=lambda one: one[0])[1]}"
+    names = files.names(group)
+    links = [name for name in names if isinstance(files.link(group, name), h5py.ExternalLink)]
+    return f"{parent}/{links[0]}" if links else None
+
+
+def _largest_stack(files: LinkedFiles) -> str:
+    everything = files.described()
+    stacks = {path: (shape, dtype) for path, shape, dtype in everything if _is_frames(shape, dtype)}
     if not stacks:
         names = ", ".join(f"{path} {shape}" for path, shape, _ in everything[:8]) or "no data sets"
         raise RunError(
@@ -86,11 +122,21 @@ def find_data_path(files: LinkedFiles) -> str:
             found=names,
             remedy="Name it with the geometry's data.",
         )
-    return max(stacks)[2]
+    chosen = max(stacks, key=lambda path: (len(stacks[path][0]) >= 3, math.prod(stacks[path][0]), path))
+    read = numbered_paths(files, chosen, named=False)
+    others = [path for path in stacks if stacks[path] == stacks[chosen] and path not in read]
+    if others:
+        files.doubt(
+            f"{len(others)} more data sets of the same shape are not read, such as {others[0]}: name the frames with the "
+            "geometry's data, where % stands for every group, if they belong to the run."
+        )
+    return chosen
 
 
-def open_source(files: LinkedFiles, path: str, geometry: Geometry | None) -> FrameSource:
-    """Open the data set at ``path``, and its successors where a master file numbers them.
+def open_source(
+    files: LinkedFiles, path: str, geometry: Geometry | None, *, named: bool = True
+) -> FrameSource:
+    """Open the data set at ``path``, and its successors where a master file numbers them or a placeholder names them.
 
     Raises
     ------
@@ -98,29 +144,50 @@ def open_source(files: LinkedFiles, path: str, geometry: Geometry | None) -> Fra
         The data set is missing, not numeric, empty, absurdly large, or does not fit the geometry.
 
     """
-    datasets = numbered_datasets(files, path)
-    for dataset in datasets:
-        check_frames(dataset, files.path)
-    shape = datasets[0].shape
+    series = open_series(files, path, named=named)
+    _check_series(files, series)
+    shape = series.datasets[0].shape
     slab_map = map_plain(shape) if geometry is None else map_panels(shape, geometry)
-    return _source(datasets, slab_map, files.path)
+    return _source(series, slab_map, files.path)
 
 
 def open_panel_sources(files: LinkedFiles, geometry: Geometry) -> tuple[FrameSource, ...]:
-    """Open one source per data set of a geometry whose panels have data sets of their own."""
-    paths = list(dict.fromkeys(panel.data_path for panel in geometry.panels))
+    """Open one source for each path of a geometry whose panels have data sets of their own.
+
+    Where the paths have placeholders, the first path's events are those of all.
+    """
+    paths = [path or "" for path in dict.fromkeys(panel.data_path for panel in geometry.panels)]
+    first = open_series(files, paths[0])
     sources = []
     for path in paths:
-        dataset = files.dataset(path or "")
-        check_frames(dataset, files.path)
-        numbers = tuple(i for i, panel in enumerate(geometry.panels) if panel.data_path == path)
-        sources.append(_source((dataset,), map_panels(dataset.shape, geometry, numbers), files.path))
+        series = first if path == paths[0] else _open_events(files, path, first.events)
+        _check_series(files, series)
+        numbers = tuple(i for i, panel in enumerate(geometry.panels) if (panel.data_path or "") == path)
+        slab_map = map_panels(series.datasets[0].shape, geometry, numbers)
+        sources.append(_source(series, slab_map, files.path))
     return tuple(sources)
 
 
-def check_frames(dataset: Any, where: Path, *, may_be_empty: bool = False) -> None:
-    """Raise RunError unless a data set can hold frames: numeric, not empty (so far), of bounded size."""
-    name, shape, kind = dataset.name, dataset.shape, dataset.dtype
+def _open_events(files: LinkedFiles, path: str, events: tuple[Event, ...]) -> Series:
+    if path.count("%") != len(events[0]):
+        raise RunError(
+            "panels differ in their placeholders",
+            where=files.path,
+            expected=f"{len(events[0])} of % in every panel's data",
+            found=path,
+        )
+    paths = tuple(substitute(path, event) for event in events)
+    return Series(tuple(files.dataset(one) for one in paths), paths, events)
+
+
+def _check_series(files: LinkedFiles, series: Series) -> None:
+    for path, dataset in zip(series.paths, series.datasets, strict=True):
+        check_frames(dataset, path, files.path)
+
+
+def check_frames(dataset: Any, name: str, where: Path, *, may_be_empty: bool = False) -> None:
+    """Raise RunError unless a data set, found at a path, can hold frames: numeric, not empty (so far), of bounded size."""
+    shape, kind = dataset.shape, dataset.dtype
     if kind.kind not in "uif" or kind.itemsize > 8:
         raise RunError(f"{name} is not numeric", where=where, expected="integers or floats", found=kind)
     if shape is None or len(shape) < 2:
@@ -139,85 +206,19 @@ def check_frames(dataset: Any, where: Path, *, may_be_empty: bool = False) -> No
         raise RunError(f"{name} is absurdly large", where=where, expected=limit, found=found)
     if may_be_empty:
         return
-    if dataset.chunks and not dataset.is_virtual and dataset.id.get_storage_size() == 0:
+    if not was_written(dataset):
         raise RunError(f"{name} was never written", where=where, found=f"shape {shape} without stored data")
     check_declared(dataset, dataset.size // n_pixels)
 
 
-def numbered_datasets(files: LinkedFiles, path: str) -> tuple[Any, ...]:
-    """Return the data set at a path, and those that follow it.
-
-    In a path such as ``/%/data`` the placeholder stands for every group there is, in order of name; ``data_000001`` is
-    followed by its numbered successors in a master file.
-
-    Raises
-    ------
-    RunError
-        There is none, or absurdly many.
-
-    """
-    if "%" in path:
-        return tuple(files.dataset(name) for name in expand_placeholders(files, path))
-    if not path.endswith(LINKED_DATA):
-        return (files.dataset(path),)
-    parent = path.removesuffix(LINKED_DATA)
-    group = files.find(parent)
-    if not isinstance(group, h5py.Group):
-        raise RunError("no such group of data sets", where=files.path, found=parent)
-    names = sorted(name for name in group if name.startswith("data_") and name[5:].isdigit())
-    if len(names) > MAX_LINKED_DATA:
-        raise RunError("absurdly many linked data sets", where=files.path, found=len(names))
-    return tuple(files.dataset(parent + name) for name in names)
-
-
-def expand_placeholders(files: LinkedFiles, pattern: str) -> list[str]:
-    """Return the paths of all data sets that a path with placeholders (%) stands for, in order of name.
-
-    Raises
-    ------
-    RunError
-        There is none, or absurdly many.
-
-    """
-    names = [""]
-    known: dict[tuple[int, int], list[str]] = {}
-    for part in pattern.strip("/").split("/"):
-        known.clear()
-        every = (f"{name}/{member}" for name in names for member in _matching(files, name, part, known))
-        names = list(itertools.islice(every, MAX_LINKED_DATA + 1))
-        if len(names) > MAX_LINKED_DATA:
-            raise RunError(
-                "absurdly many data sets", where=files.path, expected=f"≤ {MAX_LINKED_DATA}", found=pattern
-            )
-    found = [name for name in names if files.find(name) is not None]
-    if not found:
-        raise RunError("no data set matches", where=files.path, expected=pattern)
-    return found
-
-
-def _matching(
-    files: LinkedFiles, parent: str, part: str, known: dict[tuple[int, int], list[str]]
-) -> list[str]:
-    """Return the members of a group that fit; a group that was met before, by another link, is not looked through again."""
-    if "%" not in part:
-        return [part]
-    group = files.find(parent or "/")
-    if not isinstance(group, h5py.Group):
-        return []
-    if address(group) not in known:
-        before, _, after = part.partition("%")
-        names = (name for name, _ in files.members(group))
-        known[address(group)] = sorted(n for n in names if n.startswith(before) and n.endswith(after))
-    return known[address(group)]
-
-
-def _source(datasets: tuple[Any, ...], slab_map: SlabMap, where: Path) -> FrameSource:
-    shapes = {_frame_shape(d, slab_map) for d in datasets}
-    if len(shapes) > 1:
-        raise RunError("linked data sets differ in their frames", where=where, found=sorted(shapes))
-    counts = [_n_frames(d, slab_map) for d in datasets]
+def _source(series: Series, slab_map: SlabMap, where: Path) -> FrameSource:
+    kinds = {(d.ndim, _frame_shape(d, slab_map), d.dtype) for d in series.datasets}
+    if len(kinds) > 1:
+        found = sorted(f"{shape} {dtype}" for _, shape, dtype in kinds)
+        raise RunError("linked data sets differ in their frames", where=where, found=found)
+    counts = [_n_frames(d, slab_map) for d in series.datasets]
     starts = tuple(int(n) for n in np.cumsum([0, *counts[:-1]]))
-    return FrameSource(datasets, slab_map, starts, sum(counts))
+    return FrameSource(series.datasets, slab_map, starts, sum(counts), series.events, series.is_cut)
 
 
 def _n_frames(dataset: Any, slab_map: SlabMap) -> int:

@@ -22,7 +22,7 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
     context = read_context(store, key)
     output = manifest_path(store, key)
     with open_raw(context) as run:
-        info = run.info
+        info, doubts = run.info, list(run.doubts)
 
     def build(recipe: Recipe) -> StageResult:
         manifest = _manifest(context, info)
@@ -35,6 +35,7 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
             "megabytes": round(info.size_bytes / 1e6, 1),
             "photon_energy_ev": round(energy, 2),
             "checksum": info.checksum,
+            "doubts": doubts,
         }
         checks = (
             Check(

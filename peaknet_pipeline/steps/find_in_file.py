@@ -67,7 +67,7 @@ def find_command(
             )
         peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
         written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=found.metadata)
-        n_frames = run.n_frames
+        n_frames, doubts = run.n_frames, list(run.doubts)
     counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
     told: dict[str, Any] = {
         "frames": n_frames,
@@ -77,6 +77,8 @@ def find_command(
         "bad_pixels": int(bad.sum()),
         "out": str(out),
     }
+    if doubts:
+        told["doubts"] = doubts
     files = {"cxi": cxi, "segmentation": segmentation}
     told |= found.figures | written.figures
     return told | {name: str(file) for name, file in files.items() if file is not None}

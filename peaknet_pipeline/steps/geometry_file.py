@@ -30,6 +30,7 @@ def write_run_geometry(path: Path, *, geometry: Path | None, out: Path) -> dict[
             raise GeometryError(
                 "the run carries no geometry",
                 where=path,
+                found="; ".join(run.doubts) or None,
                 remedy="Only NXmx files do; give one with --geometry.",
             )
         completed = without_paths(run.geometry)

@@ -123,8 +123,8 @@ def test_modules_follow_their_chain_of_transformations(tmp_path: Path) -> None:
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     write_master(tmp_path)
-    (tmp_path / "run_data_000002.h5").unlink()
-    with pytest.raises(RunError, match=r"a linked file is missing, found run_data_000002.h5"):
+    (tmp_path / "run_data_000001.h5").unlink()
+    with pytest.raises(RunError, match=r"a linked file is missing \(run_data_000001.h5\)"):
         open_run(tmp_path / "run_master.h5")
 
 
