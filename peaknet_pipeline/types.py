@@ -126,6 +126,15 @@ class Geometry:
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     clen_change_m: Float64Array | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """Return what the detector is in one line: panels, their size, camera length, photon energy."""
+        panels, ss, fs = self.stack_shape
+        lengths = [panel.clen_m for panel in self.panels]
+        clen = f"{1e3 * lengths[0]:.2f} mm" if lengths and lengths[0] == lengths[0] else "unknown"
+        energy = f"{self.photon_energy_ev:.1f} eV" if self.photon_energy_ev is not None else "unknown"
+        name = self.source.name if self.source is not None else "without a file"
+        return f"<Geometry {name}: {panels} panels of {ss} × {fs} pixels, camera length {clen}, photon energy {energy}>"
+
     @property
     def saturation_adu(self) -> float | None:
         """Least value at which pixels saturate or count as bad, by any panel's ``max_adu`` or ``flag_more_than``."""
@@ -184,3 +193,12 @@ class UnitCell:
     lattice_type: str = "triclinic"
     centering: str = "P"
     unique_axis: str = "*"
+
+    def __str__(self) -> str:
+        """Return the cell in one line: lattice, centring, lengths and angles."""
+        lengths = f"{self.a:.1f} {self.b:.1f} {self.c:.1f} Å"
+        return f"{self.lattice_type} {self.centering} {lengths} {self.alpha:.1f} {self.beta:.1f} {self.gamma:.1f}°"
+
+    def __repr__(self) -> str:
+        """Return the cell in one line."""
+        return f"<UnitCell {self}>"

@@ -107,7 +107,7 @@ def _reason_colours(n: int) -> list[str]:
     return [base[k % len(base)] for k in range(n)]
 
 
-def plot_frame_peaks(
+def draw_frame_peaks(
     image: Image,
     peaks: Mapping[str, Float64Array],
     *,
@@ -115,7 +115,7 @@ def plot_frame_peaks(
     extent: Extent | None = None,
     unit: str = "adu",
     window: Extent | None = None,
-) -> bytes:
+) -> "Figure":
     """Draw a frame with the peaks of each finder, and the truth where it is known.
 
     Parameters
@@ -155,7 +155,12 @@ def plot_frame_peaks(
     if window:
         axes.set_xlim(window[0], window[1])
         axes.set_ylim(window[2], window[3])
-    return to_png(figure)
+    return figure
+
+
+def plot_frame_peaks(image: Image, peaks: Mapping[str, Float64Array], **options: Any) -> bytes:
+    """Return the picture of :func:`draw_frame_peaks` as PNG."""
+    return to_png(draw_frame_peaks(image, peaks, **options))
 
 
 def _mark_few(axes: "Axes", marked: BoolArray, extent: Extent, colour: str) -> None:

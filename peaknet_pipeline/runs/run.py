@@ -68,6 +68,16 @@ class Run:
         self.clen_m = clen_m
         self.doubts = doubts
 
+    def __repr__(self) -> str:
+        """Return what the run is in one line: frames, shape, photon energy, bad pixels."""
+        panels, ss, fs = self.stack_shape
+        energy = np.nanmedian(self.photon_energy_ev) if np.isfinite(self.photon_energy_ev).any() else np.nan
+        told = f"{energy:.1f} eV" if np.isfinite(energy) else "photon energy unknown"
+        return (
+            f"<Run {self.info.path.name}: {self.n_frames} frames of {panels} × {ss} × {fs} pixels ({self.info.dtype}), "
+            f"{told}, {self.bad_pixels.mean():.2%} bad pixels>"
+        )
+
     @property
     def n_frames(self) -> int:
         """Number of frames."""

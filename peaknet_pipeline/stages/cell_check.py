@@ -8,7 +8,7 @@ from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS
-from peaknet_pipeline.steps.judge_cell import describe_cell, judge_cell
+from peaknet_pipeline.steps.judge_cell import judge_cell
 from peaknet_pipeline.store.paths import index_path, peaks_path
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw
 from peaknet_pipeline.store.stage_result import Check
@@ -39,6 +39,6 @@ def cell_holds(context: RunContext, finder: str, params: CellCheckParams) -> Che
 
 def _remedy(key: str, cell: UnitCell, path: Path) -> str:
     return (
-        f"The cell of {path.name}, {describe_cell(cell)}, is likely not the crystal's: peaknet diagnose {key} looks for "
+        f"The cell of {path.name}, {cell}, is likely not the crystal's: peaknet diagnose {key} looks for "
         "the one that is there"
     )

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
-from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.cell import read_cell
@@ -30,11 +29,12 @@ from peaknet_pipeline.report import ReportFigure
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable, PeakTable, ReflectionTable, Schema
+from peaknet_pipeline.steps.peak_tables import positions_px
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import FINDERS, index_path, peaks_path, reflections_path, statistics_path
 from peaknet_pipeline.store.run_files import RunContext, cell_file, open_raw, read_context
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Float64Array, Geometry, IntArray
+from peaknet_pipeline.types import HC_EV_ANGSTROM, Float32Array, Geometry, IntArray
 
 RING_D = (20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)
 """Resolutions, Å, of which the rings that fit are drawn."""
@@ -223,7 +223,7 @@ def _example(pool: Pool, number: int, told: str) -> ReportFigure:
     with open_raw(read_context(pool.store, key)) as run:
         geometry = geometry_of(run)
         image = assemble(run.read(frame, frame + 1)[0], geometry)
-    shown = {f: _positions_px(t[t["frame"] == number], geometry) for f, t in pool.peaks.items()}
+    shown = {f: positions_px(t[t["frame"] == number], geometry) for f, t in pool.peaks.items()}
     png = plot_frame_peaks(image, shown, title=f"{key}, frame {frame}", extent=image_extent(geometry))
     return ReportFigure(png, f"{told} {key}, frame {frame}.")
 
@@ -234,12 +234,6 @@ def _run_of(pool: Pool, number: int) -> tuple[str, int]:
             return key, number
         number -= frames
     raise IndexError(number)
-
-
-def _positions_px(peaks: PeakTable, geometry: Geometry) -> Float64Array:
-    place = (peaks[name].to_numpy() for name in ("panel", "fs", "ss"))
-    positions: Float64Array = peak_positions_m(geometry, *place)[:, :2] / geometry.panels[0].pixel_size_m
-    return positions
 
 
 def drawable(store: Store, keys: Sequence[str]) -> list[str]:

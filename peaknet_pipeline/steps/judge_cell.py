@@ -2,7 +2,6 @@
 
 from peaknet_pipeline.indexing.examine import CellCheckParams, CellExamination, LayerCount, SublatticeCount
 from peaknet_pipeline.steps.label_quality import Verdict
-from peaknet_pipeline.types import UnitCell
 
 CENTRINGS = {(0, 1, 1): "A", (1, 0, 1): "B", (1, 1, 0): "C", (1, 1, 1): "I"}
 """Centrings by the sum of indices that is even with them."""
@@ -29,14 +28,6 @@ def has_layers(layers: LayerCount, params: CellCheckParams) -> bool:
 def is_full(sublattice: SublatticeCount, params: CellCheckParams) -> bool:
     """Tell whether more of the explained peaks than may leave out layers of the lattice."""
     return sublattice.n >= params.min_peaks and sublattice.share > params.max_sublattice_share
-
-
-def describe_cell(cell: UnitCell) -> str:
-    """Return a cell in one line."""
-    lengths = f"{cell.a:.1f} {cell.b:.1f} {cell.c:.1f} Å"
-    return (
-        f"{cell.lattice_type} {cell.centering} {lengths} {cell.alpha:.1f} {cell.beta:.1f} {cell.gamma:.1f}°"
-    )
 
 
 def _tell_layers(found: CellExamination, params: CellCheckParams) -> str:

@@ -17,7 +17,7 @@ from peaknet_pipeline.indexing.geometry_refine import (
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.symmetry import primitive_matrix
 from peaknet_pipeline.schemas import IndexTable, PeakTable
-from peaknet_pipeline.steps.judge_cell import describe_cell, judge_cell
+from peaknet_pipeline.steps.judge_cell import judge_cell
 from peaknet_pipeline.steps.peak_causes import Evidence, Finding
 from peaknet_pipeline.types import Float64Array, Geometry, IntArray, UnitCell
 
@@ -177,8 +177,8 @@ def _wrong_cell(
         Finding(
             "wrong cell",
             n / len(trial.frames),
-            f"{n_agreeing} of {n_tried} strong hits agree on another cell, {describe_cell(cell)}, which indexes {n} of "
-            f"{len(trial.frames)}; the given one, {describe_cell(evidence.cell)}, indexes {trial.indexed}",
+            f"{n_agreeing} of {n_tried} strong hits agree on another cell, {cell}, which indexes {n} of "
+            f"{len(trial.frames)}; the given one, {evidence.cell}, indexes {trial.indexed}",
             "Check the cell file, and whether this is the sample that was meant.",
             {"indexed": n, "indexed_now": trial.indexed},
         )
@@ -201,9 +201,9 @@ def _better_cell(evidence: Evidence, trial: _Trial, doubt: str) -> list[Finding]
         Finding(
             "wrong cell",
             n / len(trial.frames),
-            f"{doubt}. {found.n_agreeing} of {found.n_tried} strong hits agree on another cell, {describe_cell(found.cell)}, "
+            f"{doubt}. {found.n_agreeing} of {found.n_tried} strong hits agree on another cell, {found.cell}, "
             f"which explains {explained:.0%} of the peaks of {len(trial.frames)} strong hits; the given one, "
-            f"{describe_cell(evidence.cell)}, explains {before:.0%}",
+            f"{evidence.cell}, explains {before:.0%}",
             "Check the cell file, and whether this is the sample that was meant.",
             {"indexed": n, "indexed_now": trial.indexed, "explained": explained, "explained_now": before},
         )

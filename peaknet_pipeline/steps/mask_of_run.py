@@ -19,15 +19,24 @@ from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
 from peaknet_pipeline.runs.masks import add_mask, write_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, ring_summary
-from peaknet_pipeline.runs.run import geometry_of
+from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
-from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.types import Geometry, RunStatistics
 
 
 @dataclass(frozen=True)
 class StatisticsParams(BadPixelParams, MaskParams):
     """How bad pixels are found, and what else is masked: the sections ``bad_pixels`` and ``mask``."""
+
+
+def mask_run(
+    run: Run, settings: StatisticsParams, *, progress: Progress | None = None
+) -> tuple[RunStatistics, BadPixelReport]:
+    """Return a run's statistics and the mask that its frames, its files and the settings make."""
+    params, bad_pixels = MaskParams.part_of(settings), BadPixelParams.part_of(settings)
+    statistics = compute_statistics(run, max_frames=bad_pixels.max_frames, progress=progress)
+    return statistics, make_mask(run, statistics, params, bad_pixels)
 
 
 def mask_figures(report: BadPixelReport) -> dict[str, Any]:
@@ -78,24 +87,19 @@ def mask_command(
     plot: Path | None = None,
 ) -> dict[str, Any]:
     """Make the mask of one file and write it, with its layers; see ``peaknet mask``."""
-    given = StatisticsParams.from_settings(settings).to_dict()
-    params, bad_pixel_params = (
-        MaskParams(**MaskParams.own(given)),
-        BadPixelParams(**BadPixelParams.own(given)),
-    )
+    given = StatisticsParams.from_settings(settings)
     params = replace(
-        params,
-        mask_files=(*params.mask_files, *map(str, masks)),
-        dark_files=(*params.dark_files, *map(str, darks)),
+        given,
+        mask_files=(*given.mask_files, *map(str, masks)),
+        dark_files=(*given.dark_files, *map(str, darks)),
     )
     known = read_geometry(geometry) if geometry is not None else None
     with open_run(path, known) as run, progress_bar(f"mask {path.name}") as progress:
-        statistics = compute_statistics(run, max_frames=bad_pixel_params.max_frames, progress=progress)
-        report = make_mask(run, statistics, params, bad_pixel_params)
+        statistics, report = mask_run(run, params, progress=progress)
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:
             write_file(plot, plot_report(report, geometry_of(run), title=path.name))
-    told = command_origin("mask", given, [path, geometry, *masks, *darks])
+    told = command_origin("mask", given.to_dict(), [path, geometry, *masks, *darks])
     write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers, provenance=told)
     figures = {"frames": statistics.n_frames, "pixels": report.bad_pixels.size, **mask_figures(report)}
     return figures | {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})

@@ -46,8 +46,8 @@ def exposure_record(run: Run) -> dict[str, str]:
     JSON lists of one value or one per frame, null where it isn't known. The camera length, without ``coffset``, is there
     only where the geometry leaves it to the file.
     """
-    record = {ENERGY: _to_json(run.photon_energy_ev, digits=4)}
-    return record if run.clen_m is None else record | {CLEN: _to_json(run.clen_m, digits=9)}
+    record = {ENERGY: _to_json(run.photon_energy_ev)}
+    return record if run.clen_m is None else record | {CLEN: _to_json(run.clen_m)}
 
 
 def read_recorded_peaks(path: Path, geometry: Path) -> RecordedPeaks:
@@ -97,9 +97,10 @@ def open_source(metadata: Mapping[str, str], geometry: Geometry) -> Run:
     return open_run(source, geometry)
 
 
-def _to_json(values: Float64Array, *, digits: int) -> str:
-    rounded = [round(float(v), digits) if np.isfinite(v) else None for v in values]
-    return json.dumps(rounded[:1] if len(set(rounded)) == 1 else rounded)
+def _to_json(values: Float64Array) -> str:
+    """Return the values as they are: rounded ones would give a command other lattices than an asset."""
+    exact = [float(v) if np.isfinite(v) else None for v in values]
+    return json.dumps(exact[:1] if len(set(exact)) == 1 else exact)
 
 
 def _from_json(metadata: Mapping[str, str], name: str, n_frames: int, path: Path) -> Float64Array | None:

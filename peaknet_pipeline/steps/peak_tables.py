@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.distance import knows_distance
-from peaknet_pipeline.geometry.maps import peak_inv_d
+from peaknet_pipeline.geometry.maps import peak_inv_d, peak_positions_m
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.steps.peak_record import exposure_record
@@ -30,6 +30,13 @@ def add_resolution(peaks: PeakTable, geometry: Geometry, photon_energy_ev: Float
         panel, fs, ss = (peaks[name].to_numpy() for name in ("panel", "fs", "ss"))
         inv_d = peak_inv_d(geometry, panel, fs, ss, photon_energy_ev[frames], frames)
     return make_table(PEAKS, {**{name: peaks[name] for name in PEAKS.column_names()}, "inv_d": inv_d})
+
+
+def positions_px(table: pd.DataFrame, geometry: Geometry) -> Float64Array:
+    """Return where peaks or reflections lie in the laboratory, x and y, (n, 2), in pixels of the first panel."""
+    place = (table[name].to_numpy() for name in ("panel", "fs", "ss"))
+    positions: Float64Array = peak_positions_m(geometry, *place)[:, :2] / geometry.panels[0].pixel_size_m
+    return positions
 
 
 def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> dict[str, str]:
