@@ -161,7 +161,7 @@ def test_objects_tell_what_they_are(run, files):
 
 
 def test_unknown_finders_and_settings_are_refused(run):
-    with pytest.raises(ParameterError, match="unknown finder.*peakfinder8, droplet, peaknet"):
+    with pytest.raises(ParameterError, match=r"unknown finder.*peakfinder8, droplet, peaknet"):
         pn.find(run, "magic")
     with pytest.raises(ParameterError, match="unknown parameter 'treshold'"):
         pn.find(run, treshold=3)
