@@ -91,14 +91,15 @@ def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: 
     paths = {entry["data"] for entry in raw.values()}
     groups = _panel_groups(extras.groups, raw)
     panels = tuple(_panel(name, entry, extras, groups, len(paths) > 1) for name, entry in raw.items())
+    clen_path, clen_unit = _clen_source({name: extras.clens.get(name, "") for name in raw})
     geometry = Geometry(
         panels=panels,
         bad_regions=_bad_regions(detector["bad"], extras, panels),
         photon_energy_ev=extras.photon_energy_ev,
         photon_energy_path=extras.photon_energy_path,
         photon_energy_unit=extras.photon_energy_unit,
-        clen_path=extras.clen_path,
-        clen_unit=extras.clen_unit,
+        clen_path=clen_path,
+        clen_unit=clen_unit,
         data_path=paths.pop() or None if len(paths) == 1 else None,
         flag_less_than=extras.flags.get("flag_lessthan"),
         flag_more_than=extras.flags.get("flag_morethan"),
@@ -141,6 +142,30 @@ def _panel(
         data_path=raw["data"] or None if own_data else None,
         max_adu=raw["max_adu"] if math.isfinite(raw["max_adu"]) else None,
     )
+
+
+def _clen_source(clens: dict[str, str]) -> tuple[str | None, str]:
+    """Return the HDF5 path of all panels' camera length and its unit; None where each panel has a number of its own.
+
+    Raises
+    ------
+    GeometryError
+        Panels have several paths, or some a path and others a number: a run gives one camera length per frame.
+
+    """
+    first: dict[str, str] = {}
+    for name, text in clens.items():
+        first.setdefault(text, name)
+    paths = [text for text in first if text.startswith("/")]
+    if paths and len(first) > 1:
+        raise GeometryError(
+            "panels name different camera lengths",
+            expected="one path for all panels, or a number for each",
+            found=", ".join(f"{name}: {text}" for text, name in list(first.items())[:3]),
+            remedy="Give one path above the panels and the differences as coffset, or numbers; or process each detector alone.",
+        )
+    path, _, unit = paths[0].partition(" ") if paths else ("", "", "mm")
+    return path or None, unit
 
 
 def _check_panel(name: str, raw: dict[str, Any]) -> None:

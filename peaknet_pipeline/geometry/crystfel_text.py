@@ -33,13 +33,15 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 @dataclass
 class GeometryExtras:
-    """What was read beside the library: see the fields of the same name in ``types.Geometry``."""
+    """What was read beside the library: see the fields of the same name in ``types.Geometry``.
+
+    ``clens`` has each panel's camera length as ``/path unit`` or a length in metres; "" is that of the panels to come.
+    """
 
     photon_energy_ev: float | None = None
     photon_energy_path: str | None = None
     photon_energy_unit: str = "eV"
-    clen_path: str | None = None
-    clen_unit: str = "mm"
+    clens: dict[str, str] = field(default_factory=dict)
     flags: dict[str, float] = field(default_factory=dict)
     edges: dict[str, int] = field(default_factory=dict)
     ignored_panels: dict[str, bool] = field(default_factory=dict)
@@ -139,7 +141,7 @@ def _normalise(owner: str, key: str, value: str, extras: GeometryExtras) -> str 
         _PANEL_EXTRAS[key](owner, key, value, extras)
         return None
     if key == "clen":
-        return _read_clen(value, extras)
+        return _read_clen(owner, value, extras)
     if not owner and key in _TOP_EXTRAS:
         _TOP_EXTRAS[key](key, value, extras)
         return None
@@ -153,6 +155,7 @@ def _inherit(owner: str, extras: GeometryExtras) -> None:
     if owner not in extras.edges:
         extras.edges[owner] = extras.edges.get("", 0)
         extras.ignored_panels[owner] = extras.ignored_panels.get("", False)
+        extras.clens[owner] = extras.clens.get("", "")
 
 
 def _normalise_panel(key: str, value: str, extras: GeometryExtras) -> str:
@@ -179,14 +182,15 @@ def _check_number(key: str, value: str) -> None:
         raise GeometryError("no usable res", expected="pixels per metre > 0", found=repr(value))
 
 
-def _read_clen(value: str, extras: GeometryExtras) -> str:
+def _read_clen(owner: str, value: str, extras: GeometryExtras) -> str:
     if value.startswith("/"):
         path, _, unit = value.partition(" ")
-        extras.clen_path, extras.clen_unit = path, unit.strip() or "mm"
-        if extras.clen_unit not in ("m", "mm"):
+        unit = unit.strip() or "mm"
+        if unit not in ("m", "mm"):
             raise GeometryError("unknown unit of clen", expected="m or mm", found=repr(unit))
+        extras.clens[owner] = f"{path} {unit}"
         return f"clen = {path}"
-    extras.clen_path = None
+    extras.clens[owner] = f"{parse_length_m(value)!r} m"
     return f"clen = {parse_length_m(value)!r}"
 
 

@@ -12,7 +12,7 @@ from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
 from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.crystfel_write import format_geometry, write_geometry
-from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.geometry.resolve import resolve_geometry, without_paths
 from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, MaskLayer
 from peaknet_pipeline_tests.geometry.detectors import geometries
 
@@ -129,6 +129,42 @@ def test_values_at_hdf5_paths_stay_open_until_resolved() -> None:
     assert resolved.panels[0].adu_per_photon == pytest.approx(8.0)
     again = parse_geometry(format_geometry(geometry))
     assert _fields(again) == {**_fields(geometry), "dim_layout": ("%", "ss", "fs")}
+
+
+@pytest.mark.parametrize(
+    ("top", "first", "second", "found"),
+    [
+        ("", "/LCLS/front mm", "/LCLS/back mm", "p0: /LCLS/front mm, p1: /LCLS/back mm"),
+        ("", "/LCLS/front mm", "0.5 m", "p0: /LCLS/front mm, p1: 0.5 m"),
+        ("", "500 mm", "/LCLS/front m", "p0: 0.5 m, p1: /LCLS/front m"),
+        ("", "/LCLS/front mm", "/LCLS/front m", "p0: /LCLS/front mm, p1: /LCLS/front m"),
+        ("clen = /LCLS/front\n", "", "0.5", "p0: /LCLS/front mm, p1: 0.5 m"),
+    ],
+)
+def test_panels_with_camera_lengths_at_several_places_are_refused_naming_both(
+    top: str, first: str, second: str, found: str
+) -> None:
+    own = "".join(f"p{i}/clen = {text}\n" for i, text in enumerate((first, second)) if text)
+    text = HEADER.replace("clen = 0.1 m\n", top) + PANEL + PANEL.replace("p0", "p1") + own
+    with pytest.raises(GeometryError, match=f"different camera lengths.*found {found}"):
+        parse_geometry(text)
+
+
+def test_panels_with_camera_lengths_of_their_own_keep_them() -> None:
+    own = "p0/clen = 0.1\np1/clen = 500 mm\n"
+    geometry = parse_geometry(HEADER + PANEL + PANEL.replace("p0", "p1") + own)
+    for one in (geometry, parse_geometry(format_geometry(geometry))):
+        assert [panel.clen_m for panel in one.panels] == pytest.approx([0.1, 0.5])
+    path = HEADER.replace("0.1 m", "/LCLS/front") + PANEL + PANEL.replace("p0", "p1") + own
+    assert parse_geometry(path).clen_path is None
+
+
+def test_an_unknown_camera_length_is_never_written() -> None:
+    geometry = parse_geometry(HEADER.replace("0.1 m", "/LCLS/front") + PANEL)
+    with pytest.raises(GeometryError, match="camera length is not known"):
+        format_geometry(dataclasses.replace(geometry, clen_path=None))
+    with pytest.raises(GeometryError, match=r"camera length \(/LCLS/front\) is not known"):
+        without_paths(geometry)
 
 
 def test_a_module_dimension_becomes_the_stack_index() -> None:
