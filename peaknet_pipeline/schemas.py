@@ -360,6 +360,12 @@ RUNS = Schema(
         ),
         Column("stage", "string", "", "last stage made, or the one that failed"),
         Column("frames", "int32", "", "frames in the run; 0 before it was read"),
+        Column(
+            "frames_without_resolution",
+            "int32",
+            "",
+            "frames without a possible photon energy or camera length: they keep their peaks and are not indexed",
+        ),
         Column("hits", "int32", "", "frames with at least min_peaks peaks; 0 before the run was scored"),
         Column(
             "indexed", "int32", "", "frames with at least one accepted lattice; 0 before the run was scored"

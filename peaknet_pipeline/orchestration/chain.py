@@ -45,8 +45,8 @@ CHAIN = (
         per_run=True,
         code_version=CODE["raw_run"],
         kinds=frozenset({"hdf5"}),
-        checks=("has_photon_energy",),
-        blocking=("has_photon_energy",),
+        checks=("has_photon_energy", "has_camera_length"),
+        blocking=("has_photon_energy", "has_camera_length"),
     ),
     StageSpec(
         run=run_statistics.run_statistics,

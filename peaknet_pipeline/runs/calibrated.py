@@ -12,6 +12,7 @@ from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, calibrate_frames, make_calibration
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.shot_values import filled_with_median
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import FrameArray
 
@@ -86,9 +87,12 @@ class CalibratedRun(Run):
         self._params = params or CalibrationParams()
 
     def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
-        """Return calibrated frames, (n, n_panels, ss, fs) float32; see ``calibrate_frames``."""
+        """Return calibrated frames, (n, n_panels, ss, fs) float32; see ``calibrate_frames``.
+
+        Photons of a shot without a photon energy are counted with the run's median.
+        """
         frames = self._raw.read(start, stop, pool=pool).astype(np.uint16, copy=False)
-        energy = self.photon_energy_ev[start:stop] if self._params.photons else None
+        energy = filled_with_median(self.photon_energy_ev)[start:stop] if self._params.photons else None
         return calibrate_frames(frames, self._calibration, self._params, photon_energy_ev=energy)
 
     @property

@@ -17,16 +17,18 @@ import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.hdf5.storage import check_declared
 from peaknet_pipeline.runs.cxi_images import DATA_PATH, CxiSlab, copy_images, link_images, slab_of
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.shot_values import filled_with_median
 from peaknet_pipeline.runs.sources import MAX_FRAMES
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import MAX_CXI_PEAKS, Geometry
+from peaknet_pipeline.types import MAX_CXI_PEAKS, Float64Array, Geometry
 
 RESULT = "/entry_1/result_1"
 MASK_PATH = "/entry_1/data_1/mask"
@@ -35,6 +37,9 @@ CLEN_PATH = "/LCLS/detector_1/EncoderValue"
 CXI_VERSION = 160
 BLOCK_FRAMES = 64
 MAX_LISTED_PEAKS = 65536
+MAX_LISTED_FRAMES = 4096
+"""Frames that an attribute lists: it holds 64 kB."""
+
 LISTS = {
     "peakTotalIntensity": "intensity",
     "peakMaxIntensity": "max_intensity",
@@ -99,7 +104,8 @@ def write_cxi_peaks(
     chosen = np.arange(run.n_frames) if frames is None else np.asarray(frames, dtype=np.int64)
     _check_table(peaks, chosen, run)
     slab = slab_of(run)
-    known_energy = bool(np.isfinite(run.photon_energy_ev).all())
+    _check_distance(run)
+    known_energy = bool(np.isfinite(run.photon_energy_ev).any())
     geometry = run.geometry and linked_geometry(
         run.geometry, slab, has_energy=known_energy, has_clen=run.clen_m is not None
     )
@@ -197,11 +203,32 @@ def linked_geometry(geometry: Geometry, slab: CxiSlab, *, has_energy: bool, has_
 def _write_metadata(file: Any, run: Run, slab: CxiSlab, chosen: npt.NDArray[np.int64]) -> None:
     mask = slab.from_stack(run.bad_pixels.astype(np.uint8))
     file.create_dataset(MASK_PATH, data=mask, compression="gzip", shuffle=True)
-    if np.isfinite(run.photon_energy_ev).all():
-        file[ENERGY_PATH] = run.photon_energy_ev[chosen]
+    if np.isfinite(run.photon_energy_ev).any():
+        _write_per_frame(file, ENERGY_PATH, run.photon_energy_ev, chosen)
     if run.clen_m is not None:
-        file[CLEN_PATH] = 1e3 * run.clen_m[chosen]
+        _write_per_frame(file, CLEN_PATH, 1e3 * run.clen_m, chosen)
     file[f"{RESULT}/frame"] = chosen.astype(np.int64)
+
+
+def _write_per_frame(file: Any, path: str, values: Float64Array, chosen: npt.NDArray[np.int64]) -> None:
+    """Write a value per frame; frames without one get the run's median, and their rows are told in an attribute.
+
+    Other programs compute with what they read, NaN too.
+    """
+    file[path] = filled_with_median(values)[chosen]
+    missing = np.flatnonzero(~np.isfinite(values[chosen]))
+    if missing.size:
+        file[path].attrs["frames_at_median"] = missing[:MAX_LISTED_FRAMES]
+
+
+def _check_distance(run: Run) -> None:
+    if run.geometry is not None and not knows_distance(run.geometry):
+        raise RunError(
+            "no frame has a camera length, which a CXI file's geometry needs",
+            where=run.info.path,
+            found=run.geometry.clen_path,
+            remedy="Give it in the geometry as a number (clen = … m).",
+        )
 
 
 def _write_lists(file: Any, peaks: PeakTable, slab: CxiSlab, chosen: npt.NDArray[np.int64]) -> None:

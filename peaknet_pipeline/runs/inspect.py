@@ -17,6 +17,7 @@ from peaknet_pipeline.runs.euxfel import open_euxfel_run
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
 from peaknet_pipeline.runs.open import assemble_run
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.shot_values import shot_doubts
 from peaknet_pipeline.types import Geometry
 
 MAX_LISTED = 40
@@ -33,8 +34,6 @@ FILTERS = {
     32026: "blosc2",
 }
 """HDF5's registered filters, by number."""
-
-SANE_ENERGY_EV = (1e3, 2e5)
 
 
 @dataclass
@@ -154,6 +153,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "bad pixels": float(run.bad_pixels.mean()),
         "mask sources": {source.name: source.n_new for source in run.mask_sources},
         "photon energy, eV": [float(known.min()), float(known.max())] if known.size else None,
+        "frames without resolution": int(run.without_resolution.sum()),
         "bytes": info.size_bytes,
         "checksum": info.checksum,
     }
@@ -176,21 +176,9 @@ def compression_of(dataset: Any) -> str:
 
 
 def _run_doubts(run: Run) -> list[str]:
-    doubts = []
-    energy = run.photon_energy_ev
-    low, high = SANE_ENERGY_EV
-    if not np.isfinite(energy).all():
-        doubts.append("The photon energy is not known: name it in the geometry (photon_energy).")
-    elif energy.min() < low or energy.max() > high:
-        doubts.append(
-            f"Photon energies from {energy.min():g} to {energy.max():g} eV are unusual: check the unit."
-        )
-    elif np.ptp(energy) > 0.05 * energy.mean():
-        doubts.append(f"The photon energy changes by {np.ptp(energy) / energy.mean():.0%} within the run.")
+    doubts = shot_doubts(run)
     if run.geometry is None:
         doubts.append("There is no geometry: peaks can be found, but neither resolution nor lattices.")
-    if run.clen_m is not None and np.ptp(run.clen_m) > 1e-4:
-        doubts.append(f"The camera length changes by {1e3 * np.ptp(run.clen_m):.2f} mm within the run.")
     if run.bad_pixels.mean() > 0.3:
         doubts.append(f"{run.bad_pixels.mean():.0%} of the pixels are bad: check the mask's polarity.")
     dataset = run.sources[0].datasets[0]

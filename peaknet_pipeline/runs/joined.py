@@ -14,6 +14,7 @@ from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.shot_values import usable_energies
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray
 
@@ -134,7 +135,7 @@ def join_runs(
     first = parts[0].run
     for other in parts[1:]:
         _check_alike(first, other.run, geometry)
-    energy = np.concatenate([part.of_each_frame(part.run.photon_energy_ev) for part in parts])
+    energy = usable_energies(np.concatenate([p.of_each_frame(p.run.photon_energy_ev) for p in parts]))
     clen = None if first.clen_m is None else np.concatenate([_clen_of(part) for part in parts])
     bad_pixels, mask_sources = _joint_mask(parts)
     files = list(dict.fromkeys(file for part in parts for file in part.run.info.files))

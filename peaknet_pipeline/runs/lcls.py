@@ -25,6 +25,7 @@ from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.masks import combine_masks
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.shot_values import usable_energies
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo
@@ -179,7 +180,7 @@ def _photon_energy(psana: Any, opened: PsanaRun, geometry: Geometry | None) -> F
         value = float(shot.ebeamPhotonEnergy()) if shot is not None else 0.0
         if np.isfinite(value) and value > 0:
             energy[number] = value
-    return energy
+    return usable_energies(energy)
 
 
 def _bad_pixels(

@@ -10,6 +10,7 @@ from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.nexus_layout import find_beams, find_detector
 from peaknet_pipeline.runs.series import FrameOrder, substitute
+from peaknet_pipeline.runs.shot_values import usable_camera_lengths, usable_energies
 from peaknet_pipeline.runs.units import photon_energies_ev
 from peaknet_pipeline.types import Float64Array, Geometry
 
@@ -23,7 +24,7 @@ _METRES = {"mm": 1e-3, "m": 1.0}
 
 
 def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) -> Float64Array:
-    """Return the photon energy of each frame, (n_frames,), eV; NaN where neither geometry nor file knows it.
+    """Return the photon energy of each frame, (n_frames,), eV; NaN where neither geometry nor file knows a possible one.
 
     The geometry's HDF5 path counts first, then its number, then the file's conventional places (LCLS, CXI in
     J, NeXus).
@@ -31,7 +32,7 @@ def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, order: Fra
     Raises
     ------
     RunError
-        What the geometry or file names is missing, of another length, or no possible energy.
+        What the geometry or file names is missing or of another length, or its unit is unknown.
 
     """
     if geometry is not None and geometry.photon_energy_path is not None:
@@ -63,18 +64,18 @@ def _conventional_places(files: LinkedFiles) -> Iterator[tuple[str, str]]:
 def read_clen(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) -> Float64Array | None:
     """Return the camera length of each frame, (n_frames,), metres, where the geometry leaves it to the file.
 
+    NaN where a frame's isn't possible.
+
     Raises
     ------
     RunError
-        The path is missing, of another length, or not finite.
+        The path is missing or of another length.
 
     """
     if geometry is None or geometry.clen_path is None:
         return None
     values = read_per_frame(files, geometry.clen_path, order) * _METRES[geometry.clen_unit]
-    if not np.isfinite(values).all():
-        raise RunError("camera length is not finite", where=files.path, found=geometry.clen_path)
-    return values
+    return usable_camera_lengths(values, geometry)
 
 
 def read_per_frame(files: LinkedFiles, path: str, order: FrameOrder) -> Float64Array:
@@ -109,7 +110,12 @@ def _values(files: LinkedFiles, path: str, n_frames: int, *, or_more: bool = Fal
 
 
 def _to_ev(values: Float64Array, unit: str, files: LinkedFiles, path: str) -> Float64Array:
+    """Return energies or wavelengths in eV; NaN where they are no numbers above zero, or placeholders."""
     try:
-        return np.array([energy_ev(v, unit) for v in values])
+        energy_ev(1.0, unit)
     except GeometryError as error:
         raise RunError(f"{path}: {error.what}", where=files.path, found=error.found) from error
+    energies = np.full(len(values), np.nan)
+    for frame in np.flatnonzero(np.isfinite(values) & (values > 0)):
+        energies[frame] = energy_ev(float(values[frame]), unit)
+    return usable_energies(energies)

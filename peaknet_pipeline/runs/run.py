@@ -94,6 +94,12 @@ class Run:
         return self.info.photon_energy_ev
 
     @property
+    def without_resolution(self) -> BoolArray:
+        """Frames, (n_frames,), without a photon energy or a camera length: they keep their peaks and aren't indexed."""
+        without = ~np.isfinite(self.photon_energy_ev)
+        return without if self.clen_m is None else without | ~np.isfinite(self.clen_m)
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the frames, as stored."""
         return np.dtype(self.info.dtype)

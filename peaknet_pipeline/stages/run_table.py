@@ -87,6 +87,7 @@ def _row(run: RunState, scores: pd.DataFrame | None, progress: Progress) -> dict
         "status": progress.status,
         "stage": progress.stage,
         "frames": int(figures.get("raw_run", {}).get("frames", 0)),
+        "frames_without_resolution": int(figures.get("raw_run", {}).get("frames_without_resolution", 0)),
         **_scored(scores),
         "background": float(statistics.get("mean_intensity", math.nan)),
         "bad_pixels": float(statistics.get("bad_fraction", math.nan)),
@@ -134,8 +135,20 @@ def format_runs(table: RunTable) -> str:
         for row in (header, *rows)
     ]
     wrong = table[table["error"] != ""].to_dict("records")
-    notes = [f"{r['run']}  {r['status']} at {r['stage'] or 'the start'}: {r['error']}" for r in wrong]
+    notes = [
+        f"{r['run']}  {_told_incomplete(r)}"
+        for r in table.to_dict("records")
+        if r["frames_without_resolution"]
+    ]
+    notes += [f"{r['run']}  {r['status']} at {r['stage'] or 'the start'}: {r['error']}" for r in wrong]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *([""] if notes else []), *notes])
+
+
+def _told_incomplete(row: Mapping[Any, Any]) -> str:
+    return (
+        f"{row['frames_without_resolution']} of {row['frames']} frames have no possible photon energy or camera length: "
+        "they keep their peaks and are not indexed"
+    )
 
 
 def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -163,8 +176,9 @@ def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
 def runs_report(table: RunTable) -> ReportTable:
     """Return the table for the report: what is printed, with each rate's counts, bad pixels, time and error."""
     columns = (
-        "run", "date (UTC)", "status", "frames", "hit rate (hits / frames)", "indexing yield (indexed / frames)",
-        "classical yield", "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
+        "run", "date (UTC)", "status", "frames", "without energy or distance",
+        "hit rate (hits / frames)", "indexing yield (indexed / frames)", "classical yield",
+        "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
     )  # fmt: skip
     rows = tuple(_reported(row) for row in table.to_dict("records"))
     caption = "One row per run. Rates are the network’s where it was scored; d: 5 % of the peaks in indexed frames lie beyond."
@@ -184,4 +198,5 @@ def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
     figures = (number("mean_peaks", ".1f"), number("resolution", ".2f"), number("background", ".1f"))
     rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED, row["error"])
     date = row["date"][:16].replace("T", " ")
-    return (row["run"], date, row["status"], str(frames or NOT_PRINTED), *counts, *figures, *rest)
+    without = str(row["frames_without_resolution"]) if frames else NOT_PRINTED
+    return (row["run"], date, row["status"], str(frames or NOT_PRINTED), without, *counts, *figures, *rest)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError
@@ -69,7 +70,8 @@ def index_with_crystfel(
     """Index with CrystFEL's indexamajig from a CXI peak list written for it, and its hits once more with scrambled azimuths.
 
     Lists, streams and logs are kept: the control's in the folder ``control`` beside the others. Its gate isn't ours to
-    raise, so that a false-index rate above the wanted one is only told.
+    raise, so that a false-index rate above the wanted one is only told. Frames without a photon energy or camera length are
+    left out.
 
     Raises
     ------
@@ -78,8 +80,9 @@ def index_with_crystfel(
 
     """
     find_indexamajig()
-    table = _call_crystfel(run, peaks, cell, cxi, params, provenance=provenance)
-    hits = hit_frames(peaks, min_peaks=min_peaks)
+    known = np.flatnonzero(~run.without_resolution)
+    table = _call_crystfel(run, peaks, cell, cxi, params, frames=known, provenance=provenance)
+    hits = np.intersect1d(hit_frames(peaks, min_peaks=min_peaks), known)
     if not hits.size:
         return table, ControlRecord(0, 0, 0.0)
     scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))
@@ -108,9 +111,10 @@ def _call_crystfel(
     cxi: Path,
     params: IndexamajigParams | None,
     *,
-    frames: IntArray | None = None,
+    frames: IntArray,
     provenance: Mapping[str, str] | None = None,
 ) -> IndexTable:
+    """Index some frames, (n,) ascending; the table has the run's frame numbers, where the stream has the list's."""
     cxi.parent.mkdir(parents=True, exist_ok=True)
     report = write_cxi_peaks(cxi, peaks, run, frames=frames, provenance=provenance)
     if report.geometry_path is None:
@@ -118,7 +122,8 @@ def _call_crystfel(
     stream = run_indexamajig(
         cxi, geometry=report.geometry_path, cell=cell, stream=cxi.with_suffix(".stream"), params=params
     )
-    return stream.lattices
+    numbers = frames[stream.lattices["frame"].to_numpy()]
+    return stream.lattices.assign(frame=numbers.astype(np.int32))
 
 
 def predict_run(

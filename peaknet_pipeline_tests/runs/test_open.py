@@ -358,14 +358,14 @@ def test_a_group_is_no_data_set(path: Path) -> None:
 
 
 def test_every_problem_is_told_at_once(path: Path) -> None:
-    write_slab_run(path, values={"/energies": np.array([9000.0, 0.0, 1.0, 2.0])})
+    write_slab_run(path, values={"/energies": np.array([9000.0, 9001.0])})
     text = (
         slab_geometry("mask0_data = /nowhere\n")
         .text.replace("9500 eV", "/energies")
         .replace("0.1 m", "/clen m")
     )
     with pytest.raises(
-        RunError, match=r"3 problems: .*not positive.*no such data set, found /clen.*found /nowhere"
+        RunError, match=r"3 problems: .*/energies does not fit.*no such data set, found /clen.*found /nowhere"
     ):
         open_run(path, parse_geometry(text))
 

@@ -14,12 +14,13 @@ from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import FITS, INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline.simulate.demo import DEMO_DISTANCE_M, DEMO_ENERGY_EV
-from peaknet_pipeline.simulate.detectors import ENCODER_PATH
+from peaknet_pipeline.simulate.detectors import ENCODER_PATH, ENERGY_PATH
 from peaknet_pipeline.stages.classical_peaks import classical_peaks
 from peaknet_pipeline.stages.peak_labels import gains, peak_labels
 from peaknet_pipeline.stages.raw_run import raw_run
 from peaknet_pipeline.stages.run_index import classical_index
 from peaknet_pipeline.stages.run_statistics import run_statistics
+from peaknet_pipeline.stages.run_table import format_runs, run_table
 from peaknet_pipeline.steps.cell_of_run import cell_command
 from peaknet_pipeline.steps.find_in_file import find_command
 from peaknet_pipeline.steps.geometry_file import write_run_geometry
@@ -35,6 +36,7 @@ from peaknet_pipeline_tests.stages.lcls_files import (
     ENCODER_MM,
     NUMBERS,
     PATHS,
+    change_values,
     move_detector,
     write_lcls_experiment,
 )
@@ -172,3 +174,27 @@ def test_peaknet_geometry_writes_numbers(found, tmp_path):
     assert told["camera lengths in the file, m"] == pytest.approx(
         [1e-3 * ENCODER_MM, 1e-3 * ENCODER_MM + 0.004]
     )
+
+
+def test_one_bad_shot_keeps_its_peaks_and_stops_nothing(tmp_path):
+    store = Store(tmp_path)
+    write_lcls_experiment(store.raw_root / "lcls", n_frames=5)
+    run = store.raw_root / "lcls" / "r0001.h5"
+    change_values(run, ENERGY_PATH, {0: float("nan")})
+    change_values(run, ENCODER_PATH, {3: float("nan")})
+    made = raw_run(store, KEY)
+    assert all(check.passed for check in made.checks)
+    assert made.figures["frames_without_resolution"] == 2
+    for stage in (run_statistics, classical_peaks, classical_index):
+        stage(store, KEY)
+    peaks = read_table(peaks_path(store, KEY, "classical"), PEAKS)
+    counts = np.bincount(peaks["frame"], minlength=5)
+    assert (counts > 20).all()
+    assert set(peaks.loc[peaks["inv_d"].isna(), "frame"]) == {0, 3}
+    lattices = read_table(index_path(store, KEY, "classical"), INDEX)
+    assert set(lattices["frame"]) == {1, 2, 4}
+    recorded = read_recorded_peaks(peaks_path(store, KEY, "classical"), run.with_name("lcls.geom"))
+    assert np.isnan(recorded.photon_energy_ev).tolist() == [True, False, False, False, False]
+    table = run_table(store)
+    assert table["frames_without_resolution"].tolist() == [2]
+    assert f"{KEY}  2 of 5 frames have no possible photon energy or camera length" in format_runs(table)

@@ -17,6 +17,7 @@ from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline.simulate.demo import demo_experiment
+from peaknet_pipeline.simulate.detectors import ENERGY_PATH
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.steps.find_in_file import find_command
@@ -78,6 +79,19 @@ def test_indexamajigs_rate_comes_with_its_control_over_the_hits(world):
     assert [set("/".join(c.split()).split("/")) >= {"control"} for c in calls] == [False, True]
     assert list(counts) == [20, 20, 20]
     assert (folder / "out" / "control" / "r0001.log").is_file()
+
+
+def test_frames_without_energy_are_not_given_to_indexamajig_and_the_others_keep_their_numbers(world):
+    folder, geometry, cell = world
+    with h5py.File(folder / "r0001.h5", "r+") as file:
+        file[ENERGY_PATH][0] = 0.0
+    with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
+        peaks = random_peaks(run.info.stack_shape, (20, 20, 20, 6), seed=1)
+        table, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+    with h5py.File(folder / "out" / "r0001.cxi") as file:
+        assert list(file["/entry_1/result_1/frame"]) == [1, 2, 3]
+    assert list(table["frame"]) == [1, 2]
+    assert control.n_scrambled == 2
 
 
 def test_a_run_without_hits_has_no_control(world):
