@@ -117,12 +117,6 @@ def choose_core(plan: RingPlan, rules: Rules, limits: Float64Array, core: Float3
             core[0, r] = np.nextafter(core[0, r], np.float32(np.inf))
         if core[1, r] > above:
             core[1, r] = np.nextafter(core[1, r], np.float32(-np.inf))
-        if core[0, r] < usable.gap_high and usable.gap_low < core[1, r]:
-            # All that the core holds is summed unseen: the longer part beside the gap stays core.
-            if usable.gap_low - core[0, r] > core[1, r] - usable.gap_high:
-                core[1, r] = usable.gap_low
-            else:
-                core[0, r] = usable.gap_high
 
 
 @compiled(inline=True)
@@ -151,6 +145,7 @@ def sum_core(
     """
     n_fs = plan.shape[2]
     origins, heights, widths, pixel_start, pixel, segment_start, segment_ring, segment_end = plan.tiles
+    usable = rules.usable
     tile = np.empty(TILE_SS * TILE_FS, np.float32)
     ordered = np.empty(TILE_SS * TILE_FS, np.float32)
     n = 0
@@ -161,14 +156,19 @@ def sum_core(
         begin = 0
         for s in range(segment_start[t], segment_start[t + 1]):
             r, end = segment_ring[s], segment_end[s]
-            total, square, count = _sum_segment(ordered[begin:end], core[0, r], core[1, r], core[2, r])
+            if core[0, r] < usable.gap_high and usable.gap_low < core[1, r]:
+                total, square, count = _sum_around_gap(
+                    ordered[begin:end], core[0, r], core[1, r], core[2, r], usable.gap_low, usable.gap_high
+                )
+            else:
+                total, square, count = _sum_segment(ordered[begin:end], core[0, r], core[1, r], core[2, r])
             sums[0, r] += total
             sums[1, r] += square
             if count < end - begin:
                 outside[r] += end - begin - int(count)
                 for k in range(begin, end):
                     v = ordered[k]
-                    if not core[0, r] < v < core[1, r] and is_usable(v, rules.usable):
+                    if not core[0, r] < v < core[1, r] and is_usable(v, usable):
                         candidates[n] = origin + (inside[k] // width) * n_fs + inside[k] % width
                         values[n] = v
                         n += 1
@@ -214,6 +214,23 @@ def _sum_segment(
         v = values[k]
         d = v - centre
         is_core = (v > below) & (v < above)
+        d = d if is_core else np.float32(0)
+        count += np.float32(1) if is_core else np.float32(0)
+        total += d
+        square += d * d
+    return total, square, count
+
+
+@compiled(inline=True)
+def _sum_around_gap(
+    values: Float32Array, below: float, above: float, centre: float, gap_low: float, gap_high: float
+) -> tuple[np.float32, np.float32, np.float32]:
+    """Σ, Σ² and number as of :func:`_sum_segment`, without the values from ``gap_low`` to ``gap_high``."""
+    total, square, count = np.float32(0), np.float32(0), np.float32(0)
+    for k in range(values.size):
+        v = values[k]
+        d = v - centre
+        is_core = (v > below) & (v < above) & ((v < gap_low) | (v > gap_high))
         d = d if is_core else np.float32(0)
         count += np.float32(1) if is_core else np.float32(0)
         total += d
