@@ -10,11 +10,12 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.text_files import decode_text
 
 MAX_JSON_BYTES = 256 * 2**20
 MAX_YAML_BYTES = 2**20
 UNREADABLE = (OSError, ValueError, RecursionError, MemoryError, OverflowError)
-"""What reading a text raises: no file, no rights, no UTF-8 or no JSON (both ValueErrors), thousands of levels."""
+"""What reading a text raises: no file, no rights, no text or no JSON (both ValueErrors), thousands of levels."""
 
 T = TypeVar("T")
 
@@ -59,14 +60,6 @@ def read_yaml(path: Path, *, error: type[PeaknetError]) -> dict[str, Any]:
     return dict(values or {})
 
 
-def read_text(path: Path, *, error: type[PeaknetError]) -> str:
-    """Read a small text file (UTF-8, with or without a byte order mark); ``error`` is raised where it is none."""
-    try:
-        return _read_bounded(path, MAX_YAML_BYTES)
-    except UNREADABLE as why:
-        raise error(f"not a readable text file ({describe(why)})", where=path) from why
-
-
 def make_record(kind: type[T], values: object, *, where: Path | str, error: type[PeaknetError]) -> T:
     """Return a dataclass from names and values whose types are the declared ones; ``error`` names the first that is not."""
     if not isinstance(values, Mapping):
@@ -104,7 +97,7 @@ def _read_bounded(path: Path, limit: int) -> str:
     size = path.stat().st_size
     if size > limit:
         raise ValueError(f"{size} bytes, at most {limit} expected")
-    return path.read_text(encoding="utf-8-sig")
+    return decode_text(path.read_bytes())
 
 
 def _is_needed(item: "dataclasses.Field[Any]") -> bool:

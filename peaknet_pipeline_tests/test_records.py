@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.records import make_record, parse_json, read_json, read_text, read_yaml
+from peaknet_pipeline.records import make_record, parse_json, read_json, read_yaml
+from peaknet_pipeline.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def test_a_folder_a_missing_and_an_enormous_file_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.json", large):
         with pytest.raises(RunError, match="not readable JSON"):
             read_json(path, error=RunError)
-    with pytest.raises(RunError, match="not a readable text"):
-        read_text(large, error=RunError)
+    with pytest.raises(RunError, match="too large for a list"):
+        read_text(large, kind="list", error=RunError, max_bytes=1000)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from peaknet_pipeline.geometry.crystfel_text import GeometryExtras, normalise_te
 from peaknet_pipeline.geometry.groups import Groups, groups_of_panels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.geometry.slabs import with_masks
+from peaknet_pipeline.text_files import read_text
 from peaknet_pipeline.types import BadRegion, Geometry, MaskLayer, Panel
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -35,7 +36,14 @@ def read_geometry(path: Path | str) -> Geometry:
 
     """
     path = Path(path)
-    return parse_geometry(_read_text(path), source=path)
+    text = read_text(
+        path,
+        kind="geometry file",
+        error=GeometryError,
+        max_bytes=MAX_FILE_BYTES,
+        remedy="Give the CrystFEL .geom file, not a data file.",
+    )
+    return parse_geometry(text, source=path)
 
 
 def parse_geometry(text: str, *, source: Path | None = None) -> Geometry:
@@ -55,19 +63,6 @@ def parse_geometry(text: str, *, source: Path | None = None) -> Geometry:
             f"does not parse: {type(error).__name__}, {_shorten(error)}", where=where
         ) from error
     return geometry
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise GeometryError("no such geometry file", where=path, remedy="Check the path of the .geom file.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise GeometryError("too large for a geometry file", where=path, expected=f"≤ {MAX_FILE_BYTES} bytes")
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise GeometryError(
-            "not a text file", where=path, remedy="Give the CrystFEL .geom file, not a data file."
-        )
-    return content.decode("utf-8", errors="replace")
 
 
 def _load(plain: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def normalise_text(text: str) -> tuple[str, GeometryExtras]:
     """
     extras = GeometryExtras()
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         content = line.split(";", 1)[0].strip()
         if not content:
             continue
@@ -91,7 +91,7 @@ def normalise_text(text: str) -> tuple[str, GeometryExtras]:
 def unused_keys(text: str) -> list[str]:
     """Return the keys of a geometry file's text that have no effect here: misspelt ones, and what is left out on purpose."""
     found: dict[str, None] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         owner, _, key = line.split(";", 1)[0].partition("=")[0].strip().rpartition("/")
         key = _OLD_MASK_NAMES.get(key.strip(), key.strip())
         grouping = not owner and key.startswith(("group_", "rigid_group"))

@@ -13,6 +13,7 @@ import numpy as np
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import CellError
+from peaknet_pipeline.text_files import read_text
 from peaknet_pipeline.types import Float64Array, UnitCell
 
 LATTICE_TYPES = (
@@ -46,7 +47,13 @@ def read_cell(path: Path | str) -> UnitCell:
 
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(
+        path,
+        kind="cell file",
+        error=CellError,
+        max_bytes=MAX_FILE_BYTES,
+        remedy="Give a CrystFEL .cell or a PDB file.",
+    )
     line = next((t for t in text.splitlines() if t.startswith("CRYST1")), None)
     cell = _from_cryst1(line, path) if line is not None else _from_cell_file(text, path)
     return check_cell(cell, where=path)
@@ -108,17 +115,6 @@ def cell_from_axes(axes: Float64Array, *, like: UnitCell | None = None) -> UnitC
     kind = (like.lattice_type, like.centering, like.unique_axis) if like else ("triclinic", "P", "*")
     a, b, c = (float(v) for v in lengths)
     return UnitCell(a, b, c, angles[0], angles[1], angles[2], *kind)
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise CellError("no such cell file", where=path, remedy="Check the path of the .cell file.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise CellError("too large for a cell file", where=path, expected=f"≤ {MAX_FILE_BYTES} bytes")
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise CellError("not a text file", where=path, remedy="Give a CrystFEL .cell or a PDB file.")
-    return content.decode("utf-8", errors="replace")
 
 
 def _from_cell_file(text: str, path: Path) -> UnitCell:

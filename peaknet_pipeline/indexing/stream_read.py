@@ -24,6 +24,7 @@ from peaknet_pipeline.indexing.stream_tables import (
     peak_table,
     reflection_table,
 )
+from peaknet_pipeline.text_files import open_text
 from peaknet_pipeline.types import Geometry
 
 VERSIONS = ("2.1", "2.2", "2.3")
@@ -52,7 +53,7 @@ def read_stream(path: Path | str, *, geometry: Geometry | None = None) -> Stream
     path = Path(path)
     if not path.is_file():
         raise IndexingError("no such stream", where=path)
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with open_text(path) as lines:
         reader = _Reader(lines, path, geometry)
         chunks = list(reader.chunks())
     if not reader.geometries:

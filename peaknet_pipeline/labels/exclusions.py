@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.errors import LabelError
-from peaknet_pipeline.records import read_text
+from peaknet_pipeline.text_files import read_text
 from peaknet_pipeline.types import BoolArray, IntArray
+
+MAX_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -69,4 +71,6 @@ def read_exclusions(path: Path | None) -> Exclusions:
     """Read an exclusions file; no path or no file means nothing is excluded."""
     if path is None or not path.is_file():
         return Exclusions({}, {})
-    return parse_exclusions(read_text(path, error=LabelError), where=str(path))
+    return parse_exclusions(
+        read_text(path, kind="exclusions file", error=LabelError, max_bytes=MAX_FILE_BYTES), where=str(path)
+    )

@@ -10,6 +10,7 @@ import yaml
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.records import UNREADABLE, describe
+from peaknet_pipeline.text_files import decode_text
 
 MAX_BYTES = 2**20
 Names = tuple[str, ...]
@@ -91,9 +92,10 @@ def read_settings_text(path: Path) -> SettingsText:
         return SettingsText(path, {}, {})
     try:
         with path.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ParameterError("the file is too large", where=path, expected=f"≤ {MAX_BYTES} bytes")
+        text = decode_text(content)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ParameterError(
                 "YAML aliases (*name) are not read here", where=path, remedy="Write values out."
