@@ -79,6 +79,10 @@ class BadRegion:
     max_b: float
 
 
+ALL_BITS = 0xFFFFFFFF
+"""A mask without bits of its own: whatever isn't 0 is bad."""
+
+
 @dataclass(frozen=True)
 class MaskLayer:
     """A mask to read: HDF5 path, file (None: the run's own) and the bits that must be set (good) or unset (bad)."""
@@ -86,7 +90,7 @@ class MaskLayer:
     path: str
     file: str | None = None
     good_bits: int = 0
-    bad_bits: int = 0xFFFF
+    bad_bits: int = ALL_BITS
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Geometry:
     data_path: str | None = None
     mask_path: str | None = None
     mask_good_bits: int = 0
-    mask_bad_bits: int = 0xFFFF
+    mask_bad_bits: int = ALL_BITS
     flag_less_than: float | None = None
     flag_more_than: float | None = None
     flag_equal: float | None = None

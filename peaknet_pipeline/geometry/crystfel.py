@@ -83,6 +83,7 @@ def _shorten(error: Exception) -> str:
 
 def _build(detector: dict[str, Any], extras: GeometryExtras, text: str, source: Path | None) -> Geometry:
     raw = detector["panels"]
+    _check_directions(raw, extras)
     paths = {entry["data"] for entry in raw.values()}
     groups = _panel_groups(extras.groups, raw)
     panels = tuple(_panel(name, entry, extras, groups, len(paths) > 1) for name, entry in raw.items())
@@ -114,8 +115,9 @@ def _panel(
     name: str, raw: dict[str, Any], extras: GeometryExtras, groups: dict[str, str], own_data: bool
 ) -> Panel:
     _check_panel(name, raw)
+    scale = extras.scales[name][-1]
     per_metre = float(raw["res"])
-    per_ev = raw["adu_per_eV"]
+    per_ev = raw["adu_per_eV"] if scale == "adu_per_eV" else None
     shift_x, shift_y = (extras.shift_m.get(axis, 0.0) * per_metre for axis in "xy")
     return Panel(
         name=name,
@@ -129,11 +131,11 @@ def _panel(
         ss_vec=(raw["ssx"], raw["ssy"], raw["ssz"]),
         pixel_size_m=1.0 / per_metre,
         clen_m=math.nan if raw["clen_from"] else raw["clen"] + raw["coffset"],
-        adu_per_photon=1.0 if math.isnan(raw["adu_per_photon"]) else raw["adu_per_photon"],
+        adu_per_photon=raw["adu_per_photon"] if scale == "adu_per_photon" else 1.0,
         stack_index=tuple(entry for entry in raw["dim_structure"] if isinstance(entry, int)),
         coffset_m=raw["coffset"],
         group=groups.get(name, ""),
-        adu_per_ev=None if math.isnan(per_ev) else per_ev,
+        adu_per_ev=per_ev,
         data_path=raw["data"] or None if own_data else None,
         max_adu=raw["max_adu"] if math.isfinite(raw["max_adu"]) else None,
     )
@@ -180,6 +182,19 @@ def _check_panel(name: str, raw: dict[str, Any]) -> None:
             raise GeometryError(f"{where} has no pixels along {axis}", found=f"min {low}, max {high}")
     if math.isnan(raw["adu_per_photon"]) and math.isnan(raw["adu_per_eV"]):
         raise GeometryError(f"{where} has no intensity scale", remedy="Add adu_per_photon or adu_per_eV.")
+
+
+def _check_directions(panels: dict[str, Any], extras: GeometryExtras) -> None:
+    """Raise GeometryError where panels have no fs or ss, which the library takes as +x and +y."""
+    without = {name: [a for a in ("fs", "ss") if a not in extras.directions[name]] for name in panels}
+    missing = [f"{name}/{axis}" for name, axes in without.items() for axis in axes]
+    if missing:
+        raise GeometryError(
+            "panels without a direction",
+            expected="the direction of fs and of ss, such as 'fs = +1.0x +0.0y'",
+            found=f"no {', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}",
+            remedy="Add them; names of keys are in small letters.",
+        )
 
 
 def _panel_groups(groups: dict[str, list[str]], panels: dict[str, Any]) -> dict[str, str]:

@@ -28,6 +28,7 @@ _USED = re.compile(
     r"|photon_energy|wavelength|electron_voltage|detector_shift_[xy]|peak_list|peak_list_type|bandwidth"
 )
 """Keys of panels and of the whole detector that are read."""
+SCALES = ("adu_per_eV", "adu_per_photon")
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -50,6 +51,8 @@ class GeometryExtras:
     shift_m: dict[str, float] = field(default_factory=dict)
     bad_keys: dict[str, set[str]] = field(default_factory=dict)
     has_dims: bool = False
+    directions: dict[str, set[str]] = field(default_factory=lambda: {"": set()})
+    scales: dict[str, list[str]] = field(default_factory=lambda: {"": []})
     masks_with_bits: set[str] = field(default_factory=set)
     peak_list_path: str | None = None
     bandwidth: float | None = None
@@ -100,6 +103,12 @@ def unused_keys(text: str) -> list[str]:
     return list(found)
 
 
+def has_two_scales(text: str) -> bool:
+    """Return whether a geometry file's text gives adu_per_eV and adu_per_photon, of which the last counts for each panel."""
+    keys = (line.split(";", 1)[0].partition("=")[0].rpartition("/")[2].strip() for line in text.split("\n"))
+    return set(SCALES) <= set(keys)
+
+
 def parse_length_m(value: str) -> float:
     """Read a length such as ``0.1``, ``0.1 m`` or ``100 mm`` in metres."""
     number, unit = _split_number(value, "a length such as '0.1 m'")
@@ -148,17 +157,19 @@ def _normalise(owner: str, key: str, value: str, extras: GeometryExtras) -> str 
     if not owner and key.startswith(("group_", "rigid_group")):
         _read_group(key, value, extras)
         return None
-    return _normalise_panel(key, value, extras)
+    return _normalise_panel(owner, key, value, extras)
 
 
 def _inherit(owner: str, extras: GeometryExtras) -> None:
-    if owner not in extras.edges:
+    if owner not in extras.directions:
         extras.edges[owner] = extras.edges.get("", 0)
         extras.ignored_panels[owner] = extras.ignored_panels.get("", False)
         extras.clens[owner] = extras.clens.get("", "")
+        extras.directions[owner] = set(extras.directions[""])
+        extras.scales[owner] = list(extras.scales[""])
 
 
-def _normalise_panel(key: str, value: str, extras: GeometryExtras) -> str:
+def _normalise_panel(owner: str, key: str, value: str, extras: GeometryExtras) -> str:
     key = _OLD_MASK_NAMES.get(key, key)
     if re.fullmatch(r"dim\d", key):
         extras.has_dims = True
@@ -167,7 +178,10 @@ def _normalise_panel(key: str, value: str, extras: GeometryExtras) -> str:
         return f"{key} = {_bits(value)}"
     if key in ("min_fs", "max_fs", "min_ss", "max_ss"):
         return f"{key} = {_whole(value)}"
+    if key in SCALES:
+        extras.scales[owner].append(key)
     if key in ("fs", "ss"):
+        extras.directions[owner].add(key)
         return f"{key} = {_positional(value)}"
     if key == "coffset":
         return f"{key} = {parse_length_m(value)!r}"

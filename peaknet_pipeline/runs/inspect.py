@@ -8,7 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, PeaknetError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.geometry.crystfel_text import unused_keys
+from peaknet_pipeline.geometry.crystfel_text import has_two_scales, unused_keys
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
 from peaknet_pipeline.geometry.usable import flag_unusable
@@ -242,6 +242,10 @@ def geometry_doubts(geometry: Geometry) -> list[str]:
             doubts.append(f"Panel {panel.name} has steps of {lengths[0]:.3f} and {lengths[1]:.3f} pixels.")
         if abs(np.dot(panel.fs_vec, panel.ss_vec)) > 0.02:
             doubts.append(f"The axes of panel {panel.name} are not at right angles.")
+    if has_two_scales(geometry.text):
+        doubts.append(
+            "adu_per_eV and adu_per_photon are both given: the last one counts, as in CrystFEL. Remove one."
+        )
     unused = unused_keys(geometry.text)
     if unused:
         doubts.append(f"Not used here, or misspelt: {', '.join(unused)}.")

@@ -167,9 +167,10 @@ def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, 
 
 def apply_bits(values: FrameArray, layer: MaskLayer) -> BoolArray:
     """Return where mask values call a pixel bad: a good bit is missing, or a bad bit is set."""
-    bits = values.astype(np.int64, copy=False)
-    missing = (bits & layer.good_bits) != layer.good_bits
-    bad: BoolArray = missing | ((bits & layer.bad_bits) != 0)
+    bits = values.astype(np.int64, copy=False).view(np.uint64)
+    good_bits, bad_bits = (np.uint64(b & 0xFFFFFFFFFFFFFFFF) for b in (layer.good_bits, layer.bad_bits))
+    missing = (bits & good_bits) != good_bits
+    bad: BoolArray = missing | ((bits & bad_bits) != 0)
     return bad
 
 

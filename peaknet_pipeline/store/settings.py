@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
+from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.store.layout import Store
 
 SECTIONS = ("training_set", "teacher", "student", "champion", "inference", "sensor")
@@ -49,11 +48,8 @@ def settings_inputs(store: Store) -> list[Path]:
 def _read_section(path: Path, section: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"not readable as YAML ({error})", where=path) from error
-    if not isinstance(values, dict) or set(values) - set(SECTIONS):
+    values = read_yaml(path, error=ParameterError)
+    if set(values) - set(SECTIONS):
         raise ParameterError(
             "unknown sections", where=path, expected=f"only {', '.join(SECTIONS)}", found=values
         )

@@ -13,7 +13,8 @@ from peaknet_pipeline.geometry.crystfel import parse_geometry, read_geometry
 from peaknet_pipeline.geometry.crystfel_text import unused_keys
 from peaknet_pipeline.geometry.crystfel_write import format_geometry, write_geometry
 from peaknet_pipeline.geometry.resolve import resolve_geometry, without_paths
-from peaknet_pipeline.types import HC_EV_ANGSTROM, Geometry, MaskLayer
+from peaknet_pipeline.runs.inspect import geometry_doubts
+from peaknet_pipeline.types import ALL_BITS, HC_EV_ANGSTROM, Geometry, MaskLayer
 from peaknet_pipeline_tests.geometry.detectors import geometries
 
 HEADER = "photon_energy = 9500 eV\nclen = 0.1 m\nres = 10000\nadu_per_photon = 2\n"
@@ -190,7 +191,7 @@ def test_masks_old_and_new_are_read_with_their_bits() -> None:
 
 def test_a_mask_without_bits_calls_everything_but_zero_bad() -> None:
     geometry = parse_geometry(HEADER + "mask = /m\n" + PANEL)
-    assert (geometry.mask_good_bits, geometry.mask_bad_bits) == (0, 0xFFFF)
+    assert (geometry.mask_good_bits, geometry.mask_bad_bits) == (0, ALL_BITS)
 
 
 def test_ignored_panels_and_edges_become_bad_regions() -> None:
@@ -310,6 +311,8 @@ def test_the_text_is_kept_for_streams() -> None:
         (HEADER + PANEL + "p0/no_index = maybe\n", "no_index is neither"),
         (HEADER + "flag_lessthan = 0\n" + PANEL + "p0/flag_lessthan = 1\n", "differs between panels"),
         (HEADER + "detector_shift_x = /x\n" + PANEL, "shift per frame is not supported"),
+        (HEADER + PANEL.replace("fs = x", "FS = x"), "panels without a direction.*no p0/fs. Add them"),
+        (HEADER + "".join(ln + "\n" for ln in PANEL.splitlines() if "/ss" not in ln), "no p0/ss"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, text: str, message: str) -> None:
@@ -318,6 +321,30 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, text: str, message
     with pytest.raises(GeometryError, match=message) as caught:
         read_geometry(path)
     assert str(path) in str(caught.value)
+
+
+def test_directions_above_the_panels_hold_for_those_that_follow() -> None:
+    bare = "".join(line + "\n" for line in PANEL.splitlines() if not line.startswith(("p0/fs", "p0/ss")))
+    geometry = parse_geometry(HEADER + "fs = -x\nss = -y\n" + bare)
+    assert geometry.panels[0].fs_vec == (-1.0, 0.0, 0.0)
+    assert geometry.panels[0].ss_vec == (0.0, -1.0, 0.0)
+    with pytest.raises(GeometryError, match="no p0/fs, p0/ss"):
+        parse_geometry(HEADER + bare + "fs = -x\nss = -y\n")
+
+
+def test_of_two_intensity_scales_the_last_counts_as_in_crystfel_and_is_doubted() -> None:
+    scales = ("adu_per_eV = 0.002\n", "adu_per_photon = 7\n")
+    head = "".join(line + "\n" for line in HEADER.splitlines() if not line.startswith("adu_per"))
+    for text, per_photon in (
+        (head + "photon_energy = 1000\n" + "".join(scales) + PANEL, 7.0),
+        (head + "photon_energy = 1000\n" + "".join(reversed(scales)) + PANEL, 2.0),
+        (head + "photon_energy = 1000\n" + scales[0] + PANEL + "p0/" + scales[1], 7.0),
+        (head + "photon_energy = 1000\n" + scales[1] + PANEL + "p0/" + scales[0], 2.0),
+    ):
+        geometry = parse_geometry(text)
+        assert geometry.panels[0].adu_per_photon == per_photon
+        assert any("are both given" in doubt for doubt in geometry_doubts(geometry))
+    assert not any("both given" in doubt for doubt in geometry_doubts(parse_geometry(HEADER + PANEL)))
 
 
 def test_files_that_are_no_geometry_are_refused(tmp_path: Path) -> None:

@@ -74,3 +74,17 @@ def test_good_bits_must_be_set_and_bad_bits_must_not() -> None:
         True,
     ]
     assert apply_bits(np.array([0, 2**31], np.uint32), MaskLayer("/m", bad_bits=-1)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint64", "int64"])
+def test_every_bit_of_a_mask_counts(dtype: str) -> None:
+    size = 8 * np.dtype(dtype).itemsize
+    values = np.array([0] + [1 << k for k in range(size)], dtype=f"uint{size}").view(dtype)
+    everything = apply_bits(values, MaskLayer("/m"))
+    assert everything.tolist() == [False] + [True] * 32 + [False] * (size - 32)
+    for bits in (1 << 16, 1 << 31, 0xFFFF0000):
+        bad = apply_bits(values, MaskLayer("/m", bad_bits=bits))
+        assert bad.tolist() == [False] + [bool(bits >> k & 1) for k in range(size)]
+    unmarked = apply_bits(values, MaskLayer("/m", good_bits=1 << 31, bad_bits=0))
+    assert np.flatnonzero(~unmarked).tolist() == [32]
+    assert apply_bits(values, MaskLayer("/m", bad_bits=-1)).tolist() == [False] + [True] * size
