@@ -10,6 +10,7 @@ from peaknet_pipeline.commands.options import (
     HITS_ONLY,
     MIN_PEAKS,
     PATH,
+    ROOTS,
     RUN_GEOMETRY,
     SETTINGS,
     figures,
@@ -42,6 +43,7 @@ from peaknet_pipeline.commands.options import (
 @HITS_ONLY
 @MIN_PEAKS
 @click.option("--images", is_flag=True, help="Copy the images into the CXI file, instead of linking to them.")
+@ROOTS
 @figures
 def find(
     run: Path,
@@ -57,6 +59,7 @@ def find(
     hits_only: bool,
     min_peaks: int,
     images: bool,
+    roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
     from peaknet_pipeline.infer.params import OutputParams
@@ -68,5 +71,5 @@ def find(
     )  # fmt: skip
     return find_command(
         run, geometry=geometry, finder=finder, model=model, settings=settings, masks=masks,
-        exclude_ice=exclude_ice, out=out, cxi=cxi, segmentation=segmentation, output=output,
+        exclude_ice=exclude_ice, out=out, cxi=cxi, segmentation=segmentation, output=output, roots=roots,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peaknet_pipeline.commands.files import OutputFile, command
-from peaknet_pipeline.commands.options import GEOMETRY, PATH, SETTINGS, figures
+from peaknet_pipeline.commands.options import GEOMETRY, PATH, ROOTS, SETTINGS, figures
 
 if TYPE_CHECKING:
     from peaknet_pipeline.store.outputs import Output
@@ -45,6 +45,7 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
     help="Lattice table to write (Parquet).",
 )
 @click.option("--stream", type=OutputFile(".stream"), help="Also write a CrystFEL stream.")
+@ROOTS
 @figures
 def index(
     peaks: Path,
@@ -54,10 +55,18 @@ def index(
     settings: tuple[str, ...],
     out: Path,
     stream: Path | None,
+    roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
     from peaknet_pipeline.steps.index_file import index_command
 
     return index_command(
-        peaks, geometry=geometry, cell=cell, engine=engine, settings=settings, out=out, stream=stream
+        peaks,
+        geometry=geometry,
+        cell=cell,
+        engine=engine,
+        settings=settings,
+        out=out,
+        stream=stream,
+        roots=roots,
     )

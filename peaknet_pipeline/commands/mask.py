@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import OutputFile, command
-from peaknet_pipeline.commands.options import PATH, RUN_GEOMETRY, SETTINGS, figures
+from peaknet_pipeline.commands.options import PATH, ROOTS, RUN_GEOMETRY, SETTINGS, figures
 
 
 @command()
@@ -26,6 +26,7 @@ from peaknet_pipeline.commands.options import PATH, RUN_GEOMETRY, SETTINGS, figu
     help="Mask to write: .h5 with its layers, or bare .npy.",
 )
 @click.option("--plot", type=OutputFile(".png"), help="Also draw it (PNG).")
+@ROOTS
 @figures
 def mask(
     run: Path,
@@ -35,10 +36,11 @@ def mask(
     settings: tuple[str, ...],
     out: Path,
     plot: Path | None,
+    roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Make the mask of RUN: its own, its bad pixels, and what files and settings add."""
     from peaknet_pipeline.steps.mask_of_run import mask_command
 
     return mask_command(
-        run, geometry=geometry, masks=masks, darks=darks, settings=settings, out=out, plot=plot
+        run, geometry=geometry, masks=masks, darks=darks, settings=settings, out=out, plot=plot, roots=roots
     )

@@ -30,6 +30,13 @@ JSON = click.option(
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
 )
+ROOTS = click.option(
+    "--root",
+    "roots",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="Folder that links in the run may lead into, besides the run's own; may be repeated.",
+)
 GEOMETRY = click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
 RUN_GEOMETRY = click.option(
     "--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own."

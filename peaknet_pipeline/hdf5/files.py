@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from peaknet_pipeline.hdf5.storage import StorageCheck, address, check_group
 MAX_LINKS = 64
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 12
+ALLOW = "allow its folder: --root FOLDER of the commands, allowed_roots in experiment.yaml for the chain."
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
 """What h5py raises when it meets a damaged file."""
 
@@ -34,7 +35,9 @@ class LinkedFiles(contextlib.ExitStack):
     path : Path
         The run's own file.
     root : Path, optional
-        Folder that links may not leave; the run file's own folder by default.
+        Folder that the file and its links may not leave; the run file's own folder by default.
+    more_roots : sequence of Path
+        Further folders that links may lead into, and the file itself, if it is a symbolic link.
     growing : bool
         Another process is writing the file in SWMR mode.
 
@@ -45,25 +48,42 @@ class LinkedFiles(contextlib.ExitStack):
 
     """
 
-    def __init__(self, path: Path, root: Path | None = None, *, growing: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: Path | None = None,
+        *,
+        more_roots: Sequence[Path] = (),
+        growing: bool = False,
+    ) -> None:
         super().__init__()
         self.path = path
         self._growing = growing
         self.has_own_root = root is not None
-        self.root = (root if root is not None else path.resolve().parent).resolve()
-        if not path.resolve().is_relative_to(self.root):
+        own = root if root is not None else path.resolve().parent
+        self.roots = tuple(dict.fromkeys(folder.resolve() for folder in (own, *more_roots)))
+        if not self.allows(path.resolve()):
             raise RunError(
-                "the file is a link out of the allowed folder",
+                "the file is a link out of the allowed folders",
                 where=path,
-                expected=f"a file below {self.root}",
+                expected=f"a file below {self.told_roots}",
                 found=path.resolve(),
-                remedy="Link the experiment's whole folder instead of single files, or copy the file.",
+                remedy=f"Copy the file, or {ALLOW}",
             )
         self.doubts: list[str] = []
         """What was read although it is odd, in whole sentences."""
         self._open: dict[Path, Any] = {}
         self._storage = StorageCheck(self)
         self.file = self._open_file(path)
+
+    def allows(self, path: Path) -> bool:
+        """Tell whether a resolved path lies in one of the folders that may be read."""
+        return any(path.is_relative_to(root) for root in self.roots)
+
+    @property
+    def told_roots(self) -> str:
+        """The folders that may be read, for messages."""
+        return " or ".join(map(str, self.roots))
 
     @property
     def files(self) -> list[Path]:
@@ -205,22 +225,25 @@ class LinkedFiles(contextlib.ExitStack):
         return self._walk(node, target, links)
 
     def inside(self, linking: Path, name: str) -> Path:
-        """Return the path of a file that another one names.
+        """Return the path of a file that another one names; as in HDF5, one that was moved with it lies beside it.
 
         Raises
         ------
         RunError
-            It is missing, or lies outside of the allowed folder.
+            It is missing, or lies outside of the allowed folders.
 
         """
-        target = (linking.resolve().parent / name).resolve()
-        if not target.is_relative_to(self.root):
+        folder = linking.resolve().parent
+        target = (folder / name).resolve()
+        if Path(name).is_absolute() and not target.exists() and (folder / target.name).exists():
+            target = (folder / target.name).resolve()
+        if not self.allows(target):
             raise RunError(
-                "a link leaves the allowed folder",
+                "a link leaves the allowed folders",
                 where=linking,
-                expected=f"files below {self.root}",
+                expected=f"files below {self.told_roots}",
                 found=name,
-                remedy="Move the linked file there, or allow a wider root.",
+                remedy=f"Move the linked file there, or {ALLOW}",
             )
         if not target.is_file():
             raise LinkedFileMissingError(

@@ -81,6 +81,7 @@ class CalibratedRun(Run):
             mask_sources=raw.mask_sources,
             clen_m=raw.clen_m,
             doubts=raw.doubts,
+            roots=raw.roots,
         )
         self._raw = raw
         self._calibration = calibration

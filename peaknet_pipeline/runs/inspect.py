@@ -1,5 +1,6 @@
 """Tell what a file is, and everything that is wrong with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def inspect_path(
     *,
     data_path: str | None = None,
     root: Path | str | None = None,
+    more_roots: Sequence[Path] = (),
 ) -> Inspection:
     """Describe a run or geometry file and list every problem at once; never raises for a bad file.
 
@@ -88,7 +90,8 @@ def inspect_path(
             report.problems.append(str(error))
             geometry = None
     try:
-        with LinkedFiles(report.path, Path(root) if root is not None else None) as files:
+        own = Path(root) if root is not None else None
+        with LinkedFiles(report.path, own, more_roots=more_roots) as files:
             _inspect_run(report, files, geometry, data_path)
     except RunError as error:
         report.problems.append(str(error))

@@ -160,6 +160,7 @@ def join_runs(
         doubts=tuple(
             dict.fromkeys(f"{p.run.info.path.name}: {doubt}" for p in parts for doubt in p.run.doubts)
         ),
+        roots=tuple(dict.fromkeys(root for p in parts for root in p.run.roots)),
     )
 
 

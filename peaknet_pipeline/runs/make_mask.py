@@ -122,7 +122,7 @@ def _files(run: Run, bad_pixels: BoolArray, params: MaskParams) -> dict[str, Boo
     for name in params.mask_files:
         layers[_free_name(Path(name).name, layers)] = read_mask(Path(name), run.geometry)[0]
     for name in params.dark_files:
-        with open_run(name, run.geometry) as dark:
+        with open_run(name, run.geometry, more_roots=run.roots) as dark:
             statistics = compute_statistics(dark)
         if statistics.mean.shape != bad_pixels.shape:
             raise RunError(

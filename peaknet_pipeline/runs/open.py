@@ -1,6 +1,7 @@
 """Open a raw run and say everything that is wrong with it at once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +44,7 @@ def open_run(
     *,
     data_path: str | None = None,
     root: Path | str | None = None,
+    more_roots: Sequence[Path] = (),
 ) -> Run:
     """Open a raw run: CXI, plain HDF5, NeXus, EuXFEL or LCLS.
 
@@ -58,7 +60,9 @@ def open_run(
         HDF5 path of the frames; by default the geometry's, else found: a conventional place or the largest
         stack.
     root : Path, optional
-        Folder that links in the file may not leave; the run file's own folder by default.
+        Folder that the file and links in it may not leave; the run file's own folder by default.
+    more_roots : sequence of Path
+        Further folders that links may lead into, such as that of a virtual data set's sources.
 
     Raises
     ------
@@ -70,21 +74,29 @@ def open_run(
     """
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
-    root = Path(root) if root is not None else None
+    opening = Opening(geometry, data_path, Path(root) if root is not None else None, tuple(more_roots))
     if not isinstance(path, str | Path):
         files = [Path(one) for one in path]
-        return open_files(files, geometry, data_path=data_path, root=root, path=files[0] if files else Path())
+        return open_files(files, opening, path=files[0] if files else Path())
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, geometry, data_path=data_path, root=root)
+        return _open_folder(path, opening)
     if path.suffix == SUFFIX:
         return open_lcls_run(path, geometry)
-    return _open_file(path, geometry, data_path=data_path, root=root)
+    return _open_file(path, opening)
 
 
-def open_files(
-    files: Sequence[Path], geometry: Geometry | None, *, data_path: str | None, root: Path | None, path: Path
-) -> Run:
+@dataclass(frozen=True)
+class Opening:
+    """How the files of a run are opened; see :func:`open_run`."""
+
+    geometry: Geometry | None
+    data_path: str | None
+    root: Path | None
+    more_roots: tuple[Path, ...] = ()
+
+
+def open_files(files: Sequence[Path], opening: Opening, *, path: Path) -> Run:
     """Open several files as one run, in order; ``path`` is what names it.
 
     Raises
@@ -98,26 +110,26 @@ def open_files(
     opened: list[RunPart] = []
     try:
         for file in files:
-            opened.append(RunPart(_open_file(file, geometry, data_path=data_path, root=root)))
-        return opened[0].run if len(opened) == 1 else join_runs(opened, path, geometry=geometry)
+            opened.append(RunPart(_open_file(file, opening)))
+        return opened[0].run if len(opened) == 1 else join_runs(opened, path, geometry=opening.geometry)
     except BaseException:
         for part in opened:
             part.run.close()
         raise
 
 
-def _open_folder(path: Path, geometry: Geometry | None, *, data_path: str | None, root: Path | None) -> Run:
+def _open_folder(path: Path, opening: Opening) -> Run:
     """Open a EuXFEL run directory, or a directory that holds the files of one run."""
     files = files_of_run(path)
     if not files or any(is_euxfel_file(file) for file in files):
-        return open_euxfel_run(path, geometry)
-    return open_files(files, geometry, data_path=data_path, root=root or path.resolve(), path=path)
+        return open_euxfel_run(path, opening.geometry)
+    return open_files(files, replace(opening, root=opening.root or path.resolve()), path=path)
 
 
-def _open_file(path: Path, geometry: Geometry | None, *, data_path: str | None, root: Path | None) -> Run:
-    files = LinkedFiles(path, root)
+def _open_file(path: Path, opening: Opening) -> Run:
+    files = LinkedFiles(path, opening.root, more_roots=opening.more_roots)
     try:
-        run, problems = assemble_run(files, geometry, data_path)
+        run, problems = assemble_run(files, opening.geometry, opening.data_path)
     except DAMAGE as error:
         files.close()
         raise damaged(path, error) from error
@@ -187,6 +199,7 @@ def assemble_run(
         mask_sources=mask_sources,
         clen_m=clen,
         doubts=tuple(files.doubts),
+        roots=files.roots,
     )
     return run, problems
 

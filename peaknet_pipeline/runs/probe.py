@@ -1,7 +1,7 @@
 """Look into a file in a process of its own first: HDF5 itself can crash or loop for ever on a damaged file.
 
-Run as ``python -m peaknet_pipeline.runs.probe PATH [GEOMETRY [ROOT [DATA_PATH]]]`` it reads the first, middle and last frame
-and prints the inspection as JSON.
+Run as ``python -m peaknet_pipeline.runs.probe PATH GEOMETRY ROOT DATA_PATH [MORE_ROOT …]`` it reads
+the first, middle and last frame and prints the inspection as JSON.
 """
 
 import json
@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from peaknet_pipeline.errors import RunError
@@ -23,6 +24,7 @@ def probe_run(
     *,
     data_path: str | None = None,
     root: Path | None = None,
+    more_roots: Sequence[Path] = (),
     timeout_s: float = 60.0,
 ) -> dict[str, object]:
     """Inspect a run in a process of its own, bounded in time and memory.
@@ -37,7 +39,7 @@ def probe_run(
         The file makes the reading process crash or take longer than ``timeout_s``.
 
     """
-    arguments = [str(path), str(geometry or ""), str(root or ""), data_path or ""]
+    arguments = [str(path), str(geometry or ""), str(root or ""), data_path or "", *map(str, more_roots)]
     command = [sys.executable, "-m", "peaknet_pipeline.runs.probe", *arguments]
     remedy = "It is damaged: copy it again."
     try:
@@ -60,7 +62,8 @@ def main(arguments: list[str]) -> None:
     path, geometry, root = (Path(a) if a else None for a in (*arguments, "", "")[:3])
     data_path = (*arguments, "", "", "")[3] or None
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    report = inspect_path(path or Path(), geometry, data_path=data_path, root=root)
+    more_roots = [Path(name) for name in arguments[4:]]
+    report = inspect_path(path or Path(), geometry, data_path=data_path, root=root, more_roots=more_roots)
     sys.stdout.write(json.dumps(report.to_dict(), default=float))
 
 

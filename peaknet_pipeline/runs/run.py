@@ -44,6 +44,8 @@ class Run:
         Camera length per frame where the geometry leaves it to the file.
     doubts : tuple of str
         What is odd about the file and was read nevertheless, in whole sentences.
+    roots : tuple of Path
+        Folders that links were allowed to lead into; empty where there are no links to follow.
 
     """
 
@@ -58,6 +60,7 @@ class Run:
         mask_sources: tuple[MaskSource, ...],
         clen_m: Float64Array | None,
         doubts: tuple[str, ...] = (),
+        roots: tuple[Path, ...] = (),
     ) -> None:
         self._files = files
         self._sources = sources
@@ -67,6 +70,7 @@ class Run:
         self.mask_sources = mask_sources
         self.clen_m = clen_m
         self.doubts = doubts
+        self.roots = roots
 
     def __repr__(self) -> str:
         """Return what the run is in one line: frames, shape, photon energy, bad pixels."""

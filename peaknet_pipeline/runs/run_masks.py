@@ -108,10 +108,10 @@ class _MaskReader:
         for folder in (*folders, self.files.path.parent):
             path = (folder / name).resolve()
             if path.is_file():
-                allowed = (self.files.root, *folders)
-                if self.files.has_own_root and not any(path.is_relative_to(f.resolve()) for f in allowed):
-                    what = "the geometry's mask file lies outside the allowed folder"
-                    raise RunError(what, where=path, expected=self.files.root)
+                beside = any(path.is_relative_to(f.resolve()) for f in folders)
+                if self.files.has_own_root and not beside and not self.files.allows(path):
+                    what = "the geometry's mask file lies outside the allowed folders"
+                    raise RunError(what, where=path, expected=self.files.told_roots)
                 return path
         remedy = "Copy it beside the geometry."
         raise RunError(

@@ -24,7 +24,7 @@ from peaknet_pipeline.store.paths import (
     segmentation_path,
     statistics_path,
 )
-from peaknet_pipeline.store.run_files import RunContext, open_raw, raw_root_of, read_context
+from peaknet_pipeline.store.run_files import RunContext, more_roots, open_raw, raw_root_of, read_context
 from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import StageResult
 
@@ -85,4 +85,5 @@ def _source(context: RunContext, run: Run) -> RunSource:
         context.experiment.data_path,
         raw_root_of(context),
         context.calibration,
+        more_roots(context),
     )

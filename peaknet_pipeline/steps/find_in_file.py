@@ -46,6 +46,7 @@ def find_command(
     cxi: Path | None,
     segmentation: Path | None = None,
     output: OutputParams | None = None,
+    roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Find peaks in one file and write them; see ``peaknet find``."""
     kind = finder_kind(finder)
@@ -54,7 +55,7 @@ def find_command(
     output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(path, known))
+        run = stack.enter_context(open_run(path, known, more_roots=roots))
         progress = stack.enter_context(progress_bar(f"{finder} {path.name}"))
         bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
         inputs = [path, geometry, *masks]

@@ -1,5 +1,6 @@
 """A run's geometry as a CrystFEL file; see ``peaknet geometry``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 
 
-def write_run_geometry(path: Path, *, geometry: Path | None, out: Path) -> dict[str, Any]:
+def write_run_geometry(
+    path: Path, *, geometry: Path | None, out: Path, roots: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Write the geometry that a run carries, or a given one completed by the run; return what it says.
 
     Photon energy and camera length are written as numbers, the medians of the run's frames.
@@ -25,7 +28,8 @@ def write_run_geometry(path: Path, *, geometry: Path | None, out: Path) -> dict[
         The run carries none and none was given, or no frame has a camera length or photon energy.
 
     """
-    with open_run(path, None if geometry is None else read_geometry(geometry)) as run:
+    known = None if geometry is None else read_geometry(geometry)
+    with open_run(path, known, more_roots=roots) as run:
         if run.geometry is None:
             raise GeometryError(
                 "the run carries no geometry",

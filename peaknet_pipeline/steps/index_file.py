@@ -29,6 +29,7 @@ def index_command(
     settings: Sequence[str],
     out: Path,
     stream: Path | None,
+    roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Index a peak table and write its lattices; see ``peaknet index``.
 
@@ -46,13 +47,13 @@ def index_command(
     given = {"engine": engine, "settings": list(settings)}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
     start = time.perf_counter()
-    lattices, control = _index(recorded, target, cell, engine, settings, out, origin)
+    lattices, control = _index(recorded, target, cell, engine, settings, out, origin, roots)
     seconds = time.perf_counter() - start
     write_table(
         lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
     )
     if stream is not None:
-        _write_stream(stream, recorded, lattices, target)
+        _write_stream(stream, recorded, lattices, target, roots)
     indexed, tried = lattices["frame"].nunique(), recorded.peaks["frame"].nunique()
     figures = {
         "frames": recorded.n_frames,
@@ -77,6 +78,7 @@ def _index(
     settings: Sequence[str],
     out: Path,
     origin: Mapping[str, str],
+    roots: Sequence[Path],
 ) -> tuple[IndexTable, ControlRecord]:
     if engine == "lattice":
         params = IndexParams.from_settings(settings)
@@ -84,13 +86,15 @@ def _index(
             recorded.peaks, recorded.geometry, recorded.photon_energy_ev, target, params
         )
     crystfel = IndexamajigParams.from_settings(settings)
-    with open_source(recorded.metadata, recorded.geometry) as run:
+    with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
         cxi = out.with_suffix(".cxi")
         return index_with_crystfel(run, recorded.peaks, cell, cxi, crystfel, provenance=origin)
 
 
-def _write_stream(path: Path, recorded: RecordedPeaks, lattices: IndexTable, cell: UnitCell) -> None:
-    with open_source(recorded.metadata, recorded.geometry) as run:
+def _write_stream(
+    path: Path, recorded: RecordedPeaks, lattices: IndexTable, cell: UnitCell, roots: Sequence[Path]
+) -> None:
+    with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
         reflections = predict_run(run, lattices, recorded.peaks, cell, PredictParams(), bad=run.bad_pixels)
         write_stream(
             path,

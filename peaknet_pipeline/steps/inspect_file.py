@@ -1,7 +1,7 @@
 """What a file is, whichever it is: a raw run, geometry, cell, table, CXI list, stream or model; see ``peaknet inspect``."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,9 @@ LEFT_OUT = (*FRAME_VALUES, "inputs", "parameters", "table", "meaning")
 """Long values in a table's metadata: the trace tells them."""
 
 
-def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | None = None) -> Inspection:
+def inspect_file(
+    path: Path, *, geometry: Path | None = None, data_path: str | None = None, roots: Sequence[Path] = ()
+) -> Inspection:
     """Describe any file of this pipeline's world and list everything that is wrong with it; never raises for a bad file.
 
     Parameters
@@ -38,6 +40,8 @@ def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | N
         To read a raw run with, or a stream that embeds none.
     data_path : str, optional
         HDF5 path of a raw run's frames.
+    roots : sequence of Path
+        Folders that a raw run's links may lead into, besides its own.
 
     """
     report = Inspection(path)
@@ -48,7 +52,7 @@ def inspect_file(path: Path, *, geometry: Path | None = None, data_path: str | N
         if look is not None:
             look(report)
         else:
-            report = _inspect_raw(path, geometry, data_path)
+            report = _inspect_raw(path, geometry, data_path, roots)
     except PeaknetError as error:
         report.problems.append(str(error))
     except Exception as error:  # a file can be wrong in ways that no reader foresaw: that is what is told
@@ -70,9 +74,11 @@ def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None]
     return looks.get(path.suffix.lower())
 
 
-def _inspect_raw(path: Path, geometry: Path | None, data_path: str | None) -> Inspection:
+def _inspect_raw(
+    path: Path, geometry: Path | None, data_path: str | None, roots: Sequence[Path]
+) -> Inspection:
     """Look from a process of its own: a damaged HDF5 file can crash or stall the library itself."""
-    told: dict[str, Any] = probe_run(path, geometry, data_path=data_path)
+    told: dict[str, Any] = probe_run(path, geometry, data_path=data_path, more_roots=roots)
     return Inspection(path, told["kind"], told["facts"], told["problems"], told["doubts"])
 
 

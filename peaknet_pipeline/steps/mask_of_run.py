@@ -85,6 +85,7 @@ def mask_command(
     settings: Sequence[str] = (),
     out: Path,
     plot: Path | None = None,
+    roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Make the mask of one file and write it, with its layers; see ``peaknet mask``."""
     given = StatisticsParams.from_settings(settings)
@@ -94,7 +95,7 @@ def mask_command(
         dark_files=(*given.dark_files, *map(str, darks)),
     )
     known = read_geometry(geometry) if geometry is not None else None
-    with open_run(path, known) as run, progress_bar(f"mask {path.name}") as progress:
+    with open_run(path, known, more_roots=roots) as run, progress_bar(f"mask {path.name}") as progress:
         statistics, report = mask_run(run, params, progress=progress)
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:

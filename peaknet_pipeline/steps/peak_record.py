@@ -1,7 +1,7 @@
 """What a peak table's file records of its run beside the peaks, so that lattices are found from the table alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def read_recorded_peaks(path: Path, geometry: Path) -> RecordedPeaks:
     return RecordedPeaks(peaks, detector, energy, metadata)
 
 
-def open_source(metadata: Mapping[str, str], geometry: Geometry) -> Run:
+def open_source(metadata: Mapping[str, str], geometry: Geometry, *, roots: Sequence[Path] = ()) -> Run:
     """Open the raw run that a peak table was found in.
 
     Raises
@@ -94,7 +94,7 @@ def open_source(metadata: Mapping[str, str], geometry: Geometry) -> Run:
             where=source or "peak table",
             remedy="Find the peaks again with `peaknet find`, or index with --engine lattice and without --stream.",
         )
-    return open_run(source, geometry)
+    return open_run(source, geometry, more_roots=roots)
 
 
 def _to_json(values: Float64Array) -> str:

@@ -32,10 +32,13 @@ class RunSource:
     data_path: str | None = None
     root: Path | None = None
     calibration: CalibrationFile | None = None
+    more_roots: tuple[Path, ...] = ()
 
     def open(self) -> Run:
         """Open the run."""
-        run = open_run(self.path, self.geometry, data_path=self.data_path, root=self.root)
+        run = open_run(
+            self.path, self.geometry, data_path=self.data_path, root=self.root, more_roots=self.more_roots
+        )
         return run if self.calibration is None else self.calibration.apply(run)
 
 

@@ -1,6 +1,5 @@
 """An experiment's own settings: geometry, cell and parameters, from ``experiment.yaml`` beside its raw runs."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_folder import SETTINGS_FILE, read_raw_folder
+from peaknet_pipeline.store.settings import ROOTS, folders_of, pipeline_file, pipeline_roots
 from peaknet_pipeline.store.settings_text import SettingsText, did_you_mean, read_settings_text
 
 SECTIONS = (
@@ -35,7 +35,16 @@ SECTIONS = (
 )
 """Parameter sections that ``experiment.yaml`` may hold."""
 
-SETTINGS = ("geometry", "cell", "calibration_file", "data_path", "engine", "classical_finder", "runs")
+SETTINGS = (
+    "geometry",
+    "cell",
+    "calibration_file",
+    "data_path",
+    "engine",
+    "classical_finder",
+    "runs",
+    ROOTS,
+)
 """What ``experiment.yaml`` may hold besides."""
 
 PATTERNS = {"geometry": "*.geom", "cell": "*.cell"}
@@ -64,6 +73,8 @@ class Experiment:
     classical_finder: str = next(iter(CLASSICAL))
     calibration_file: Path | None = None
     """Constants for raw frames (``/pedestal``, ``/gain``); None where the frames are calibrated."""
+    allowed_roots: tuple[Path, ...] = ()
+    """Folders that run files and links in them may lead into, besides the raw root."""
 
     @property
     def min_peaks(self) -> int:
@@ -124,6 +135,7 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         settings=sections,
         classical_finder=_one_of(tuple(CLASSICAL), "classical_finder", text),
         calibration_file=None if constants is None else _inside(store, text, "calibration_file", RunError),
+        allowed_roots=allowed_roots(store, text),
     )
 
 
@@ -152,11 +164,6 @@ def find_run_files(store: Store, key: RunKey) -> tuple[Path, ...]:
             remedy=remedy,
         )
     return raw.runs[key.number]
-
-
-def settings_digest(experiment: Experiment) -> dict[str, Any]:
-    """Return the settings as plain values, for provenance."""
-    return {k: v if not isinstance(v, Path) else v.name for k, v in dataclasses.asdict(experiment).items()}
 
 
 def _one_of(choices: tuple[str, ...], name: str, text: SettingsText) -> str:
@@ -203,6 +210,28 @@ def _choose(
             found=[p.name for p in files] or "none",
         )
     return files[0]
+
+
+def allowed_roots(store: Store, text: SettingsText) -> tuple[Path, ...]:
+    """Return the folders that the experiment's links may lead into, besides those that hold for all experiments.
+
+    Raises
+    ------
+    ParameterError
+        A folder isn't there, or ``pipeline.yaml`` names folders and it lies in none of them.
+
+    """
+    general = pipeline_roots(store)
+    own = folders_of(text.values.get(ROOTS), text.path.parent, text.where(ROOTS))
+    outside = [str(folder) for folder in own if general and not any(map(folder.is_relative_to, general))]
+    if outside:
+        raise ParameterError(
+            f"{ROOTS} lead out of those of {pipeline_file(store)}",
+            where=text.where(ROOTS),
+            expected=f"folders below {' or '.join(map(str, general))}",
+            found=outside,
+        )
+    return tuple(dict.fromkeys((*general, *own)))
 
 
 def _inside(store: Store, text: SettingsText, name: str, error: type[PeaknetError]) -> Path:

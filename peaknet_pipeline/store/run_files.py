@@ -85,10 +85,11 @@ def cell_file(context: RunContext) -> Path:
 
 @contextmanager
 def open_raw(context: RunContext) -> Iterator[Run]:
-    """Open the raw run, calibrated where the experiment says so; nothing outside the raw root is read through links."""
-    root, experiment = raw_root_of(context), context.experiment
+    """Open the raw run, calibrated where the experiment says so; links may only lead where :func:`more_roots` says."""
+    root, more, experiment = raw_root_of(context), more_roots(context), context.experiment
     geometry = read_geometry(experiment.geometry)
-    with open_run(context.path_to_open, geometry, data_path=experiment.data_path, root=root) as run:
+    path = context.path_to_open
+    with open_run(path, geometry, data_path=experiment.data_path, root=root, more_roots=more) as run:
         yield run if context.calibration is None else context.calibration.apply(run)
 
 
@@ -96,6 +97,19 @@ def raw_root_of(context: RunContext) -> Path:
     """Return the folder that a run's files may not leave: the raw root, or the experiment's folder linked into it."""
     root, folder = context.store.raw_root, context.experiment.folder
     return root if folder.resolve().is_relative_to(root.resolve()) else folder
+
+
+def more_roots(context: RunContext) -> tuple[Path, ...]:
+    """Return the folders besides the raw root that a run's files, and links in them, may lead into.
+
+    They are the ``allowed_roots`` of the settings. Where none are set, whoever put a symbolic link into the experiment's
+    folder is trusted with it, as with a linked folder: the folder that it leads to counts.
+    """
+    if context.experiment.allowed_roots:
+        return context.experiment.allowed_roots
+    targets = ((path, path.resolve()) for path in context.files)
+    linked = (target if target.is_dir() else target.parent for path, target in targets if path.is_symlink())
+    return tuple(dict.fromkeys(linked))
 
 
 def frame_reader(run: Run) -> Callable[[int], FrameArray]:
