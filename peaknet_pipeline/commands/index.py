@@ -29,7 +29,7 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
 @command()
 @click.argument("peaks", type=PATH)
 @GEOMETRY
-@click.option("--cell", type=PATH, required=True, help="Target unit cell (CrystFEL .cell or PDB).")
+@click.option("--cell", type=PATH, required=True, help="Target unit cell (CrystFEL .cell, PDB or CIF).")
 @click.option(
     "--engine",
     type=click.Choice(["lattice", "indexamajig"]),

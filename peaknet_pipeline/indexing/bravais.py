@@ -6,6 +6,7 @@ import gemmi
 import numpy as np
 
 from peaknet_pipeline.errors import CellError
+from peaknet_pipeline.indexing.cell_lattice import settle_lattice
 from peaknet_pipeline.indexing.symmetry import reduce_basis
 from peaknet_pipeline.types import BoolArray, Float64Array, UnitCell
 
@@ -156,5 +157,4 @@ def _cell(basis: Float64Array, system: str, centering: str) -> UnitCell:
     elif system != "triclinic":
         alpha = beta = 90.0
         gamma = 120.0 if system in ("hexagonal", "rhombohedral") else 90.0
-    unique = {"monoclinic": "b", "tetragonal": "c", "hexagonal": "c", "rhombohedral": "c"}.get(system, "*")
-    return UnitCell(a, b, c, alpha, beta, gamma, system, centering, unique)
+    return settle_lattice(UnitCell(a, b, c, alpha, beta, gamma, system, centering))

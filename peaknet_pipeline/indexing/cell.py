@@ -5,7 +5,6 @@ The crystal frame is gemmi's (PDB convention): **a** along x, **b** in the xy pl
 """
 
 import math
-import re
 from pathlib import Path
 
 import gemmi
@@ -13,37 +12,23 @@ import numpy as np
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import CellError
+from peaknet_pipeline.indexing.cell_formats import HEADER, SHORT_NAMES, parse_cell
+from peaknet_pipeline.indexing.cell_lattice import CENTERINGS, LATTICE_TYPES, settle_lattice
 from peaknet_pipeline.text_files import read_text
 from peaknet_pipeline.types import Float64Array, UnitCell
 
-LATTICE_TYPES = (
-    "triclinic",
-    "monoclinic",
-    "orthorhombic",
-    "tetragonal",
-    "rhombohedral",
-    "hexagonal",
-    "cubic",
-)
-"""CrystFEL's names of the lattice types."""
-
-CENTERINGS = ("P", "A", "B", "C", "I", "F", "R", "H")
-"""CrystFEL's centrings: R is rhombohedral on its own axes, H the obverse hexagonal setting of it."""
-
-_NAMES = {"a": "a", "b": "b", "c": "c", "al": "alpha", "be": "beta", "ga": "gamma"}
-_TEXT_KEYS = ("lattice_type", "centering", "unique_axis")
-_HEADER = "CrystFEL unit cell file version"
-_UNITS = {"A": 1.0, "nm": 10.0, "deg": 1.0, "rad": 180.0 / math.pi}
 MAX_FILE_BYTES = 50_000_000
 
 
 def read_cell(path: Path | str) -> UnitCell:
-    """Read a unit cell from a CrystFEL ``.cell`` file or from the CRYST1 record of a PDB file.
+    """Read a unit cell from a CrystFEL ``.cell`` file, the CRYST1 record of a PDB file, or a CIF.
+
+    Lattice type, centring and unique axis are CrystFEL's, whatever the file calls them.
 
     Raises
     ------
     CellError
-        The file is missing, no text, incomplete, or describes an impossible cell.
+        The file is missing, no text, incomplete, describes an impossible cell, or one that contradicts itself.
 
     """
     path = Path(path)
@@ -52,11 +37,9 @@ def read_cell(path: Path | str) -> UnitCell:
         kind="cell file",
         error=CellError,
         max_bytes=MAX_FILE_BYTES,
-        remedy="Give a CrystFEL .cell or a PDB file.",
+        remedy="Give a CrystFEL .cell, a PDB or a CIF file.",
     )
-    line = next((t for t in text.splitlines() if t.startswith("CRYST1")), None)
-    cell = _from_cryst1(line, path) if line is not None else _from_cell_file(text, path)
-    return check_cell(cell, where=path)
+    return settle_lattice(check_cell(parse_cell(text, path), where=path), where=path)
 
 
 def write_cell(cell: UnitCell, path: Path | str, *, made_by: str = "") -> None:
@@ -67,12 +50,13 @@ def write_cell(cell: UnitCell, path: Path | str, *, made_by: str = "") -> None:
 
 
 def cell_text(cell: UnitCell) -> str:
-    """Return the text of a CrystFEL ``.cell`` file, version 1.0."""
-    lines = [f"{_HEADER} 1.0", "", f"lattice_type = {cell.lattice_type}", f"centering = {cell.centering}"]
+    """Return the text of a CrystFEL ``.cell`` file, version 1.0, that its ``cell_tool`` accepts; see `settle_lattice`."""
+    cell = settle_lattice(cell)
+    lines = [f"{HEADER} 1.0", "", f"lattice_type = {cell.lattice_type}", f"centering = {cell.centering}"]
     if cell.unique_axis in ("a", "b", "c"):
         lines.append(f"unique_axis = {cell.unique_axis}")
     lines.append("")
-    for short, name in _NAMES.items():
+    for short, name in SHORT_NAMES.items():
         lines.append(f"{short} = {getattr(cell, name):.6g} {'A' if short in 'abc' else 'deg'}")
     return "\n".join(lines) + "\n"
 
@@ -115,54 +99,3 @@ def cell_from_axes(axes: Float64Array, *, like: UnitCell | None = None) -> UnitC
     kind = (like.lattice_type, like.centering, like.unique_axis) if like else ("triclinic", "P", "*")
     a, b, c = (float(v) for v in lengths)
     return UnitCell(a, b, c, angles[0], angles[1], angles[2], *kind)
-
-
-def _from_cell_file(text: str, path: Path) -> UnitCell:
-    if not text.lstrip().startswith(_HEADER):
-        raise CellError(
-            "not a unit cell file",
-            where=path,
-            expected=f"a first line '{_HEADER} 1.0', or a CRYST1 record",
-            found=text[:40].strip() or "nothing",
-        )
-    values: dict[str, str] = {}
-    for line in text.splitlines()[1:]:
-        name, separator, value = line.split(";")[0].partition("=")
-        if separator:
-            values[name.strip()] = value.strip()
-    missing = [name for name in ("lattice_type", "centering", *_NAMES) if name not in values]
-    if missing:
-        raise CellError("incomplete cell", where=path, found=f"no {', '.join(missing)}")
-    lattice_type, centering, unique = (values.get(key, "*").replace("?", "*") for key in _TEXT_KEYS)
-    a, b, c, alpha, beta, gamma = (_quantity(short, values[short], path) for short in _NAMES)
-    return UnitCell(a, b, c, alpha, beta, gamma, lattice_type, centering, unique)
-
-
-def _quantity(name: str, text: str, path: Path) -> float:
-    match = re.fullmatch(r"([-+.\deE]+)\s*(\w+)?", text)
-    try:
-        if match is None:
-            raise ValueError
-        return float(match[1]) * _UNITS[match[2] or ("A" if name in "abc" else "deg")]
-    except (ValueError, KeyError) as error:
-        raise CellError(
-            f"cannot read {name}", where=path, expected="a number and A, nm, deg or rad", found=text
-        ) from error
-
-
-def _from_cryst1(line: str, path: Path) -> UnitCell:
-    try:
-        numbers = [float(v) for v in line[6:54].split()[:6]]
-        if len(numbers) != 6:
-            raise ValueError
-    except ValueError as error:
-        raise CellError("malformed CRYST1 record", where=path, found=line.strip()) from error
-    group = gemmi.find_spacegroup_by_name(line[55:66].strip(), numbers[3], numbers[5])
-    system = group.crystal_system_str() if group else "triclinic"
-    centering = group.centring_type() if group else "P"
-    if group is not None and group.ext == "H":
-        centering = "H"
-    kinds = {"trigonal": "rhombohedral" if centering in "RH" else "hexagonal"}
-    unique = {"monoclinic": "b", "tetragonal": "c", "trigonal": "c", "hexagonal": "c"}.get(system, "*")
-    a, b, c, alpha, beta, gamma = numbers
-    return UnitCell(a, b, c, alpha, beta, gamma, kinds.get(system, system), centering, unique)

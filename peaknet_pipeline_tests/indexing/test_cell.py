@@ -35,7 +35,7 @@ BRAVAIS = {
     "tP": (LYSOZYME, 8),
     "tI": (UnitCell(78, 78, 38, 90, 90, 90, "tetragonal", "I", "c"), 8),
     "hP": (UnitCell(60, 60, 90, 90, 90, 120, "hexagonal", "P", "c"), 12),
-    "hR": (UnitCell(80, 80, 120, 90, 90, 120, "rhombohedral", "H", "c"), 6),
+    "hR": (UnitCell(80, 80, 120, 90, 90, 120, "hexagonal", "H", "c"), 6),
     "rhombohedral axes": (UnitCell(60, 60, 60, 75, 75, 75, "rhombohedral", "R"), 6),
     "cP": (UnitCell(78, 78, 78, 90, 90, 90, "cubic", "P"), 24),
     "cI": (UnitCell(78, 78, 78, 90, 90, 90, "cubic", "I"), 24),
