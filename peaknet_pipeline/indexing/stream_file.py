@@ -4,7 +4,7 @@ A stream's pixel positions are the data set's: a panel's corner is at its ``min_
 first pixel is half a pixel further; reciprocal axes and resolutions are in nm⁻¹.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,12 @@ class StreamSource:
     n_frames: int
     generator: str = "PeakNet Pipeline"
     command: str = "peaknet index"
+    places: Sequence[tuple[Path, str]] = ()
+    """File and event of each frame, where they aren't ``//0 …`` of ``image_path``: several files, a group per frame."""
+
+    def place(self, frame: int) -> tuple[Path, str]:
+        """Return a frame's image file and event."""
+        return self.places[frame] if self.places else (self.image_path, f"//{frame}")
 
 
 def write_stream(
@@ -98,7 +104,8 @@ def _chunk(
     reflections: ReflectionTable,
 ) -> Iterator[str]:
     yield "----- Begin chunk -----\n"
-    yield f"Image filename: {source.image_path}\nEvent: //{frame}\nImage serial number: {frame + 1}\n"
+    image, event = source.place(frame)
+    yield f"Image filename: {image}\nEvent: {event}\nImage serial number: {frame + 1}\n"
     yield f"hit = {int(len(peaks) > 0)}\nindexed_by = {INDEXED_BY if len(lattices) else 'none'}\n"
     yield f"photon_energy_eV = {energy_ev:.6f}\nbeam_divergence = 0.00e+00 rad\nbeam_bandwidth = 1.00e-08 %\n"
     yield f"average_camera_length = {camera_lengths_m(geometry, np.array([frame]))[0]:.6f} m\n"

@@ -105,6 +105,10 @@ class CalibratedRun(Run):
         """Return the file that a frame is read from, and its number there."""
         return self._raw.locate(frame)
 
+    def event(self, frame: int) -> tuple[Path, str]:
+        """Return the file that a frame is read from, and its event there."""
+        return self._raw.event(frame)
+
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationFile:

@@ -1,7 +1,8 @@
 """Tell what a file is, and everything that is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels, resolution_map
 from peaknet_pipeline.geometry.usable import flag_unusable
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
-from peaknet_pipeline.runs.euxfel import open_euxfel_run
-from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
-from peaknet_pipeline.runs.open import assemble_run
+from peaknet_pipeline.runs.file_list import is_list
+from peaknet_pipeline.runs.lcls import SUFFIX
+from peaknet_pipeline.runs.open import assemble_run, open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.shot_values import shot_doubts
 from peaknet_pipeline.types import Geometry
@@ -80,8 +81,10 @@ def inspect_path(
     if report.path.suffix == ".geom":
         _inspect_geometry(report)
         return report
-    if report.path.is_dir() or report.path.suffix == SUFFIX:
-        _inspect_facility(report, geometry)
+    if report.path.is_dir() or report.path.suffix == SUFFIX or is_list(report.path):
+        _inspect_many(
+            report, partial(open_run, path, geometry, data_path=data_path, root=root, more_roots=more_roots)
+        )
         return report
     if geometry is not None and not isinstance(geometry, Geometry):
         try:
@@ -111,11 +114,12 @@ def _inspect_geometry(report: Inspection) -> None:
     report.doubts += geometry_doubts(geometry)
 
 
-def _inspect_facility(report: Inspection, geometry: Geometry | Path | str | None) -> None:
-    report.kind = "directory" if report.path.is_dir() else "LCLS run name"
-    opener = open_euxfel_run if report.path.is_dir() else open_lcls_run
+def _inspect_many(report: Inspection, opener: Callable[[], Run]) -> None:
+    """Describe a run that is no single HDF5 file: its problems come one at a time."""
+    kinds = {SUFFIX: "LCLS run name"}
+    report.kind = "directory" if report.path.is_dir() else kinds.get(report.path.suffix, "list of files")
     try:
-        with opener(report.path, geometry) as run:
+        with opener() as run:
             _describe(report, run)
     except (RunError, GeometryError) as error:
         report.problems.append(str(error))

@@ -97,8 +97,19 @@ class JoinedRun(Run):
 
     def locate(self, frame: int) -> tuple[Path, int]:
         """Return the file that a frame lies in, and its number there."""
-        part = int(np.searchsorted(self._starts, frame, side="right")) - 1
-        return self.parts[part].run.locate(self.parts[part].place_of(frame - int(self._starts[part])))
+        part, number = self._part_of(frame)
+        return part.run.locate(number)
+
+    def event(self, frame: int) -> tuple[Path, str]:
+        """Return the file that a frame lies in, and its event there."""
+        part, number = self._part_of(frame)
+        return part.run.event(number)
+
+    def _part_of(self, frame: int) -> tuple[RunPart, int]:
+        """Return the part that holds a frame, and the frame's number within the part's file."""
+        index = int(np.searchsorted(self._starts, frame, side="right")) - 1
+        part = self.parts[index]
+        return part, part.place_of(frame - int(self._starts[index]))
 
     def _shares(self, start: int, stop: int) -> Iterator[tuple[RunPart, int, int]]:
         """Yield the parts that hold the frames ``start`` to ``stop``, each with its own first and last + 1."""

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from peaknet_pipeline.errors import RunError
 
-RUN_SUFFIXES = (".h5", ".hdf5", ".hdf", ".cxi", ".nxs", ".psana")
+RUN_SUFFIXES = (".h5", ".hdf5", ".hdf", ".cxi", ".nxs", ".psana", ".lst", ".list")
 """Endings of names of files that can hold a raw run, or name one."""
+
+NAMING_SUFFIXES = (".psana", ".lst", ".list")
+"""Endings of files that hold no frames, but name where they are."""
 
 RESULT_WORDS = frozenset(
     ("badpixels", "darkcal", "gaincal", "mask", "peaks", "powder", "sum", "virtualpowder")
@@ -149,4 +152,4 @@ def files_of_run(folder: Path) -> list[Path]:
         key=natural_order,
     )
     masters = [path for path in files if is_master(path)]
-    return masters or [path for path in files if path.suffix.lower() != ".psana"]
+    return masters or [path for path in files if path.suffix.lower() not in NAMING_SUFFIXES]

@@ -14,6 +14,7 @@ from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.euxfel import open_euxfel_run
+from peaknet_pipeline.runs.file_list import is_list, open_listed
 from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.joined import MAX_FILES, RunPart, join_runs
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
@@ -52,8 +53,8 @@ def open_run(
     ----------
     path : Path, or several
         The run's file; a master file where data files are linked; a directory for a EuXFEL run, or one that holds the
-        files of one run; a ``.psana`` file that names an LCLS run. Several files are one run: their frames, file by
-        file, in the order given.
+        files of one run; a ``.psana`` file that names an LCLS run; a ``.lst`` file that lists files, or frames of files.
+        Several files are one run: their frames, file by file, in the order given.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
     data_path : str, optional
@@ -83,6 +84,8 @@ def open_run(
         return _open_folder(path, opening)
     if path.suffix == SUFFIX:
         return open_lcls_run(path, geometry)
+    if is_list(path):
+        return open_listed(path, lambda file: _open_file(file, opening), geometry)
     return _open_file(path, opening)
 
 

@@ -1,5 +1,6 @@
 """An open run: what it is, its geometry and mask, and its frames by range."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -161,6 +162,16 @@ class Run:
     def locate(self, frame: int) -> tuple[Path, int]:
         """Return the file that a frame is read from, and its number there."""
         return self.info.path, frame
+
+    def event(self, frame: int) -> tuple[Path, str]:
+        """Return the file that a frame is read from, and what CrystFEL calls it there: ``//12``, or ``tag-7//``."""
+        source = self._sources[0]
+        index = bisect_right(source.starts, frame) - 1
+        names = source.order.events[index]
+        if not names:
+            return self.info.path, f"//{frame}"
+        number = "" if source.slab_map.frame_axis is None else frame - source.starts[index]
+        return self.info.path, f"{'/'.join(names)}//{number}"
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, FrameArray]]:
         """Yield first frame number and frames of one batch after another."""

@@ -98,7 +98,9 @@ def _write_stream(
         reflections = predict_run(run, lattices, recorded.peaks, cell, PredictParams(), bad=run.bad_pixels)
         write_stream(
             path,
-            source=StreamSource(run.info.path, run.n_frames),
+            source=StreamSource(
+                run.info.path, run.n_frames, places=[run.event(k) for k in range(run.n_frames)]
+            ),
             geometry=geometry_of(run),
             cell=cell,
             photon_energy_ev=run.photon_energy_ev,

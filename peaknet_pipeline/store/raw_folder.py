@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peaknet_pipeline.errors import ParameterError, PeaknetError, RunError
+from peaknet_pipeline.runs.file_list import is_list
 from peaknet_pipeline.runs.names import (
     RUN_SUFFIXES,
     RunName,
@@ -205,7 +206,15 @@ def _belongs_to_master(path: Path, masters: set[Path]) -> bool:
 
 
 def _take_named(found: RawFolder, number: int, group: list[tuple[RunName, Path]]) -> None:
-    """Take the files of one number as a run: one file, or the parts of one series without a gap."""
+    """Take the files of one number as a run: one file, or the parts of one series without a gap.
+
+    A list of files is a run only where no other file bears its number: many lie beside the runs whose frames they choose.
+    """
+    lists = [one for one in group if is_list(one[1])]
+    if len(lists) < len(group):
+        reason = f"a list beside the files of run {number}. To use it, name it under runs: in {SETTINGS_FILE}"
+        found.left_out += [(path, reason) for _, path in lists]
+        group = [one for one in group if one not in lists]
     group = sorted(group, key=lambda one: (one[0].part is None, one[0].part or 0, natural_order(one[1])))
     names, files = [name for name, _ in group], tuple(path for _, path in group)
     parts = [name.part for name in names if name.part is not None]

@@ -92,6 +92,14 @@ def test_two_files_of_one_number_are_refused_by_both_names(folder):
         find_run_files(Store(folder.parent.parent), parse_key("lyso-r0007"))
 
 
+def test_a_list_of_files_is_a_run_where_no_other_file_bears_its_number(folder):
+    put(folder, "r0007.lst", "r0008.lst", "r0008.cxi", "r0009-a.lst", "r0009-b.lst")
+    raw = read_raw_folder(folder)
+    assert names_of(raw) == {7: ["r0007.lst"], 8: ["r0008.cxi"]}
+    assert "a list beside the files of run 8" in reasons_of(raw)["r0008.lst"]
+    assert "run 9 has 2 raw files" in reasons_of(raw)["r0009-a.lst"]
+
+
 def test_what_bears_no_run_number_is_left_out_with_the_reason_and_settings_files_are_not_told(folder):
     put(
         folder,
