@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hdf5plugin
 import numpy as np
 
 from peaknet_pipeline.hdf5.chunks import read_rows
+from peaknet_pipeline.hdf5.compression import frame_compression
 from peaknet_pipeline.hdf5.files import open_hdf5
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.infer.found import RawImages
@@ -53,7 +53,7 @@ class ImageFile:
             frames.dtype,
             maxshape=(None, *shape),
             chunks=(1, *shape),
-            **hdf5plugin.Bitshuffle(cname="lz4"),
+            **frame_compression(),
         )
 
     def close(self) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import hdf5plugin
 import numpy as np
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.hdf5.compression import frame_compression
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.metrics import hit_frames
@@ -61,7 +61,7 @@ class MaskFile:
             np.uint8,
             maxshape=(None, *self._shape),
             chunks=(1, *self._shape),
-            **hdf5plugin.Bitshuffle(cname="lz4"),
+            **frame_compression(),
         )
         self._masks.attrs["meaning"] = "1: the pixel belongs to a peak; (frame, panel, ss, fs)"
         self._numbers = file.create_dataset(FRAMES, (0,), np.int64, maxshape=(None,), chunks=(1024,))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
+from peaknet_pipeline.hdf5.compression import frame_compression
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.slabs import SlabMap
 from peaknet_pipeline.runs.sources import FrameSource
@@ -84,7 +84,7 @@ def create_images(file: Any, slab: CxiSlab, dtype: npt.DTypeLike) -> Any:
         dtype,
         maxshape=(None, *slab.shape),
         chunks=(1, *slab.shape),
-        **hdf5plugin.Bitshuffle(cname="lz4"),
+        **frame_compression(),
     )
 
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hdf5plugin
 import numpy as np
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.hdf5.compression import frame_compression
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.simulate.detection import make_pixel_maps
 from peaknet_pipeline.simulate.detectors import (
@@ -101,8 +101,7 @@ def _create_gain(file: Any, experiment: Experiment, n_frames: int) -> Any:
         (GAIN_PATH, constants.gain, "adu/keV"),
     ):
         stack = values.reshape(-1, n_panels * height, width)
-        filter_ = hdf5plugin.Bitshuffle(cname="lz4")
-        data = file.create_dataset(path, data=stack, chunks=(1, *stack.shape[1:]), compression=filter_)
+        data = file.create_dataset(path, data=stack, chunks=(1, *stack.shape[1:]), **frame_compression())
         data.attrs["unit"] = unit
         data.attrs["codes"] = experiment.stages.codes
     return _create_data(file, experiment, CODES_PATH, n_frames) if experiment.stages.separate_gain else None
@@ -112,8 +111,7 @@ def _create_data(file: Any, experiment: Experiment, path: str, n_frames: int) ->
     n_panels, height, width = experiment.geometry.stack_shape
     shape = (n_panels * height, width)
     dtype = np.dtype(experiment.response.dtype if experiment.stages is None else np.uint16)
-    filter_ = hdf5plugin.Bitshuffle(cname="lz4")
-    return file.create_dataset(path, (n_frames, *shape), dtype, chunks=(1, *shape), compression=filter_)
+    return file.create_dataset(path, (n_frames, *shape), dtype, chunks=(1, *shape), **frame_compression())
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, Any]:
