@@ -42,6 +42,17 @@ def parse_json(
     return value
 
 
+def parse_list(text: str | bytes, *, where: Path | str, error: type[PeaknetError]) -> list[Any]:
+    """Return the JSON list that a text holds; ``error`` is raised where it holds none."""
+    try:
+        value = json.loads(text)
+    except UNREADABLE as why:
+        raise error(f"not readable JSON ({describe(why)})", where=where) from why
+    if not isinstance(value, list):
+        raise error("not a JSON list", where=where, found=type(value).__name__)
+    return value
+
+
 def read_yaml(path: Path, *, error: type[PeaknetError]) -> dict[str, Any]:
     """Read a YAML file of names and values; empty where it holds nothing.
 

@@ -1,5 +1,6 @@
 """CrystFEL's ``indexamajig`` as a second opinion: peaks from a CXI list, lattices from its stream."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -27,7 +28,18 @@ class IndexamajigParams(Parameters):
     min_peaks: int = parameter(10, meaning="frames with fewer peaks are no hits", ge=0)
     tolerance: str = parameter("5,5,5,1.5", meaning="cell tolerance, % and degrees, as for --tolerance")
     int_radius: str = parameter("3,4,5", meaning="integration radii, as for --int-radius", unit="px")
+    control_share: float = parameter(
+        0.25,
+        meaning="share of the hits that are scrambled as the false-index control; 0: no control",
+        ge=0.0,
+        le=1.0,
+    )
+    control_frames: int = parameter(500, meaning="hits of the control at most", ge=0)
     timeout_s: float = parameter(86_400.0, meaning="the whole call may take this long", unit="s", gt=0.0)
+
+    def n_control(self, n_hits: int) -> int:
+        """Return how many of a run's hits are scrambled as the false-index control."""
+        return min(math.ceil(self.control_share * n_hits), self.control_frames, n_hits)
 
 
 def find_indexamajig() -> Path:

@@ -4,7 +4,7 @@ A stream's pixel positions are the data set's: a panel's corner is at its ``min_
 first pixel is half a pixel further; reciprocal axes and resolutions are in nm⁻¹.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.geometry.maps import peak_inv_d
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.cell import cell_from_axes, cell_text
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.qvectors import energy_of_frames
@@ -25,7 +26,11 @@ FORMAT_LINE = "CrystFEL stream format 2.3"
 PEAK_HEADER = "  fs/px   ss/px (1/d)/nm^-1   Intensity  Panel"
 REFLECTION_HEADER = "   h    k    l          I   sigma(I)       peak background  fs/px  ss/px panel"
 HALF_PIXEL = 0.5
-INDEXED_BY = "peaknet-nolatt-cell"
+INDEXED_BY = "file"
+"""CrystFEL's name of lattices that were read from a file: the only one of a foreign method that it knows."""
+
+DEFAULT_BANDWIDTH = 1e-8
+"""Bandwidth, Δk/k, of a geometry that names none, as CrystFEL takes it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def write_stream(
     peaks: PeakTable,
     lattices: IndexTable,
     reflections: ReflectionTable,
+    min_peaks: int = MIN_PEAKS,
+    indexed_by: Mapping[int, str] | None = None,
 ) -> None:
     """Write one chunk per frame, atomically: its peaks, its crystals and their integrated reflections.
 
@@ -61,6 +68,9 @@ def write_stream(
     frames out, too.
     Reflections whose intensity is NaN (not integrated) are left out. The geometry's own text is embedded, so that a
     reader finds the panels; a geometry made in memory is written out.
+
+    A frame of at least ``min_peaks`` peaks is a hit. ``indexed_by`` maps frames to the method that found their lattices;
+    ``file`` without it.
 
     Raises
     ------
@@ -81,7 +91,10 @@ def write_stream(
             own = [
                 g.get(frame, t.iloc[:0]) for g, t in zip(groups, (peaks, lattices, reflections), strict=True)
             ]
-            stream.writelines(_chunk(int(frame), source, geometry, cell, float(energies[frame]), *own))
+            number = int(frame)
+            method = (indexed_by or {}).get(number, INDEXED_BY)
+            about = (len(own[0]) >= min_peaks, method if len(own[1]) else "none")
+            stream.writelines(_chunk(number, source, geometry, cell, float(energies[frame]), about, *own))
 
 
 def _header(source: StreamSource, geometry: Geometry, cell: UnitCell) -> Iterator[str]:
@@ -99,6 +112,7 @@ def _chunk(
     geometry: Geometry,
     cell: UnitCell,
     energy_ev: float,
+    about: tuple[bool, str],
     peaks: PeakTable,
     lattices: IndexTable,
     reflections: ReflectionTable,
@@ -106,8 +120,10 @@ def _chunk(
     yield "----- Begin chunk -----\n"
     image, event = source.place(frame)
     yield f"Image filename: {image}\nEvent: {event}\nImage serial number: {frame + 1}\n"
-    yield f"hit = {int(len(peaks) > 0)}\nindexed_by = {INDEXED_BY if len(lattices) else 'none'}\n"
-    yield f"photon_energy_eV = {energy_ev:.6f}\nbeam_divergence = 0.00e+00 rad\nbeam_bandwidth = 1.00e-08 %\n"
+    yield f"hit = {int(about[0])}\nindexed_by = {about[1]}\n"
+    bandwidth = DEFAULT_BANDWIDTH if geometry.bandwidth is None else geometry.bandwidth
+    yield f"photon_energy_eV = {energy_ev:.6f}\nbeam_divergence = 0.00e+00 rad\n"
+    yield f"beam_bandwidth = {bandwidth:.2e} (fraction)\n"
     yield f"average_camera_length = {camera_lengths_m(geometry, np.array([frame]))[0]:.6f} m\n"
     inv_d = _peak_resolution(peaks, geometry, energy_ev)
     limit = 10.0 * float(inv_d.max()) if inv_d.size else 0.0

@@ -28,7 +28,7 @@ from peaknet_pipeline.runs.shot_values import filled_with_median
 from peaknet_pipeline.runs.sources import MAX_FRAMES
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import MAX_CXI_PEAKS, Float64Array, Geometry
+from peaknet_pipeline.types import MAX_CXI_PEAKS, BoolArray, Float64Array, Geometry
 
 RESULT = "/entry_1/result_1"
 MASK_PATH = "/entry_1/data_1/mask"
@@ -70,6 +70,7 @@ def write_cxi_peaks(
     *,
     frames: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
     images: Literal["link", "copy"] = "link",
+    bad_pixels: BoolArray | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> CxiReport:
     """Write a run's peaks as a CXI file with images, mask, photon energy and geometry, atomically.
@@ -86,6 +87,9 @@ def write_cxi_peaks(
         Write only these frames, ascending (data reduction); all by default.
     images : str
         "copy" makes the file independent of the raw one.
+    bad_pixels : (n_panels, ss, fs) bool, optional
+        Every pixel that was left out in finding the peaks, which becomes the file's mask; the run's own by default. CrystFEL
+        would find and integrate on whatever is missing in it.
     provenance : mapping, optional
         Names and values kept as attributes of ``/entry_1/result_1``.
 
@@ -117,7 +121,7 @@ def write_cxi_peaks(
             copy_images(file, run, slab, chosen)
         else:
             link_images(file, path, run, slab, chosen)
-        _write_metadata(file, run, slab, chosen)
+        _write_metadata(file, run, run.bad_pixels if bad_pixels is None else bad_pixels, slab, chosen)
         _write_lists(file, clipped, slab, chosen)
         file[RESULT].attrs.update(dict(provenance or {}))
     geometry_path = path.with_suffix(".geom") if geometry is not None else None
@@ -200,8 +204,10 @@ def linked_geometry(geometry: Geometry, slab: CxiSlab, *, has_energy: bool, has_
     )
 
 
-def _write_metadata(file: Any, run: Run, slab: CxiSlab, chosen: npt.NDArray[np.int64]) -> None:
-    mask = slab.from_stack(run.bad_pixels.astype(np.uint8))
+def _write_metadata(
+    file: Any, run: Run, bad_pixels: BoolArray, slab: CxiSlab, chosen: npt.NDArray[np.int64]
+) -> None:
+    mask = slab.from_stack(bad_pixels.astype(np.uint8))
     file.create_dataset(MASK_PATH, data=mask, compression="gzip", shuffle=True)
     if np.isfinite(run.photon_energy_ev).any():
         _write_per_frame(file, ENERGY_PATH, run.photon_energy_ev, chosen)

@@ -22,7 +22,7 @@ from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.records import describe, make_record
-from peaknet_pipeline.runs.slabs import map_panels
+from peaknet_pipeline.runs.slabs import frame_of_stack, map_panels
 from peaknet_pipeline.types import BoolArray, FrameArray, Geometry, MaskLayer
 
 CONVENTIONAL_MASKS = (
@@ -33,6 +33,8 @@ CONVENTIONAL_MASKS = (
 )
 MASK_DATA = "/bad_pixels"
 MASK_REASONS = "/reasons"
+MASK_FRAME = "/mask"
+"""The mask as a frame of the data set, as the ``.geom`` of that data set reads it."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,20 @@ def write_mask(
     *,
     sources: Sequence[MaskSource] = (),
     layers: Mapping[str, BoolArray] | None = None,
+    geometry: Geometry | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> None:
     """Write a mask, (n_panels, ss, fs), True = bad, with its sources, as HDF5 or bare ``.npy``, atomically.
 
-    With ``layers``, ``/reasons`` tells for every pixel which of them call it bad. CrystFEL reads the file too:
-    ``mask0_data = /bad_pixels``, ``mask0_badbits = 0xff``, a panel per index. ``provenance`` becomes attributes of the mask.
+    With ``layers``, ``/reasons`` tells for every pixel which of them call it bad. With a ``geometry``, ``/mask``
+    holds it once more as one frame of the run's data set: ``mask0_data = /mask``, ``mask0_badbits = 0xff`` in a ``.geom``.
+    ``provenance`` becomes attributes of the mask.
+
+    Raises
+    ------
+    RunError
+        The geometry's panels have data sets of their own.
+
     """
     if path.suffix == ".npy":
         with replace_atomically(path) as temporary, temporary.open("wb") as stream:
@@ -102,6 +112,9 @@ def write_mask(
         return
     with new_hdf5(path) as file:
         add_mask(file, bad_pixels, sources=sources, layers=layers)
+        if geometry is not None:
+            frame = frame_of_stack(bad_pixels.astype(np.uint8), geometry)
+            file.create_dataset(MASK_FRAME, data=frame, compression="gzip", shuffle=True)
         file[MASK_DATA].attrs.update(dict(provenance or {}))
 
 
@@ -193,7 +206,7 @@ def _check_array(array: npt.NDArray[np.generic], path: Path) -> None:
 
 def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
     with LinkedFiles(path) as files:
-        places = (MASK_DATA, *CONVENTIONAL_MASKS, "/mask", "/data/data")
+        places = (MASK_DATA, *CONVENTIONAL_MASKS, MASK_FRAME, "/data/data")
         names = [name for name in places if files.find(name) is not None]
         if not names:
             raise RunError("no mask in the file", where=path, expected=MASK_DATA)

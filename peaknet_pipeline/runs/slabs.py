@@ -61,6 +61,41 @@ class SlabMap:
         return stack
 
 
+def frame_of_stack(stack: FrameArray, geometry: Geometry) -> FrameArray:
+    """Lay a stack (n_panels, ss, fs) out as one frame of the data set that the geometry describes; 0 where no panel is.
+
+    Raises
+    ------
+    RunError
+        The panels have data sets of their own.
+
+    """
+    if not is_one_data_set(geometry):
+        raise RunError(
+            "the panels have data sets of their own: no array holds them all", where=geometry.source
+        )
+    roles = [role for role in dim_layout_of(geometry) if role != "%"]
+    places = [_place_in_frame(panel, roles) for panel in geometry.panels]
+    shape = tuple(max(place[axis].stop for place in places) for axis in range(len(roles)))
+    frame: FrameArray = np.zeros(shape, dtype=stack.dtype)
+    for image, panel, place in zip(stack, geometry.panels, places, strict=True):
+        height, width = panel_shape(panel)
+        frame[place] = image[:height, :width].reshape(tuple(side.stop - side.start for side in place))
+    return frame
+
+
+def is_one_data_set(geometry: Geometry) -> bool:
+    """Tell whether all panels lie in one data set."""
+    return len({panel.data_path for panel in geometry.panels}) == 1
+
+
+def _place_in_frame(panel: Panel, roles: list[str]) -> Window:
+    fixed = iter(panel.stack_index)
+    ends = {"ss": (panel.min_ss, panel.max_ss), "fs": (panel.min_fs, panel.max_fs)}
+    sides = [ends.get(role) or (index := next(fixed), index) for role in roles]
+    return tuple(slice(low, high + 1) for low, high in sides)
+
+
 def map_plain(shape: tuple[int, ...]) -> SlabMap:
     """Map a data set without a geometry: (ss, fs), (frame, ss, fs) or (frame, panel, ss, fs)."""
     if not 2 <= len(shape) <= 4:

@@ -57,7 +57,9 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
             cxi = store.file("peaknet_peaks", key, ".cxi")
             with job.streamed(progress) as (found, report):
                 peaks = drop_ring_peaks(found, read_left_out_rings(store, key))
-                written = write_found(peaks, run, params=params, out=output, cxi=cxi, metadata=metadata)
+                written = write_found(
+                    peaks, run, params=params, out=output, cxi=cxi, metadata=metadata, bad_pixels=bad
+                )
             n_frames, geometry = run.n_frames, geometry_of(run)
         if not params.segmentation:  # those of other parameters would be taken for these peaks'
             segmentation_path(store, key).unlink(missing_ok=True)

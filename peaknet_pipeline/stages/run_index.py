@@ -56,17 +56,17 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"indexing {key} ({finder})") as progress:
             geometry = geometry_of(run)
-            energy = run.photon_energy_ev
+            energy, bad = run.photon_energy_ev, read_bad_pixels(store, key)
             if context.experiment.engine == "indexamajig":
                 cxi = store.file(f"{finder}_index/crystfel", key, ".cxi")
-                table, control = index_with_crystfel(
-                    run, peaks, cell_path, cxi, min_peaks=min_peaks, provenance=origin
+                found = index_with_crystfel(
+                    run, peaks, cell_path, cxi, bad_pixels=bad, min_peaks=min_peaks, provenance=origin
                 )
+                table, control = found.lattices, found.control
             else:
                 table, control = index_with_control(
                     peaks, geometry, energy, cell, params, min_peaks=min_peaks
                 )
-            bad = read_bad_pixels(store, key)
             reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
             n_frames = run.n_frames
         write_table(table, output, INDEX, extra={**origin, "n_frames": str(n_frames)})

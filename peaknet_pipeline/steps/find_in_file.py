@@ -1,5 +1,6 @@
 """The ``peaknet find`` command: peaks of one file by any finder, written as wanted."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from peaknet_pipeline.steps.find_with_network import (
 )
 from peaknet_pipeline.steps.finders import FinderKind, finder_kind
 from peaknet_pipeline.steps.network_params import InferenceParams
+from peaknet_pipeline.steps.peak_record import MASKS
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.steps.write_peaks import write_found
@@ -67,7 +69,8 @@ def find_command(
                 _infer(run, model, settings, bad, inputs, output, unfinished, segmentation, progress)
             )
         peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
-        written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=found.metadata)
+        metadata = {**found.metadata, MASKS: json.dumps([str(mask.absolute()) for mask in masks])}
+        written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=metadata, bad_pixels=bad)
         n_frames, doubts = run.n_frames, list(run.doubts)
     counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
     told: dict[str, Any] = {

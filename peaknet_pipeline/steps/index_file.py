@@ -47,13 +47,13 @@ def index_command(
     given = {"engine": engine, "settings": list(settings)}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
     start = time.perf_counter()
-    lattices, control = _index(recorded, target, cell, engine, settings, out, origin, roots)
+    lattices, control, indexed_by = _index(recorded, target, cell, engine, settings, out, origin, roots)
     seconds = time.perf_counter() - start
     write_table(
         lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
     )
     if stream is not None:
-        _write_stream(stream, recorded, lattices, target, roots)
+        _write_stream(stream, recorded, lattices, target, indexed_by, roots)
     indexed, tried = lattices["frame"].nunique(), recorded.peaks["frame"].nunique()
     figures = {
         "frames": recorded.n_frames,
@@ -79,23 +79,47 @@ def _index(
     out: Path,
     origin: Mapping[str, str],
     roots: Sequence[Path],
-) -> tuple[IndexTable, ControlRecord]:
+) -> tuple[IndexTable, ControlRecord, Mapping[int, str] | None]:
+    """Return the lattices, the control, and, of indexamajig, the method that indexed each frame."""
     if engine == "lattice":
         params = IndexParams.from_settings(settings)
-        return index_with_control(
-            recorded.peaks, recorded.geometry, recorded.photon_energy_ev, target, params
+        table, control = index_with_control(
+            recorded.peaks,
+            recorded.geometry,
+            recorded.photon_energy_ev,
+            target,
+            params,
+            min_peaks=recorded.min_peaks,
         )
+        return table, control, None
     crystfel = IndexamajigParams.from_settings(settings)
     with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
         cxi = out.with_suffix(".cxi")
-        return index_with_crystfel(run, recorded.peaks, cell, cxi, crystfel, provenance=origin)
+        found = index_with_crystfel(
+            run,
+            recorded.peaks,
+            cell,
+            cxi,
+            crystfel,
+            bad_pixels=recorded.bad_pixels(run),
+            min_peaks=recorded.min_peaks,
+            provenance=origin,
+        )
+        return found.lattices, found.control, found.indexed_by
 
 
 def _write_stream(
-    path: Path, recorded: RecordedPeaks, lattices: IndexTable, cell: UnitCell, roots: Sequence[Path]
+    path: Path,
+    recorded: RecordedPeaks,
+    lattices: IndexTable,
+    cell: UnitCell,
+    indexed_by: Mapping[int, str] | None,
+    roots: Sequence[Path],
 ) -> None:
     with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
-        reflections = predict_run(run, lattices, recorded.peaks, cell, PredictParams(), bad=run.bad_pixels)
+        reflections = predict_run(
+            run, lattices, recorded.peaks, cell, PredictParams(), bad=recorded.bad_pixels(run)
+        )
         write_stream(
             path,
             source=StreamSource(
@@ -107,4 +131,6 @@ def _write_stream(
             peaks=recorded.peaks,
             lattices=lattices,
             reflections=reflections,
+            min_peaks=recorded.min_peaks,
+            indexed_by=indexed_by,
         )

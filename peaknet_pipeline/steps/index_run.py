@@ -1,6 +1,8 @@
 """Indexing of peak tables with the false-index control, by either engine, and the prediction of reflections."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.sample import sample_frames
 from peaknet_pipeline.schemas import REFLECTIONS, IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.steps.progress import Progress
 from peaknet_pipeline.tables import empty_table
@@ -57,6 +60,15 @@ def index_with_control(
     return table, ControlRecord(len(control.significance), passed, gate.min_significance)
 
 
+@dataclass(frozen=True)
+class CrystfelResult:
+    """What indexamajig found: lattices, its false-index control, and the indexing method of each frame in its stream."""
+
+    lattices: IndexTable
+    control: ControlRecord
+    indexed_by: Mapping[int, str]
+
+
 def index_with_crystfel(
     run: Run,
     peaks: PeakTable,
@@ -64,14 +76,17 @@ def index_with_crystfel(
     cxi: Path,
     params: IndexamajigParams | None = None,
     *,
+    bad_pixels: BoolArray | None = None,
     min_peaks: int = MIN_PEAKS,
     provenance: Mapping[str, str] | None = None,
-) -> tuple[IndexTable, ControlRecord]:
-    """Index with CrystFEL's indexamajig from a CXI peak list written for it, and its hits once more with scrambled azimuths.
+) -> CrystfelResult:
+    """Index with CrystFEL's indexamajig from a CXI peak list written for it, and some hits once more with scrambled azimuths.
 
     Lists, streams and logs are kept: the control's in the folder ``control`` beside the others. Its gate isn't ours to
     raise, so that a false-index rate above the wanted one is only told. Frames without a photon energy or camera length are
-    left out.
+    left out. The control is a sample of the hits, spread over the run (``control_share``, ``control_frames``), without retries
+    and further lattices, so that it costs a fraction of the call itself. ``bad_pixels``, (n_panels, ss, fs), are all that were
+    left out; the run's own by default.
 
     Raises
     ------
@@ -80,16 +95,18 @@ def index_with_crystfel(
 
     """
     find_indexamajig()
+    params = params or IndexamajigParams()
     known = np.flatnonzero(~run.without_resolution)
-    table = _call_crystfel(run, peaks, cell, cxi, params, frames=known, provenance=provenance)
+    call = partial(_call_crystfel, run, cell=cell, bad_pixels=bad_pixels, provenance=provenance)
+    found = call(peaks, cxi=cxi, params=params, frames=known)
     hits = np.intersect1d(hit_frames(peaks, min_peaks=min_peaks), known)
-    if not hits.size:
-        return table, ControlRecord(0, 0, 0.0)
-    scrambled = scramble_peaks(peaks[peaks["frame"].isin(hits)], geometry_of(run))
-    false = _call_crystfel(
-        run, scrambled, cell, _control_list(cxi), params, frames=hits, provenance=provenance
-    )
-    return table, ControlRecord(int(hits.size), int(false["frame"].nunique()), 0.0)
+    sample = hits[sample_frames(len(hits), params.n_control(len(hits)))]
+    if not sample.size:
+        return found
+    scrambled = scramble_peaks(peaks[peaks["frame"].isin(sample)], geometry_of(run))
+    cheap = replace(params, retry=False, multi=False)
+    false = call(scrambled, cxi=_control_list(cxi), params=cheap, frames=sample).lattices
+    return replace(found, control=ControlRecord(int(sample.size), int(false["frame"].nunique()), 0.0))
 
 
 def files_of_crystfel(cxi: Path) -> list[Path]:
@@ -107,23 +124,29 @@ def _control_list(cxi: Path) -> Path:
 def _call_crystfel(
     run: Run,
     peaks: PeakTable,
+    *,
     cell: Path,
     cxi: Path,
-    params: IndexamajigParams | None,
-    *,
+    params: IndexamajigParams,
+    bad_pixels: BoolArray | None,
     frames: IntArray,
     provenance: Mapping[str, str] | None = None,
-) -> IndexTable:
-    """Index some frames, (n,) ascending; the table has the run's frame numbers, where the stream has the list's."""
+) -> CrystfelResult:
+    """Index some frames, (n,) ascending; the outcome has the run's frame numbers, where the stream has the list's."""
     cxi.parent.mkdir(parents=True, exist_ok=True)
-    report = write_cxi_peaks(cxi, peaks, run, frames=frames, provenance=provenance)
+    report = write_cxi_peaks(cxi, peaks, run, frames=frames, bad_pixels=bad_pixels, provenance=provenance)
     if report.geometry_path is None:
         raise RunError("no geometry", where=run.info.path, remedy="Give a CrystFEL geometry.")
     stream = run_indexamajig(
         cxi, geometry=report.geometry_path, cell=cell, stream=cxi.with_suffix(".stream"), params=params
     )
-    numbers = frames[stream.lattices["frame"].to_numpy()]
-    return stream.lattices.assign(frame=numbers.astype(np.int32))
+    listed = stream.lattices[
+        stream.lattices["frame"] < len(frames)
+    ]  # what the list doesn't hold is not of this call
+    lattices = listed.assign(frame=frames[listed["frame"].to_numpy()].astype(np.int32))
+    methods = {row: method for row, method in stream.indexed_by.items() if row < len(frames)}
+    indexed_by = {int(frames[row]): method for row, method in methods.items()}
+    return CrystfelResult(lattices, ControlRecord(0, 0, 0.0), indexed_by)
 
 
 def predict_run(

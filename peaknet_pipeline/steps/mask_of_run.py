@@ -16,10 +16,11 @@ from peaknet_pipeline.plots.images import plot_mask
 from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.bad_pixels import RUN_LAYER, BadPixelParams, BadPixelReport
 from peaknet_pipeline.runs.make_mask import MaskParams, make_mask, run_rings
-from peaknet_pipeline.runs.masks import add_mask, write_mask
+from peaknet_pipeline.runs.masks import MASK_FRAME, add_mask, write_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, ring_summary
 from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.slabs import is_one_data_set
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.types import Geometry, RunStatistics
@@ -100,7 +101,16 @@ def mask_command(
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:
             write_file(plot, plot_report(report, geometry_of(run), title=path.name))
+        whole = run.geometry if run.geometry is not None and is_one_data_set(run.geometry) else None
     told = command_origin("mask", given.to_dict(), [path, geometry, *masks, *darks])
-    write_mask(report.bad_pixels, out, sources=report.sources, layers=report.layers, provenance=told)
+    write_mask(
+        report.bad_pixels, out, sources=report.sources, layers=report.layers, geometry=whole, provenance=told
+    )
     figures = {"frames": statistics.n_frames, "pixels": report.bad_pixels.size, **mask_figures(report)}
-    return figures | {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})
+    figures |= {"rings": rings, "out": str(out)} | ({"plot": str(plot)} if plot is not None else {})
+    return figures if whole is None or out.suffix == ".npy" else figures | {"in_a_geom": geom_lines(out)}
+
+
+def geom_lines(mask: Path) -> str:
+    """Return the lines of a CrystFEL geometry that read a mask file; see :func:`~peaknet_pipeline.runs.masks.write_mask`."""
+    return f"mask0_file = {mask.name}; mask0_data = {MASK_FRAME}; mask0_goodbits = 0x0; mask0_badbits = 0xff"

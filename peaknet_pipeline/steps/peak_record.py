@@ -11,13 +11,20 @@ from peaknet_pipeline.errors import RunError, TableError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.resolve import resolve_geometry
+from peaknet_pipeline.hits import MIN_PEAKS
+from peaknet_pipeline.records import UNREADABLE, parse_list
+from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
+from peaknet_pipeline.runs.sources import MAX_FRAMES
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.tables import read_table, read_table_metadata
-from peaknet_pipeline.types import Float64Array, Geometry
+from peaknet_pipeline.types import BoolArray, Float64Array, Geometry
 
 ENERGY, CLEN = "photon_energy_ev", "clen_m"
+MASKS, MIN_PEAKS_OF_HIT = "masks", "min_peaks"
+"""Names of the mask files beside the run's own, and of what counted as a hit."""
+
 FRAME_VALUES = (ENERGY, CLEN)
 """Names of what is recorded per frame: long lists in long runs."""
 
@@ -38,6 +45,26 @@ class RecordedPeaks:
     def n_frames(self) -> int:
         """Frames of the run, with or without peaks."""
         return len(self.photon_energy_ev)
+
+    @property
+    def min_peaks(self) -> int:
+        """Least peaks of a hit, as the finder was told; the default where the table doesn't say."""
+        told = self.metadata.get(MIN_PEAKS_OF_HIT, "")
+        return int(told) if told.isdecimal() and len(told) < 6 else MIN_PEAKS
+
+    def bad_pixels(self, run: Run) -> BoolArray:
+        """Return every pixel, (n_panels, ss, fs), that the finder left out: the run's own mask and the files given to it.
+
+        Raises
+        ------
+        RunError
+            A mask file is gone or has changed its shape.
+
+        """
+        files = parse_list(self.metadata.get(MASKS, "[]"), where="peak table", error=TableError)
+        masks = [read_mask(Path(str(name)), run.geometry)[0] for name in files]
+        bad: BoolArray = np.logical_or.reduce([run.bad_pixels, *masks])
+        return bad
 
 
 def exposure_record(run: Run) -> dict[str, str]:
@@ -65,7 +92,7 @@ def read_recorded_peaks(path: Path, geometry: Path) -> RecordedPeaks:
     peaks, metadata = read_table(path, PEAKS), read_table_metadata(path)
     detector = read_geometry(geometry)
     last = int(peaks["frame"].max()) + 1 if len(peaks) else 0
-    n_frames = max(last, int(metadata.get("n_frames", last)))
+    n_frames = max(last, _number_of_frames(metadata, path))
     energy = _from_json(metadata, ENERGY, n_frames, path)
     clen = _from_json(metadata, CLEN, n_frames, path)
     energy = _known_energy(energy, detector, n_frames, path)
@@ -107,7 +134,7 @@ def _from_json(metadata: Mapping[str, str], name: str, n_frames: int, path: Path
     """Return a recorded value per frame, (n_frames,), NaN where it isn't known; None where nothing is recorded."""
     try:
         values = np.array(json.loads(metadata.get(name, "[]")), dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (*UNREADABLE, TypeError) as error:
         raise TableError(f"{name} in the table's metadata is no list of numbers", where=path) from error
     if values.size == 0:
         return None
@@ -119,6 +146,19 @@ def _from_json(metadata: Mapping[str, str], name: str, n_frames: int, path: Path
             found=values.size,
         )
     return np.broadcast_to(values, (n_frames,)).copy()
+
+
+def _number_of_frames(metadata: Mapping[str, str], path: Path) -> int:
+    """Return the recorded number of the run's frames; 0 where nothing is recorded."""
+    told = metadata.get("n_frames", "0")
+    if not told.isdecimal() or len(told) > 12 or int(told) > MAX_FRAMES:
+        raise TableError(
+            "n_frames in the table's metadata is no number of frames",
+            where=path,
+            expected=f"≤ {MAX_FRAMES}",
+            found=told,
+        )
+    return int(told)
 
 
 def _known_energy(

@@ -12,7 +12,7 @@ from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.steps.peak_record import FRAME_VALUES
 from peaknet_pipeline.tables import write_table
-from peaknet_pipeline.types import IntArray
+from peaknet_pipeline.types import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ def write_found(
     out: Path,
     cxi: Path | None,
     metadata: Mapping[str, str],
+    bad_pixels: BoolArray | None = None,
 ) -> Written:
     """Write a run's peaks as a table and, if ``cxi`` is given, as a CXI file, all frames or hits only.
 
     The figures tell the hits and the share of the frames that is kept, what the limit of a CXI list left out, and, with
-    copied images, the bytes of the CXI file over those of the raw run.
+    copied images, the bytes of the CXI file over those of the raw run. ``bad_pixels``, (n_panels, ss, fs), are all pixels that
+    were left out; the run's own by default.
     """
     figures: dict[str, int | float] = {}
     hits: IntArray | None = None
@@ -44,9 +46,10 @@ def write_found(
         figures |= reduction.to_dict()
         metadata = dict(metadata) | {name: str(value) for name, value in figures.items()}
         metadata |= {"hits_only": "true", "min_peaks": str(params.min_peaks)}
+    metadata = {"min_peaks": str(params.min_peaks), **metadata}
     write_table(peaks, out, PEAKS, extra=metadata)
     if cxi is not None:
-        figures |= _write_cxi(cxi, peaks, run, hits, params, metadata)
+        figures |= _write_cxi(cxi, peaks, run, hits, params, metadata, bad_pixels)
     return Written(peaks, figures)
 
 
@@ -57,10 +60,13 @@ def _write_cxi(
     hits: IntArray | None,
     params: OutputParams,
     metadata: Mapping[str, str],
+    bad_pixels: BoolArray | None,
 ) -> dict[str, Any]:
     images: Literal["link", "copy"] = "copy" if params.images == "copy" else "link"
     told = short_metadata(metadata)
-    report = write_cxi_peaks(path, peaks, run, frames=hits, images=images, provenance=told)
+    report = write_cxi_peaks(
+        path, peaks, run, frames=hits, images=images, bad_pixels=bad_pixels, provenance=told
+    )
     figures: dict[str, Any] = {
         "cxi_clipped_frames": report.n_clipped_frames,
         "cxi_clipped_peaks": report.n_clipped_peaks,

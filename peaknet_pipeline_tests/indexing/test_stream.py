@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -126,6 +127,30 @@ def test_frames_beyond_the_run_are_refused_and_leave_no_file(indexed, tmp_path):
             photon_energy_ev=ENERGY_EV, peaks=peaks, lattices=lattices, reflections=reflections,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def lines_of(path, key):
+    return [line.split(" = ")[1] for line in path.read_text().splitlines() if line.startswith(f"{key} = ")]
+
+
+def test_streams_say_what_crystfel_asks_for(indexed, tmp_path):
+    """Hits by the run's definition, a method that CrystFEL knows, the geometry's bandwidth as a fraction."""
+    geometry, peaks, lattices, reflections = indexed
+    path = tmp_path / "a.stream"
+    counts = peaks.groupby("frame").size()
+    for bandwidth, told in ((None, "1.00e-08 (fraction)"), (1e-3, "1.00e-03 (fraction)")):
+        write(path, (replace(geometry, bandwidth=bandwidth), peaks, lattices, reflections))
+        assert lines_of(path, "beam_bandwidth") == [told] * 4
+    assert lines_of(path, "indexed_by") == ["file", "none", "file", "none"]
+    write_stream(
+        path, source=StreamSource(tmp_path, 4), geometry=geometry, cell=LYSOZYME, photon_energy_ev=ENERGY_EV,
+        peaks=peaks, lattices=lattices, reflections=reflections, min_peaks=int(counts.max()),
+        indexed_by={0: "xgandalf-nolatt-cell", 2: "asdf-nolatt-cell"},
+    )  # fmt: skip
+    hits = [int(counts.get(frame, 0) == counts.max()) for frame in range(4)]
+    assert [int(value) for value in lines_of(path, "hit")] == hits
+    assert 0 < sum(hits) < 4
+    assert lines_of(path, "indexed_by") == ["xgandalf-nolatt-cell", "none", "asdf-nolatt-cell", "none"]
 
 
 FAKE = """#!/bin/sh

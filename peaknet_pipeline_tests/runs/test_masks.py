@@ -1,5 +1,6 @@
 """Masks combine, survive a file, and remember who removed what."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.runs.masks import MaskSource, apply_bits, combine_masks, read_mask, write_mask
 from peaknet_pipeline.types import MaskLayer
 from peaknet_pipeline_tests.runs.files import module_geometry, slab_geometry
@@ -88,3 +90,32 @@ def test_every_bit_of_a_mask_counts(dtype: str) -> None:
     unmarked = apply_bits(values, MaskLayer("/m", good_bits=1 << 31, bad_bits=0))
     assert np.flatnonzero(~unmarked).tolist() == [32]
     assert apply_bits(values, MaskLayer("/m", bad_bits=-1)).tolist() == [False] + [True] * size
+
+
+@pytest.mark.parametrize("kind", ["slab", "module", "frame between"])
+def test_a_mask_is_written_as_the_geometry_reads_it(tmp_path, kind):
+    """A ``.geom`` that names ``/mask`` leaves out the same pixels as the stack that was written."""
+    dims = (
+        "dim0 = ss\ndim1 = %\ndim2 = fs\n" if kind == "frame between" else "dim0 = %\ndim1 = ss\ndim2 = fs\n"
+    )
+    geometry = module_geometry() if kind == "module" else slab_geometry(dims=dims)
+    bad = np.random.default_rng(3).random(geometry.stack_shape) < 0.2
+    bad &= ~geometry_bad_pixels(geometry)
+    write_mask(bad, tmp_path / "m.h5", geometry=geometry)
+    with h5py.File(tmp_path / "m.h5") as file:
+        frame = file["/mask"][:]
+    assert frame.dtype == np.uint8
+    assert frame.ndim == (3 if kind == "module" else 2)
+    np.save(tmp_path / "m.npy", frame)
+    read, _ = read_mask(tmp_path / "m.npy", geometry)
+    assert np.array_equal(read, bad)
+    assert np.array_equal(read_mask(tmp_path / "m.h5", geometry)[0], bad)
+
+
+def test_panels_with_data_sets_of_their_own_have_no_such_frame(tmp_path):
+    geometry = slab_geometry()
+    first, *others = geometry.panels
+    split = replace(geometry, panels=(replace(first, data_path="/a"), *others))
+    with pytest.raises(RunError, match="data sets of their own"):
+        write_mask(np.zeros(geometry.stack_shape, bool), tmp_path / "m.h5", geometry=split)
+    assert not (tmp_path / "m.h5").exists()

@@ -14,6 +14,7 @@ from peaknet_pipeline.geometry.maps import peak_inv_d
 from peaknet_pipeline.indexing.control import ControlRecord, scramble_peaks
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, run_indexamajig
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
+from peaknet_pipeline.runs.cxi_images import slab_of
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline.simulate.demo import demo_experiment
@@ -69,13 +70,25 @@ def test_indexamajigs_rate_comes_with_its_control_over_the_hits(world):
     folder, geometry, cell = world
     with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
         peaks = random_peaks(run.info.stack_shape, (20, 20, 20, 6), seed=1)
-        table, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+        bad = run.bad_pixels.copy()
+        bad[0, 3, 5] = True
+        whole = IndexamajigParams(control_share=1.0, multi=True)
+        found = index_with_crystfel(
+            run, peaks, cell, folder / "out" / "r0001.cxi", whole, bad_pixels=bad, min_peaks=15
+        )
+        slab = slab_of(run)
     calls = (folder / "calls").read_text().splitlines()
     with h5py.File(folder / "out" / "control" / "r0001.cxi") as file:
         counts = file["/entry_1/result_1/nPeaks"][:]
+        masks = [file["/entry_1/data_1/mask"][:]]
+    with h5py.File(folder / "out" / "r0001.cxi") as file:
+        masks.append(file["/entry_1/data_1/mask"][:])
 
-    assert list(table["frame"]) == [0, 1]
-    assert control == ControlRecord(n_scrambled=3, n_indexed=2, min_significance=0.0)
+    assert list(found.lattices["frame"]) == [0, 1]
+    assert all(np.array_equal(mask, slab.from_stack(bad)) for mask in masks)
+    assert found.indexed_by == {0: "file", 1: "file", 2: "none"}
+    assert ["--retry" in c for c in calls] == ["--multi" in c for c in calls] == [True, False]
+    assert found.control == ControlRecord(n_scrambled=3, n_indexed=2, min_significance=0.0)
     assert [set("/".join(c.split()).split("/")) >= {"control"} for c in calls] == [False, True]
     assert list(counts) == [20, 20, 20]
     assert (folder / "out" / "control" / "r0001.log").is_file()
@@ -87,21 +100,38 @@ def test_frames_without_energy_are_not_given_to_indexamajig_and_the_others_keep_
         file[ENERGY_PATH][0] = 0.0
     with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
         peaks = random_peaks(run.info.stack_shape, (20, 20, 20, 6), seed=1)
-        table, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+        whole = IndexamajigParams(control_share=1.0)
+        found = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi", whole)
     with h5py.File(folder / "out" / "r0001.cxi") as file:
         assert list(file["/entry_1/result_1/frame"]) == [1, 2, 3]
-    assert list(table["frame"]) == [1, 2]
-    assert control.n_scrambled == 2
+    assert list(found.lattices["frame"]) == [1, 2]
+    assert found.indexed_by == {1: "file", 2: "file", 3: "none"}
+    assert found.control.n_scrambled == 2
 
 
 def test_a_run_without_hits_has_no_control(world):
     folder, geometry, cell = world
     with open_run(folder / "r0001.h5", read_geometry(geometry)) as run:
         peaks = random_peaks(run.info.stack_shape, (6, 6, 6, 6), seed=2)
-        _, control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi")
+        control = index_with_crystfel(run, peaks, cell, folder / "out" / "r0001.cxi").control
 
     assert control.n_scrambled == 0
     assert len((folder / "calls").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "n_hits", "expected"),
+    [
+        (0.25, 500, 40, 10),
+        (0.25, 500, 3, 1),
+        (0.25, 500, 10_000, 500),
+        (1.0, 500, 7, 7),
+        (0.0, 500, 7, 0),
+        (0.25, 500, 0, 0),
+    ],
+)
+def test_the_control_is_a_sample_of_the_hits(share, most, n_hits, expected):
+    assert IndexamajigParams(control_share=share, control_frames=most).n_control(n_hits) == expected
 
 
 def test_scrambled_peaks_keep_resolution_and_number_and_lie_on_panels():
