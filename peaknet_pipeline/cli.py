@@ -1,8 +1,11 @@
 """The ``peaknet`` command: the chain's functions for a terminal, a script or a cluster job."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -69,11 +72,24 @@ def _share_the_machine() -> None:
         os.environ.setdefault("NUMBA_NUM_THREADS", threads)
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: its temporary files go, and what was found is kept. The exit status is 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; whatever a user can mend becomes one line on stderr and exit status 2."""
     _share_the_machine()
     try:
-        with faults_explained(()):
+        with _ended_in_order(), faults_explained(()):
             peaknet.main(args=arguments, prog_name="peaknet", standalone_mode=False)
     except PeaknetError as error:
         _fail("peaknet", str(error))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peaknet_pipeline.atomic import remove_leftovers, temporary_prefix
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.batches import Stretch
 from peaknet_pipeline.infer.part_files import has_parts, read_part, whole_parts
@@ -83,6 +84,7 @@ def open_parts(
 
     """
     with _lock(folder):
+        remove_leftovers(folder)
         mine = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
         for path in folder.iterdir():
             if path.is_dir() and path != mine:
@@ -94,9 +96,16 @@ def open_parts(
             yield Parts(mine, n_frames)
         except BaseException:
             if not has_parts(mine):
-                shutil.rmtree(folder)
+                _remove(folder)
             raise
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whole: half of its files would pass for an unfinished stream's."""
+    gone = folder.with_name(f"{temporary_prefix(folder)}done.tmp")
+    folder.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _left_by_another(folder: Path) -> StreamError:

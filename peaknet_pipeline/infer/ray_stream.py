@@ -7,10 +7,12 @@ what it was doing; since a batch's part is a file of its own, repeating changes 
 
 import itertools
 import os
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,7 @@ from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.occupancy import StageReport, StreamReport
 from peaknet_pipeline.infer.part_files import write_part
 from peaknet_pipeline.infer.parts import Parts
+from peaknet_pipeline.infer.ray_guard import guarded
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.infer.stream import Finder, Progress, RunOpener, as_found
 from peaknet_pipeline.types import FrameArray
@@ -238,21 +241,38 @@ def _connected(params: RayParams) -> Any:
     if ray.is_initialized():
         yield ray
         return
+    is_local = params.address == "local"
     try:
-        if params.address == "local":
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
-        else:
-            ray.init(address=params.address)
+        with _own_end_by_sigterm():
+            if is_local:
+                ray.init(address="local", include_dashboard=False, log_to_driver=False)
+            else:
+                ray.init(address=params.address)
     except (ConnectionError, ValueError) as error:
         raise StreamError(
             f"no connection to the Ray cluster ({error.__cause__ or error})",
             where=params.address,
             remedy="Check the address, and that RAY_AUTH_MODE and Ray's version are the cluster's.",
         ) from error
+    with guarded(ray.get_runtime_context().get_session_name()) if is_local else nullcontext():
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _own_end_by_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray makes the process tell its C++ stack and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        if before is not None:  # None: set by a library, and not from Python
+            signal.signal(signal.SIGTERM, before)
 
 
 def _report(work: _Work, params: RayParams, seconds: float) -> StreamReport:

@@ -1,5 +1,7 @@
 """Parts: what is written is found again, what is damaged or foreign is not; the whole is an uninterrupted stream's file."""
 
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -86,6 +88,27 @@ def test_two_processes_do_not_find_the_same_peaks(tmp_path: Path) -> None:
         open_parts(tmp_path / "work", recipe="abc", n_frames=N_FRAMES),
     ):
         pass
+
+
+def test_a_process_killed_while_it_removes_its_parts_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the files would pass for what an unfinished stream has found."""
+
+    def killed(folder: Path) -> None:
+        next(folder.rglob("*.parquet")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        with open_parts(tmp_path / "work", recipe="abc", n_frames=N_FRAMES) as parts:
+            for span in ((0, 4), (4, 8)):
+                write_part(parts.folder, span, found_in(span))
+    (left,) = tmp_path.iterdir()
+    left.rename(left.with_name(re.sub(r"-\d+\.", "-4194305.", left.name)))  # a process that is no more
+    with open_parts(tmp_path / "work", recipe="abc", n_frames=N_FRAMES) as parts:
+        assert parts.written == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_frames_are_not_joined(tmp_path: Path) -> None:

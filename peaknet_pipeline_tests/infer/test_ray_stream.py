@@ -1,5 +1,6 @@
 """On Ray the stream gives the local stream's file bit for bit, whoever dies on the way."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -19,7 +20,7 @@ from peaknet_pipeline.infer.occupancy import StreamReport
 from peaknet_pipeline.infer.params import StreamParams
 from peaknet_pipeline.infer.parts import open_parts
 from peaknet_pipeline.infer.ray_params import RayParams
-from peaknet_pipeline.infer.ray_stream import stream_run_on_ray
+from peaknet_pipeline.infer.ray_stream import _own_end_by_sigterm, stream_run_on_ray
 from peaknet_pipeline.infer.sinks import ParquetSink
 from peaknet_pipeline.infer.stream import Finder, RunOpener, stream_run
 from peaknet_pipeline.schemas import PeakTable
@@ -229,17 +230,40 @@ def test_a_stages_exception_ends_the_stream_with_that_exception(tmp_path: Path) 
         )
 
 
+def processes_in_session(session: int) -> list[str]:
+    """Return the names of the processes that live in a session of the system."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, fields = path.read_text().rpartition(")")
+            state, _, _, its_session = fields.split()[:4]
+            if int(its_session) == session and state not in ("Z", "X"):
+                found.append(name)
+    return found
+
+
+def test_ray_leaves_sigterm_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _own_end_by_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_killed_driver_goes_on_from_what_was_written(tmp_path: Path) -> None:
-    """SIGKILL of the driving process, whose Ray dies with it; the next one computes only what no part holds."""
+    """SIGKILL of the driving process, whose Ray ends with it; the next one computes only what no part holds."""
     out = tmp_path / "peaks.parquet"
     command = [sys.executable, "-m", killed_stream.__name__, "ray", str(tmp_path), "0.1", "2"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **quiet) as driver:  # type: ignore[call-overload]
         deadline = time.monotonic() + 120
         while len(parts_of(out)) < 4 and time.monotonic() < deadline and driver.poll() is None:
             time.sleep(0.01)
         driver.kill()
     assert driver.returncode == -9
-    time.sleep(1.0)  # its actors notice
+    deadline = time.monotonic() + 15
+    while (left := processes_in_session(driver.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
     kept = parts_of(out)
     assert 8 <= sum(map(len, kept)) < N_FRAMES
     assert not out.exists()
