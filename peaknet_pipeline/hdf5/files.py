@@ -48,6 +48,9 @@ class LinkedFiles(contextlib.ExitStack):
 
     """
 
+    format: str | None = None
+    """What the files are called where no group inside has to tell."""
+
     def __init__(
         self,
         path: Path,
@@ -142,7 +145,9 @@ class LinkedFiles(contextlib.ExitStack):
         return self._guard(name, lambda: group.get(name, getlink=True))
 
     def names(self, group: Any, limit: int = MAX_OBJECTS) -> list[str]:
-        """Return the names in a group, at most ``limit``, of links that lead nowhere too; none where it is damaged."""
+        """Return the names in a group, at most ``limit``, of links that lead nowhere too; none where there is no group."""
+        if not isinstance(group, h5py.Group):
+            return []
         try:
             check_group(group)
             return list(itertools.islice(group, limit))

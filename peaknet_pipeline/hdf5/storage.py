@@ -129,7 +129,7 @@ def stored_elements(dataset: Any, seen: set[tuple[int, int]] | None = None) -> i
     """Return how many elements of a data set are stored in files; of a virtual one, in its sources, once each."""
     seen = set() if seen is None else seen
     if getattr(dataset, "id", None) is None:  # no data set of an HDF5 file: it is what it says
-        return int(math.prod(dataset.shape))
+        return int(getattr(dataset, "n_stored", math.prod(dataset.shape)))
     if address(dataset) in seen:
         return 0
     seen.add(address(dataset))
@@ -148,7 +148,7 @@ def check_declared(dataset: Any, n_rows: int) -> None:
     if n_rows > MAX_ROWS_PER_STORED * stored:
         raise RunError(
             f"{dataset.name} declares far more than it stores",
-            where=dataset.file.filename,
+            where=getattr(dataset, "folder", None) or dataset.file.filename,
             expected=f"≤ {max(MAX_UNSTORED_ROWS, MAX_ROWS_PER_STORED * stored)} rows or frames",
             found=f"{n_rows}, of which about {stored} are stored",
             remedy="Copy the part that was recorded to a new file.",

@@ -33,6 +33,7 @@ from peaknet_pipeline.runs.sources import (
     open_panel_sources,
     open_source,
 )
+from peaknet_pipeline.runs.zarr import ZarrFiles, is_zarr
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, RunInfo
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ def open_run(
     ----------
     path : Path, or several
         The run's file; a master file where data files are linked; a directory for a EuXFEL run, or one that holds the
-        files of one run; a ``.psana`` file that names an LCLS run; a ``.lst`` file that lists files, or frames of files.
+        files of one run; a folder that is a Zarr store; a ``.psana`` file that names an LCLS run; a ``.lst`` file that
+        lists files, or frames of files.
         Several files are one run: their frames, file by file, in the order given.
     geometry : Geometry or path, optional
         Without one, frames are (n, ss, fs) or (n, panels, ss, fs) as stored.
@@ -80,6 +82,8 @@ def open_run(
         files = [Path(one) for one in path]
         return open_files(files, opening, path=files[0] if files else Path())
     path = Path(path)
+    if is_zarr(path):
+        return _open_file(path, opening)
     if path.is_dir():
         return _open_folder(path, opening)
     if path.suffix == SUFFIX:
@@ -130,9 +134,9 @@ def _open_folder(path: Path, opening: Opening) -> Run:
 
 
 def _open_file(path: Path, opening: Opening) -> Run:
-    files = LinkedFiles(path, opening.root, more_roots=opening.more_roots)
+    files, data_path = _open_files(path, opening)
     try:
-        run, problems = assemble_run(files, opening.geometry, opening.data_path)
+        run, problems = assemble_run(files, opening.geometry, data_path)
     except DAMAGE as error:
         files.close()
         raise damaged(path, error) from error
@@ -143,6 +147,14 @@ def _open_file(path: Path, opening: Opening) -> Run:
         files.close()
         raise join_problems(path, problems)
     return run
+
+
+def _open_files(path: Path, opening: Opening) -> tuple[LinkedFiles, str | None]:
+    """Return the open files, and where the frames are if that is known; a Zarr store may be the frames themselves."""
+    if is_zarr(path):
+        store = ZarrFiles(path, opening.root, more_roots=opening.more_roots)
+        return store, store.data_path or opening.data_path
+    return LinkedFiles(path, opening.root, more_roots=opening.more_roots), opening.data_path
 
 
 class ProblemList(list[RunError]):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
@@ -121,7 +122,11 @@ class Run:
 
     @property
     def placed_sources(self) -> tuple[tuple[int, FrameSource], ...]:
-        """The data sets behind the frames, each with the number in the run that its first frame has."""
+        """The HDF5 data sets behind the frames, each with the number in the run that its first frame has; none of others."""
+        if any(
+            not isinstance(dataset, h5py.Dataset) for source in self._sources for dataset in source.datasets
+        ):
+            return ()
         return tuple((0, source) for source in self._sources)
 
     def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:

@@ -96,7 +96,7 @@ def states_of(files: Collection[Path]) -> Iterator[tuple[Path, os.stat_result]]:
 
     """
     for path in files:
-        inside = (p for p in path.iterdir() if not p.name.startswith(".")) if path.is_dir() else (path,)
+        inside = (p for p in path.rglob("*") if not p.name.startswith(".")) if path.is_dir() else (path,)
         for file in sorted(inside):
             problem = entry_problem(file)
             if problem:
