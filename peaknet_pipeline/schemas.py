@@ -366,9 +366,13 @@ RUNS = Schema(
             "",
             "frames without a possible photon energy or camera length: they keep their peaks and are not indexed",
         ),
-        Column("hits", "int32", "", "frames with at least min_peaks peaks; 0 before the run was scored"),
+        Column("hits", "int32", "", "frames with at least min_peaks peaks; 0 before peaks were found"),
+        Column("indexed_hits", "int32", "", "hits with at least one accepted lattice; 0 before indexing"),
         Column(
-            "indexed", "int32", "", "frames with at least one accepted lattice; 0 before the run was scored"
+            "indexed",
+            "int32",
+            "",
+            "frames with at least one accepted lattice, hits or not; 0 before indexing",
         ),
         Column("hit_rate", "float32", "", "hits / frames", nullable=True),
         Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),

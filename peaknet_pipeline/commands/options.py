@@ -4,16 +4,13 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from peaknet_pipeline.commands.files import Input
 from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.hits import MIN_PEAKS as MIN_PEAKS_OF_HIT
-
-if TYPE_CHECKING:
-    from peaknet_pipeline.store.layout import Store
 
 PATH = Input()
 DATA = click.option(
@@ -125,13 +122,3 @@ def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[label] = value
     return flat
-
-
-def registered_runs(store: "Store") -> list[str]:
-    """Return the keys that the data root's instance knows; none where there is no instance yet."""
-    if not (store.dagster_home / "dagster.yaml").is_file():
-        return []
-    from peaknet_pipeline.orchestration.instance import open_instance
-    from peaknet_pipeline.orchestration.partitions import RUNS
-
-    return sorted(open_instance(store).get_dynamic_partitions(str(RUNS.name)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from peaknet_pipeline.commands.files import command
-from peaknet_pipeline.commands.options import DATA, JSON, registered_runs
+from peaknet_pipeline.commands.options import DATA, JSON
 from peaknet_pipeline.commands.tell import tell
 
 
@@ -22,6 +22,7 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
 
     Files that are not taken for runs are listed below it, with the reason.
     """
+    from peaknet_pipeline.orchestration.registered import registered_keys
     from peaknet_pipeline.stages.run_table import format_runs, run_table
     from peaknet_pipeline.store.layout import Store
     from peaknet_pipeline.store.raw_root import format_not_taken, read_raw_root
@@ -29,7 +30,7 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
 
     store = Store(data)
     raw = read_raw_root(store)
-    table = read_all_scores(store) if finders else run_table(store, registered_runs(store), raw=raw)
+    table = read_all_scores(store) if finders else run_table(store, registered_keys(store), raw=raw)
     left_out = raw.left_out
     if experiment is not None:
         table = table[table["experiment"] == experiment]

@@ -59,7 +59,15 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
             metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
             n_frames = run.n_frames
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
-        return peak_result(output, peaks, geometry, n_frames=n_frames, seconds=seconds, title=key)
+        return peak_result(
+            output,
+            peaks,
+            geometry,
+            n_frames=n_frames,
+            seconds=seconds,
+            title=key,
+            min_peaks=context.experiment.min_peaks,
+        )
 
     inputs = [statistics_path(store, key), *context.files, *context.settings_files]
     parameters = {"classical_finder": finder, **params.to_dict()}

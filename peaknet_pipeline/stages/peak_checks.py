@@ -11,13 +11,21 @@ from peaknet_pipeline.types import Geometry
 
 
 def peak_result(
-    output: Path, peaks: PeakTable, geometry: Geometry, *, n_frames: int, seconds: float, title: str
+    output: Path,
+    peaks: PeakTable,
+    geometry: Geometry,
+    *,
+    n_frames: int,
+    seconds: float,
+    title: str,
+    min_peaks: int,
 ) -> StageResult:
-    """Return a finder's output with its figures, plot and checks."""
+    """Return a finder's output with its figures, plot and checks; a hit has at least ``min_peaks`` peaks."""
     counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
     figures = {
         "frames": n_frames,
         "peaks": len(peaks),
+        "hits": int((counts >= min_peaks).sum()),
         "mean_peaks_per_frame": float(counts.mean()),
         "frames_per_second": n_frames / max(seconds, 1e-9),
         "seconds": seconds,

@@ -64,7 +64,13 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
         if not params.segmentation:  # those of other parameters would be taken for these peaks'
             segmentation_path(store, key).unlink(missing_ok=True)
         result = peak_result(
-            output, written.peaks, geometry, n_frames=n_frames, seconds=report.seconds, title=key
+            output,
+            written.peaks,
+            geometry,
+            n_frames=n_frames,
+            seconds=report.seconds,
+            title=key,
+            min_peaks=context.experiment.min_peaks,
         )
         figures = {
             **result.figures,

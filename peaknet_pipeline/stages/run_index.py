@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
+from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.runs.run import geometry_of
@@ -27,7 +30,7 @@ from peaknet_pipeline.store.paths import (
 from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, write_json, write_table
-from peaknet_pipeline.types import UnitCell
+from peaknet_pipeline.types import IntArray, UnitCell
 
 LABEL_PREDICTION = {"profile_quantile": 0.97, "resolution_margin": 1.15}
 """Labels want every reflection that may be seen, so prediction reaches a little beyond the peaks found."""
@@ -72,7 +75,8 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
         write_table(table, output, INDEX, extra={**origin, "n_frames": str(n_frames)})
         write_table(reflections, reflections_path(store, key, finder), REFLECTIONS, extra=origin)
         write_json(control_path(store, key, finder), dataclasses.asdict(control))
-        return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell)
+        hits = hit_frames(peaks, min_peaks=min_peaks)
+        return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell, hits=hits)
 
     inputs = [peaks_path(store, key, finder), statistics_path(store, key), *context.files]
     inputs += [cell_path, *context.settings_files]
@@ -89,11 +93,14 @@ def _result(
     *,
     n_frames: int,
     cell: UnitCell,
+    hits: IntArray,
 ) -> StageResult:
     indexed = table["frame"].nunique()
     figures: dict[str, Any] = {
         "frames": n_frames,
         "indexed": indexed,
+        "hits": len(hits),
+        "indexed_hits": int(np.isin(hits, table["frame"]).sum()),
         "lattices": len(table),
         "indexing_yield": indexed / max(n_frames, 1),
         "false_indexed": control.n_indexed,

@@ -23,15 +23,12 @@ from peaknet_pipeline.tables import empty_table, make_table
 SCORED = ("hits", "indexed", "hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution",
           "finder", "model", "label_manifest", "parameters", "code_version")  # fmt: skip
 
-UNSCORED: Mapping[str, Any] = {
-    "hits": 0,
-    "indexed": 0,
-    "finder": "",
-    "model": "",
-    "label_manifest": "",
-    "parameters": "",
-    "code_version": "",
+NOTHING: Mapping[str, Any] = {
+    **dict.fromkeys(("hits", "indexed_hits", "indexed", "classical_hits", "classical_indexed"), 0),
+    **dict.fromkeys(("hit_rate", "indexing_rate", "indexing_yield", "mean_peaks", "resolution"), math.nan),
+    **dict.fromkeys(("finder", "model", "label_manifest", "parameters", "code_version"), ""),
 }
+"""What is told of a run before any peaks were found."""
 
 NOT_PRINTED = "–"
 
@@ -44,7 +41,8 @@ def run_table(
     A run whose files can't be used is ``refused``, one whose files are gone ``missing``, one with outputs that were made
     from what has changed since ``stale``.
 
-    The rates are the network's where it has been scored, else nothing: status, stage and error tell how far a run came.
+    The rates are the network's where it has been scored, before that the classical finder's as far as they are known:
+    hits as soon as peaks were found, indexed frames as soon as they were indexed.
     ``scores`` are those of ``read_all_scores``, ``raw`` what ``read_raw_root`` found, where they were read already.
     """
     failures = read_failures(store)
@@ -88,7 +86,7 @@ def _row(run: RunState, scores: pd.DataFrame | None, progress: Progress) -> dict
         "stage": progress.stage,
         "frames": int(figures.get("raw_run", {}).get("frames", 0)),
         "frames_without_resolution": int(figures.get("raw_run", {}).get("frames_without_resolution", 0)),
-        **_scored(scores),
+        **(_classical(figures) if scores is None or scores.empty else _scored(scores)),
         "background": float(statistics.get("mean_intensity", math.nan)),
         "bad_pixels": float(statistics.get("bad_fraction", math.nan)),
         "seconds": float(sum(record.get("seconds", 0.0) for record in run.made.values())),
@@ -96,18 +94,41 @@ def _row(run: RunState, scores: pd.DataFrame | None, progress: Progress) -> dict
     }
 
 
-def _scored(scores: pd.DataFrame | None) -> dict[str, Any]:
-    nothing = {name: UNSCORED.get(name, math.nan) for name in SCORED}
-    if scores is None or scores.empty:
-        return {**nothing, "classical_hits": 0, "classical_indexed": 0}
+def _scored(scores: pd.DataFrame) -> dict[str, Any]:
+    """Return the network's rates where it was scored, with the classical counts beside them."""
     rows = scores.set_index("finder", drop=False)
     used = rows.loc["peaknet" if "peaknet" in rows.index else rows.index[0]]
     classical = rows.loc["classical"] if "classical" in rows.index else None
+    rate = used["indexing_rate"]
     return {
         **{name: used[name] for name in SCORED},
+        "indexed_hits": round(rate * used["hits"]) if rate == rate else 0,
         "classical_hits": 0 if classical is None else classical["hits"],
         "classical_indexed": 0 if classical is None else classical["indexed"],
     }
+
+
+def _classical(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what is known before a run is scored: the classical finder's hits, and how many of them index."""
+    peaks, index = figures.get("classical_peaks", {}), figures.get("classical_index", {})
+    frames, hits = peaks.get("frames", 0), peaks.get("hits")
+    if not frames or hits is None:
+        return dict(NOTHING)
+    found = {
+        "finder": "classical",
+        "hits": hits,
+        "hit_rate": hits / frames,
+        "mean_peaks": peaks.get("mean_peaks_per_frame", math.nan),
+        "classical_hits": hits,
+    }
+    if "indexed_hits" in index:
+        indexed, indexed_hits = index["indexed"], index["indexed_hits"]
+        found |= {"indexed": indexed, "indexed_hits": indexed_hits, "classical_indexed": indexed}
+        found |= {
+            "indexing_rate": indexed_hits / hits if hits else math.nan,
+            "indexing_yield": indexed / frames,
+        }
+    return {**NOTHING, **found}
 
 
 def _written(files: Collection[Path]) -> str:
@@ -120,14 +141,18 @@ def _written(files: Collection[Path]) -> str:
 
 
 def format_runs(table: RunTable) -> str:
-    """Return the table for a terminal of 100 columns: counts beside rates, then what went wrong, run by run."""
+    """Return the table for a terminal of 120 columns: counts beside rates, then what went wrong, run by run.
+
+    *hits* and their *rate* (hits / frames), indexed hits *of hits*, *indexed* frames and their *yield* (indexed / frames),
+    *classical*: indexed frames of the classical finder.
+    """
     if table.empty:
         return "no run is known; put runs under raw/<experiment>/, or register them with `peaknet register`"
-    header = ("run", "date", "status", "frames", "hits", "hit rate", "indexed", "yield", "classical",
+    header = ("run", "date", "status", "frames", "hits", "rate", "of hits", "indexed", "yield", "classical",
               "peaks", "d / Å", "model")  # fmt: skip
     rows = [_printed(row) for row in table.to_dict("records")]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    left = (0, 1, 2, 11)
+    left = (0, 1, 2, 12)
     lines = [
         "  ".join(
             c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
@@ -152,21 +177,22 @@ def _told_incomplete(row: Mapping[Any, Any]) -> str:
 
 
 def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    scored = row["finder"] != ""
+    found, indexed = row["finder"] != "", row["indexing_yield"] == row["indexing_yield"]
 
-    def text(name: str, style: str) -> str:
-        return format(row[name], style) if scored and row[name] == row[name] else NOT_PRINTED
+    def text(name: str, style: str, *, known: bool = found) -> str:
+        return format(row[name], style) if known and row[name] == row[name] else NOT_PRINTED
 
     return (
         row["run"],
-        row["date"][:16].replace("T", " "),
+        row["date"][:10],
         row["status"],
         str(row["frames"]) if row["frames"] else NOT_PRINTED,
         text("hits", "d"),
         text("hit_rate", ".1%"),
-        text("indexed", "d"),
+        text("indexed_hits", "d", known=indexed),
+        text("indexed", "d", known=indexed),
         text("indexing_yield", ".1%"),
-        text("classical_indexed", "d"),
+        text("classical_indexed", "d", known=indexed),
         text("mean_peaks", ".1f"),
         text("resolution", ".2f"),
         row["model"] or NOT_PRINTED,
@@ -177,24 +203,33 @@ def runs_report(table: RunTable) -> ReportTable:
     """Return the table for the report: what is printed, with each rate's counts, bad pixels, time and error."""
     columns = (
         "run", "date (UTC)", "status", "frames", "without energy or distance",
-        "hit rate (hits / frames)", "indexing yield (indexed / frames)", "classical yield",
-        "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
+        "hit rate (hits / frames)", "indexing rate (indexed hits / hits)", "indexing yield (indexed / frames)",
+        "classical yield", "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
     )  # fmt: skip
     rows = tuple(_reported(row) for row in table.to_dict("records"))
-    caption = "One row per run. Rates are the network’s where it was scored; d: 5 % of the peaks in indexed frames lie beyond."
+    caption = (
+        "One row per run. Rates are the network’s where it was scored, else the classical finder’s; "
+        "d: 5 % of the peaks in indexed frames lie beyond."
+    )
     return ReportTable(columns, rows, caption, n_text=3)
 
 
 def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    scored, frames = row["finder"] != "", int(row["frames"])
+    found, indexed = row["finder"] != "", row["indexing_yield"] == row["indexing_yield"]
+    frames = int(row["frames"])
 
-    def share(part: str) -> str:
-        return f"{row[part] / frames:.1%} ({row[part]} / {frames})" if scored and frames else NOT_PRINTED
+    def share(part: str, whole: int, known: bool) -> str:
+        return f"{row[part] / whole:.1%} ({row[part]} / {whole})" if known and whole else NOT_PRINTED
 
     def number(name: str, style: str) -> str:
         return format(row[name], style) if row[name] == row[name] else NOT_PRINTED
 
-    counts = (share("hits"), share("indexed"), share("classical_indexed"))
+    counts = (
+        share("hits", frames, found),
+        share("indexed_hits", int(row["hits"]), indexed),
+        share("indexed", frames, indexed),
+        share("classical_indexed", frames, indexed),
+    )
     figures = (number("mean_peaks", ".1f"), number("resolution", ".2f"), number("background", ".1f"))
     rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED, row["error"])
     date = row["date"][:16].replace("T", " ")

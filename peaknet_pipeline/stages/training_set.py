@@ -16,7 +16,7 @@ from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.peak_labels import label_problems
-from peaknet_pipeline.store.freshness import is_current
+from peaknet_pipeline.store.freshness import has_its_inputs
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE, make_stage
@@ -98,7 +98,7 @@ def is_training_set_current(store: Store, keys: Sequence[str]) -> bool:
     """Tell whether nothing was labelled, curated, excluded or set otherwise since the training set was made."""
     output = training_set_path(store, "all")
     record = read_recipe(output)
-    if record is None or not is_current(output, code=CODE["training_set"]):
+    if record is None or not has_its_inputs(output, code=CODE["training_set"]):
         return False
     labelled = [key for key in keys if labels_path(store, key).is_file()]
     return {os.path.normpath(path.absolute()) for path in _inputs(store, labelled)} == set(record["inputs"])

@@ -11,7 +11,7 @@ from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.raw_folder import SETTINGS_FILE, read_raw_folder
+from peaknet_pipeline.store.raw_folder import SETTINGS_FILE
 from peaknet_pipeline.store.settings import ROOTS, folders_of, pipeline_file, pipeline_roots
 from peaknet_pipeline.store.settings_text import SettingsText, did_you_mean, read_settings_text
 
@@ -137,33 +137,6 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
         calibration_file=None if constants is None else _inside(store, text, "calibration_file", RunError),
         allowed_roots=allowed_roots(store, text),
     )
-
-
-def find_run_files(store: Store, key: RunKey) -> tuple[Path, ...]:
-    """Return the raw files of a run, in the order of their frames; a folder is one run.
-
-    Raises
-    ------
-    RunError
-        No file bears the run's number, or those that do can't be one run.
-
-    """
-    folder = store.experiment_folder(key)
-    raw = read_raw_folder(folder)
-    if raw.problem:
-        raise RunError(raw.problem, where=folder)
-    if key.number in raw.refused:
-        path, reason = raw.refused[key.number]
-        raise RunError(reason, where=path)
-    if key.number not in raw.runs:
-        remedy = f"{len(raw.left_out)} files there are no runs: see `peaknet runs`." if raw.left_out else None
-        raise RunError(
-            f"run {key.number} has 0 raw files",
-            where=folder,
-            expected=f"a name such as r{key.number:04d}.h5",
-            remedy=remedy,
-        )
-    return raw.runs[key.number]
 
 
 def _one_of(choices: tuple[str, ...], name: str, text: SettingsText) -> str:

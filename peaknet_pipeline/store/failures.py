@@ -9,10 +9,9 @@ from pathlib import Path
 from peaknet_pipeline.errors import PeaknetError, TableError, printable
 from peaknet_pipeline.faults import explain
 from peaknet_pipeline.records import make_record, read_json
-from peaknet_pipeline.store.experiment import find_run_files
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.raw_root import stamp_of
+from peaknet_pipeline.store.raw_root import find_run_files, stamp_of
 from peaknet_pipeline.tables import write_json
 
 FOLDER = "failures"

@@ -29,22 +29,26 @@ CHOSEN = frozenset({"refined_geometry"})
 class Freshness:
     """Looks at outputs and remembers what it has seen: for one look at many outputs that share their inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, follow: bool = True) -> None:
+        """Follow inputs to what they were made from, or compare their content alone."""
+        self._follow = follow
         self._problems: dict[str, str] = {}
-        self._records: dict[str, dict[str, Any] | None] = {}
+        self._records: dict[str, Mapping[str, Any] | None] = {}
+        self._sources: dict[tuple[str, str, str | None], str] = {}
 
-    def problem(self, output: Path, record: Mapping[str, Any] | None = None) -> str:
-        """Return why an output is not current, the cause at the root of it first; empty where it is.
+    def remember(self, output: Path, record: Mapping[str, Any]) -> None:
+        """Take the recipe of an output that was read already."""
+        self._records[os.path.abspath(output)] = record  # noqa: PTH100  (see below)
 
-        ``record`` is its recipe, where it was read already.
-        """
+    def problem(self, output: Path) -> str:
+        """Return why an output is not current, the cause at the root of it first; empty where it is."""
         name = os.path.abspath(output)  # noqa: PTH100  (Path is slow, and this is asked for every input of every run)
         if name not in self._problems:
             self._problems[name] = "is made from itself"
-            self._problems[name] = self._look(name, self._recipe(name) if record is None else record)
+            self._problems[name] = self._look(name, self._recipe(name))
         return self._problems[name]
 
-    def _recipe(self, name: str) -> dict[str, Any] | None:
+    def _recipe(self, name: str) -> Mapping[str, Any] | None:
         if name not in self._records:
             self._records[name] = read_recipe(Path(name))
         return self._records[name]
@@ -70,12 +74,15 @@ class Freshness:
     def _input_problem(self, stage: str, name: str, digest: str, stamp: str | None) -> str:
         path, made = Path(name), self._recipe(name)
         if made is None:
-            return _source_problem(path, digest, stamp)
+            asked = (name, digest, stamp)
+            if asked not in self._sources:
+                self._sources[asked] = _source_problem(path, digest, stamp)
+            return self._sources[asked]
         if not path.is_file():
             return f"{path.name} is gone"
         maker = str(made.get("stage"))
-        if maker not in CHOSEN and maker not in TAKEN_AS_THEY_ARE.get(stage, ()):
-            problem = self.problem(path, made)
+        if self._follow and maker not in CHOSEN and maker not in TAKEN_AS_THEY_ARE.get(stage, ()):
+            problem = self.problem(path)
             if problem:
                 return problem
         return "" if made.get("content") == digest else f"{maker} was made again since"
@@ -108,5 +115,17 @@ def _source_problem(path: Path, digest: str, stamp: str | None) -> str:
 
 def is_current(output: Path, *, code: str) -> bool:
     """Tell whether ``output`` is current (see :class:`Freshness`), made by the version ``code`` of its stage."""
+    return _is_made_by(output, code) and not Freshness().problem(output)
+
+
+def has_its_inputs(output: Path, *, code: str) -> bool:
+    """Tell whether ``output`` stands as it was made, from inputs whose content hasn't changed, stale or not, since.
+
+    Making it again would give the same, so that this is what decides whether there is something new to do.
+    """
+    return _is_made_by(output, code) and not Freshness(follow=False).problem(output)
+
+
+def _is_made_by(output: Path, code: str) -> bool:
     record = read_recipe(output)
-    return record is not None and record.get("code") == code and not Freshness().problem(output, record)
+    return record is not None and record.get("code") == code

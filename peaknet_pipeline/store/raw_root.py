@@ -86,6 +86,33 @@ def _no_experiment(path: Path) -> str:
     return ""
 
 
+def find_run_files(store: Store, key: RunKey) -> tuple[Path, ...]:
+    """Return the raw files of a run, in the order of their frames; a folder is one run.
+
+    Raises
+    ------
+    RunError
+        No file bears the run's number, or those that do can't be one run.
+
+    """
+    folder = store.experiment_folder(key)
+    raw = read_raw_folder(folder)
+    if raw.problem:
+        raise RunError(raw.problem, where=folder)
+    if key.number in raw.refused:
+        path, reason = raw.refused[key.number]
+        raise RunError(reason, where=path)
+    if key.number not in raw.runs:
+        remedy = f"{len(raw.left_out)} files there are no runs: see `peaknet runs`." if raw.left_out else None
+        raise RunError(
+            f"run {key.number} has 0 raw files",
+            where=folder,
+            expected=f"a name such as r{key.number:04d}.h5",
+            remedy=remedy,
+        )
+    return raw.runs[key.number]
+
+
 def states_of(files: Collection[Path]) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield path and state of every file of a run, those in a folder one by one.
 

@@ -11,9 +11,10 @@ from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.calibrated import CalibrationFile
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.store.experiment import Experiment, find_run_files, read_experiment
+from peaknet_pipeline.store.experiment import Experiment, read_experiment
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.raw_root import find_run_files
 from peaknet_pipeline.types import FrameArray
 
 

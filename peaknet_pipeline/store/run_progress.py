@@ -66,10 +66,10 @@ def progress_of(run: RunState, raw: RawRoot, fresh: Freshness) -> Progress:
 def stale_problem(run: RunState, fresh: Freshness) -> tuple[str, str] | None:
     """Return which stages are stale and the cause at the root of it; None where all are current."""
     replaced = replaced_files(run.made["raw_run"], run.files) if "raw_run" in run.made else ""
-    problems = {
-        stage: replaced or fresh.problem(run.store.file(stage, run.key, OUTPUTS[stage]), record)
-        for stage, record in run.made.items()
-    }
+    outputs = {stage: run.store.file(stage, run.key, OUTPUTS[stage]) for stage in run.made}
+    for stage, output in outputs.items():
+        fresh.remember(output, run.made[stage])
+    problems = {stage: replaced or fresh.problem(output) for stage, output in outputs.items()}
     stale = {stage: problem for stage, problem in problems.items() if problem}
     if not stale:
         return None

@@ -6,6 +6,7 @@ import time
 
 import dagster as dg
 
+from peaknet_pipeline.orchestration.registered import registered_keys
 from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.stages.run_table import run_table
 
@@ -143,3 +144,12 @@ def test_a_file_replaced_after_ingestion_is_stale_and_requested_anew_where_the_s
     assert "1 stale" in tick(fresh, cursor).skip_message
     assert fresh.materialize(["raw_run"], "small-r0001").success
     assert "0 stale" in tick(fresh, cursor).skip_message
+
+
+def test_registered_runs_are_read_from_the_instances_file_as_dagster_tells_them(fresh):
+    assert registered_keys(fresh.store) == []
+    (fresh.store.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    fresh.instance.add_dynamic_partitions("experiment_runs", ["small-r0002", "small-r0001"])
+    fresh.instance.add_dynamic_partitions("others", ["x"])
+    assert registered_keys(fresh.store) == sorted(fresh.instance.get_dynamic_partitions("experiment_runs"))
+    assert registered_keys(fresh.store) == ["small-r0001", "small-r0002"]

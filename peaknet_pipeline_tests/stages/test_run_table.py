@@ -44,7 +44,7 @@ def scores(key):
     rows = [{**row, **one} for one in each]
     for one in rows:
         one["hit_rate"] = one["hits"] / 200
-        one["indexing_rate"] = one["indexed"] / one["hits"]
+        one["indexing_rate"] = (one["indexed"] - 2) / one["hits"]
         one["indexing_yield"] = one["indexed"] / 200
         one["mean_peaks"] = one["peaks"] / 200
     return make_table(SCORES, {name: [one[name] for one in rows] for name in SCORES.column_names()})
@@ -84,7 +84,8 @@ def test_the_rates_are_the_networks_with_the_classical_counts_beside_them(store)
     assert (row["finder"], row["model"], row["label_manifest"]) == ("peaknet", "student-1f2e", "1f2e")
     assert (row["frames"], row["hits"], row["indexed"]) == (200, 100, 80)
     assert row["indexing_yield"] == pytest.approx(80 / 200)
-    assert row["indexing_rate"] == pytest.approx(80 / 100)
+    assert row["indexing_rate"] == pytest.approx(78 / 100)
+    assert row["indexed_hits"] == 78
     assert (row["classical_hits"], row["classical_indexed"]) == (90, 70)
     assert (row["mean_peaks"], row["background"]) == (25.0, 12.5)
     assert row["bad_pixels"] == np.float32(0.01)
@@ -155,3 +156,26 @@ def test_a_run_made_from_a_replaced_file_is_stale_in_all_its_stages(store):
         row["error"]
         == "r0001.h5 was replaced or changed since; raw_run, run_statistics, run_metrics must be made again"
     )
+
+
+def test_hits_and_indexed_frames_are_told_as_soon_as_they_exist(store):
+    key = KEYS[3]
+    make(store, "raw_run", key, figures={"frames": 200})
+    assert (run_table(store).set_index("run").loc[key, ["finder", "hits"]] == ["", 0]).all()
+    make(store, "classical_peaks", key, figures={"frames": 200, "hits": 90, "mean_peaks_per_frame": 20.0})
+    row = run_table(store).set_index("run").loc[key]
+    assert (row["finder"], row["hits"], row["classical_hits"], row["mean_peaks"]) == (
+        "classical",
+        90,
+        90,
+        20.0,
+    )
+    assert row["hit_rate"] == pytest.approx(90 / 200)
+    assert math.isnan(row["indexing_rate"])
+    line = next(line for line in format_runs(run_table(store)).splitlines() if line.startswith(key))
+    assert line.split()[3:] == ["200", "90", "45.0%", "–", "–", "–", "–", "20.0", "–", "–"]
+    make(store, "classical_index", key, figures={"indexed": 75, "indexed_hits": 72})
+    row = run_table(store).set_index("run").loc[key]
+    assert (row["indexed"], row["indexed_hits"], row["classical_indexed"]) == (75, 72, 75)
+    assert row["indexing_rate"] == pytest.approx(72 / 90)
+    assert row["indexing_yield"] == pytest.approx(75 / 200)

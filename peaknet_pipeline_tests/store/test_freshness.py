@@ -5,7 +5,7 @@ import os
 import pytest
 
 from peaknet_pipeline.provenance import make_recipe, write_recipe
-from peaknet_pipeline.store.freshness import Freshness, is_current
+from peaknet_pipeline.store.freshness import Freshness, has_its_inputs, is_current
 from peaknet_pipeline.store.make_stage import CODE
 
 
@@ -46,6 +46,7 @@ def test_other_content_of_equal_size_and_time_is_noticed_and_equal_content_of_an
     raw.write_text("Frames")
     os.utime(raw, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert "was replaced" in Freshness().problem(outputs[2])
+    assert has_its_inputs(outputs[2], code=CODE["classical_peaks"])
     raw.write_text("frames")
     assert raw.stat().st_mtime_ns != state.st_mtime_ns
     assert Freshness().problem(outputs[2]) == ""

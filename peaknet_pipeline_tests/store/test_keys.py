@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import CellError, GeometryError, ParameterError, RunError
-from peaknet_pipeline.store.experiment import find_run_files, read_experiment
+from peaknet_pipeline.store.experiment import read_experiment
 from peaknet_pipeline.store.incoming import find_incoming_runs
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.raw_root import find_run_files
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda s: "..." not in s)
 

@@ -5,11 +5,15 @@ import os
 import pytest
 
 from peaknet_pipeline.errors import ParameterError, RunError
-from peaknet_pipeline.store.experiment import find_run_files
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_folder import read_raw_folder
-from peaknet_pipeline.store.raw_root import check_runs_have_files, format_not_taken, read_raw_root
+from peaknet_pipeline.store.raw_root import (
+    check_runs_have_files,
+    find_run_files,
+    format_not_taken,
+    read_raw_root,
+)
 
 
 @pytest.fixture
