@@ -8,6 +8,7 @@ import click
 from peaknet_pipeline.commands.files import OutputFile, command, geometry_beside
 from peaknet_pipeline.commands.options import (
     HITS_ONLY,
+    INVERT_MASKS,
     MIN_PEAKS,
     PATH,
     ROOTS,
@@ -28,6 +29,7 @@ from peaknet_pipeline.commands.options import (
     "--mask", "masks", type=PATH, multiple=True,
     help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
 )  # fmt: skip
+@INVERT_MASKS
 @click.option("--exclude-ice", is_flag=True, help="Drop the peaks on the rings of hexagonal ice.")
 @click.option("--out", type=OutputFile(".parquet"), required=True, help="Peak table to write (Parquet).")
 @click.option(
@@ -60,6 +62,7 @@ def find(
     min_peaks: int,
     images: bool,
     roots: tuple[Path, ...],
+    invert_masks: bool,
 ) -> dict[str, Any]:
     """Find Bragg peaks in RUN, an HDF5 or CXI file."""
     from peaknet_pipeline.infer.params import OutputParams
@@ -72,4 +75,5 @@ def find(
     return find_command(
         run, geometry=geometry, finder=finder, model=model, settings=settings, masks=masks,
         exclude_ice=exclude_ice, out=out, cxi=cxi, segmentation=segmentation, output=output, roots=roots,
+        invert_masks=invert_masks,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import OutputFile, command
-from peaknet_pipeline.commands.options import PATH, ROOTS, RUN_GEOMETRY, SETTINGS, figures
+from peaknet_pipeline.commands.options import INVERT_MASKS, PATH, ROOTS, RUN_GEOMETRY, SETTINGS, figures
 
 
 @command()
@@ -18,6 +18,7 @@ from peaknet_pipeline.commands.options import PATH, ROOTS, RUN_GEOMETRY, SETTING
 @click.option(
     "--dark", "darks", type=PATH, multiple=True, help="Dark run to judge pixels by; may be repeated."
 )
+@INVERT_MASKS
 @SETTINGS
 @click.option(
     "--out",
@@ -37,10 +38,19 @@ def mask(
     out: Path,
     plot: Path | None,
     roots: tuple[Path, ...],
+    invert_masks: bool,
 ) -> dict[str, Any]:
     """Make the mask of RUN: its own, its bad pixels, and what files and settings add."""
     from peaknet_pipeline.steps.mask_of_run import mask_command
 
     return mask_command(
-        run, geometry=geometry, masks=masks, darks=darks, settings=settings, out=out, plot=plot, roots=roots
+        run,
+        geometry=geometry,
+        masks=masks,
+        darks=darks,
+        settings=settings,
+        out=out,
+        plot=plot,
+        roots=roots,
+        invert_masks=invert_masks,
     )

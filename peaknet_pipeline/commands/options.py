@@ -34,6 +34,12 @@ ROOTS = click.option(
     multiple=True,
     help="Folder that links in the run may lead into, besides the run's own; may be repeated.",
 )
+INVERT_MASKS = click.option(
+    "--invert-mask",
+    "invert_masks",
+    is_flag=True,
+    help="1 is good in masks that take more than half of the pixels: invert those.",
+)
 GEOMETRY = click.option("--geometry", type=PATH, required=True, help="CrystFEL geometry.")
 RUN_GEOMETRY = click.option(
     "--geometry", type=PATH, help="CrystFEL geometry; needed unless the run carries its own."

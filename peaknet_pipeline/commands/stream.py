@@ -11,6 +11,7 @@ from peaknet_pipeline.commands.files import OutputFile, Source, command, geometr
 from peaknet_pipeline.commands.options import (
     GEOMETRY,
     HITS_ONLY,
+    INVERT_MASKS,
     MIN_PEAKS,
     PATH,
     SETTINGS,
@@ -29,6 +30,7 @@ from peaknet_pipeline.commands.tell import tell
     "--mask", "masks", type=PATH, multiple=True,
     help="Extra mask file (HDF5, CXI, numpy), non-zero is bad; may be repeated.",
 )  # fmt: skip
+@INVERT_MASKS
 @click.option("--cell", type=PATH, help="Index hits with this cell as they come.")
 @SETTINGS
 @click.option("--out", type=OutputFile(".parquet"), help="Peak table to write (Parquet).")
@@ -59,6 +61,7 @@ def stream(
     finder: str,
     model: Path | None,
     masks: tuple[Path, ...],
+    invert_masks: bool,
     cell: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
@@ -95,6 +98,7 @@ def stream(
         finder=finder,
         model=model,
         masks=masks,
+        invert_masks=invert_masks,
         cell=cell,
         settings=settings,
         out=out,

@@ -68,7 +68,7 @@ CHAIN = (
         kinds=frozenset({"parquet", "python"}),
         parameters=ClassicalParams,
         tables=("peaks",),
-        checks=("inside_panels", "finite_intensities"),
+        checks=("inside_panels", "finite_intensities", "some_peaks"),
         blocking=("inside_panels", "finite_intensities"),
     ),
     StageSpec(
@@ -195,7 +195,7 @@ CHAIN = (
         kinds=frozenset({"parquet", "hdf5", "pytorch"}),
         parameters=network_params.RunInferenceParams,
         tables=("peaks",),
-        checks=("inside_panels", "finite_intensities"),
+        checks=("inside_panels", "finite_intensities", "some_peaks"),
         blocking=("inside_panels", "finite_intensities"),
         pool="gpu",
         automation=ON_MISSING,

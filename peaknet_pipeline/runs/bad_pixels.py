@@ -89,7 +89,8 @@ class BadPixelParams(Parameters):
 class BadPixelReport:
     """The joint mask, (n_panels, ss, fs), True = bad, with what each kind added to the run's own mask.
 
-    ``layers`` are the masks that were joined, by name and in order: the run's own as one, then what was found.
+    ``layers`` are the masks that were joined, by name and in order: the run's own as one, then what was found. ``doubts``
+    tell in sentences what is odd about them.
     """
 
     bad_pixels: BoolArray
@@ -98,6 +99,7 @@ class BadPixelReport:
     dead: BoolArray
     sources: tuple[MaskSource, ...]
     layers: Mapping[str, BoolArray]
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams, BadPixelReport, find_bad_pixels
 from peaknet_pipeline.runs.dark import find_dark_outliers
 from peaknet_pipeline.runs.edges import chip_edge_pixels, edge_pixels, find_wide_pixels
-from peaknet_pipeline.runs.masks import combine_masks, read_mask
+from peaknet_pipeline.runs.masks import combine_masks, read_drawn_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import Ring, RingParams, find_rings, ring_pixels
 from peaknet_pipeline.runs.run import Run
@@ -26,6 +26,9 @@ class MaskParams(Parameters):
     """What is masked beside the run's own mask and its bad pixels; everything is off unless asked for."""
 
     mask_files: tuple[str, ...] = parameter((), meaning="drawn masks to add (HDF5, CXI, NXmx or .npy)")
+    invert_masks: bool = parameter(
+        False, meaning="a mask that takes more than half of the pixels is inverted: 1 is good there"
+    )
     dark_files: tuple[str, ...] = parameter(
         (), meaning="dark runs whose hot, silent and noisy pixels are added"
     )
@@ -90,7 +93,8 @@ def make_mask(
     if statistics is None:
         statistics = compute_statistics(run, max_frames=(bad_pixel_params or BadPixelParams()).max_frames)
     report = find_bad_pixels(run, statistics, bad_pixel_params, progress=progress)
-    layers = _files(run, report.bad_pixels, params)
+    doubts: list[str] = []
+    layers = _files(run, report.bad_pixels, params, doubts)
     layers |= _regions(run, statistics, report.bad_pixels, params)
     joint, sources = combine_masks({"found": report.bad_pixels, **layers})
     return dataclasses.replace(
@@ -98,6 +102,7 @@ def make_mask(
         bad_pixels=joint,
         sources=(*report.sources, *sources[1:]),
         layers={**report.layers, **layers},
+        doubts=(*run.doubts, *doubts),
     )
 
 
@@ -116,11 +121,13 @@ def run_rings(run: Run, statistics: RunStatistics, bad_pixels: BoolArray) -> tup
     return find_rings(statistics.mean, inv_d, bad_pixels)
 
 
-def _files(run: Run, bad_pixels: BoolArray, params: MaskParams) -> dict[str, BoolArray]:
+def _files(run: Run, bad_pixels: BoolArray, params: MaskParams, doubts: list[str]) -> dict[str, BoolArray]:
     """Return the layers that stand in files of their own."""
     layers: dict[str, BoolArray] = {}
     for name in params.mask_files:
-        layers[_free_name(Path(name).name, layers)] = read_mask(Path(name), run.geometry)[0]
+        layers[_free_name(Path(name).name, layers)] = read_drawn_mask(
+            Path(name), run.geometry, invert=params.invert_masks, doubt=doubts.append
+        )
     for name in params.dark_files:
         with open_run(name, run.geometry, more_roots=run.roots) as dark:
             statistics = compute_statistics(dark)

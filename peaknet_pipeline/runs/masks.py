@@ -6,7 +6,7 @@ In memory a mask is ``bad_pixels``, True = bad.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -35,6 +35,13 @@ MASK_DATA = "/bad_pixels"
 MASK_REASONS = "/reasons"
 MASK_FRAME = "/mask"
 """The mask as a frame of the data set, as the ``.geom`` of that data set reads it."""
+MOST = 0.5
+"""Share of the pixels from which on a mask is doubted: it may have been read the wrong way round."""
+
+INVERT = (
+    "Then invert it: --invert-mask, or mask: {invert_masks: true} in experiment.yaml, "
+    "or mask0_goodbits in the geometry."
+)
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,47 @@ def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, 
 
     """
     path = Path(path)
-    if not path.is_file():
-        raise RunError("no such mask file", where=path)
-    array, sources = _read_npy(path) if path.suffix == ".npy" else _read_hdf5(path)
-    _check_array(array, path)
+    array, sources = _read_array(path)
     bad = _fit(array != 0, geometry, path)
     return bad, sources or (MaskSource(path.name, int(bad.sum()), int(bad.sum())),)
+
+
+def read_drawn_mask(
+    path: Path, geometry: Geometry | None = None, *, invert: bool = False, doubt: Callable[[str], object]
+) -> BoolArray:
+    """Read a mask as :func:`read_mask` does, and see to its polarity as :func:`settle_polarity` does.
+
+    A mask that this package wrote says itself what its values mean, and is taken as it is.
+    """
+    array, sources = _read_array(Path(path))
+    bad = _fit(array != 0, geometry, Path(path))
+    return bad if sources else settle_polarity(bad, Path(path).name, invert=invert, doubt=doubt)
+
+
+def settle_polarity(
+    bad_pixels: BoolArray, name: str, *, invert: bool = False, doubt: Callable[[str], object]
+) -> BoolArray:
+    """Return a mask, (n_panels, ss, fs), True = bad, that may have been read the wrong way round.
+
+    Parameters
+    ----------
+    bad_pixels : bool, (n_panels, ss, fs)
+    name : str
+        What the mask is called in the doubt.
+    invert : bool
+        Turn a mask round that takes more than half of the pixels.
+    doubt : callable
+        Told, in a sentence, when a mask takes more than half of the pixels, or was turned round.
+
+    """
+    share = float(bad_pixels.mean())
+    if share <= MOST:
+        return bad_pixels
+    if invert:
+        doubt(f"The mask {name} took {share:.0%} of the pixels: it was inverted, 1 is good there.")
+        return ~bad_pixels
+    doubt(f"The mask {name} takes {share:.0%} of the pixels: is 1 good here? {INVERT}")
+    return bad_pixels
 
 
 def apply_bits(values: FrameArray, layer: MaskLayer) -> BoolArray:
@@ -185,6 +227,15 @@ def apply_bits(values: FrameArray, layer: MaskLayer) -> BoolArray:
     missing = (bits & good_bits) != good_bits
     bad: BoolArray = missing | ((bits & bad_bits) != 0)
     return bad
+
+
+def _read_array(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:
+    """Read the values of a mask file, and who made it; nobody where it isn't this package's."""
+    if not path.is_file():
+        raise RunError("no such mask file", where=path)
+    array, sources = _read_npy(path) if path.suffix == ".npy" else _read_hdf5(path)
+    _check_array(array, path)
+    return array, sources
 
 
 def _read_npy(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, ...]]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.runs.checksum import checksum_files
@@ -18,14 +17,13 @@ from peaknet_pipeline.runs.file_list import is_list, open_listed
 from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.joined import MAX_FILES, RunPart, join_runs
 from peaknet_pipeline.runs.lcls import SUFFIX, open_lcls_run
-from peaknet_pipeline.runs.masks import MaskSource, combine_masks
 from peaknet_pipeline.runs.metadata import read_clen, read_photon_energy
 from peaknet_pipeline.runs.names import files_of_run, is_euxfel_file
 from peaknet_pipeline.runs.nexus import doubt_fewer_frames, read_nexus_geometry
 from peaknet_pipeline.runs.nexus_limits import with_file_limits
 from peaknet_pipeline.runs.other_frames import doubt_other_frames
 from peaknet_pipeline.runs.run import Run
-from peaknet_pipeline.runs.run_masks import read_run_mask
+from peaknet_pipeline.runs.run_masks import JointMask, read_joint_mask
 from peaknet_pipeline.runs.series import FrameOrder, open_series
 from peaknet_pipeline.runs.sources import (
     FrameSource,
@@ -34,10 +32,9 @@ from peaknet_pipeline.runs.sources import (
     open_source,
 )
 from peaknet_pipeline.runs.zarr import ZarrFiles, is_zarr
-from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, RunInfo
+from peaknet_pipeline.types import Float64Array, Geometry, RunInfo
 
 T = TypeVar("T")
-JointMask = tuple[str | None, BoolArray, tuple[MaskSource, ...]]
 
 
 def open_run(
@@ -47,6 +44,7 @@ def open_run(
     data_path: str | None = None,
     root: Path | str | None = None,
     more_roots: Sequence[Path] = (),
+    invert_masks: bool = False,
 ) -> Run:
     """Open a raw run: CXI, plain HDF5, NeXus, EuXFEL or LCLS.
 
@@ -66,6 +64,8 @@ def open_run(
         Folder that the file and links in it may not leave; the run file's own folder by default.
     more_roots : sequence of Path
         Further folders that links may lead into, such as that of a virtual data set's sources.
+    invert_masks : bool
+        Turn a mask of the run round that takes more than half of its pixels.
 
     Raises
     ------
@@ -77,7 +77,8 @@ def open_run(
     """
     if geometry is not None and not isinstance(geometry, Geometry):
         geometry = read_geometry(geometry)
-    opening = Opening(geometry, data_path, Path(root) if root is not None else None, tuple(more_roots))
+    folder = Path(root) if root is not None else None
+    opening = Opening(geometry, data_path, folder, tuple(more_roots), invert_masks)
     if not isinstance(path, str | Path):
         files = [Path(one) for one in path]
         return open_files(files, opening, path=files[0] if files else Path())
@@ -101,6 +102,7 @@ class Opening:
     data_path: str | None
     root: Path | None
     more_roots: tuple[Path, ...] = ()
+    invert_masks: bool = False
 
 
 def open_files(files: Sequence[Path], opening: Opening, *, path: Path) -> Run:
@@ -136,7 +138,7 @@ def _open_folder(path: Path, opening: Opening) -> Run:
 def _open_file(path: Path, opening: Opening) -> Run:
     files, data_path = _open_files(path, opening)
     try:
-        run, problems = assemble_run(files, opening.geometry, data_path)
+        run, problems = assemble_run(files, opening.geometry, data_path, invert_masks=opening.invert_masks)
     except DAMAGE as error:
         files.close()
         raise damaged(path, error) from error
@@ -181,7 +183,7 @@ class ProblemList(list[RunError]):
 
 
 def assemble_run(
-    files: LinkedFiles, geometry: Geometry | None, data_path: str | None
+    files: LinkedFiles, geometry: Geometry | None, data_path: str | None, *, invert_masks: bool = False
 ) -> tuple[Run | None, list[RunError]]:
     """Build a run from open files; return it (None without frames) and every problem on the way."""
     problems = ProblemList(files.path)
@@ -200,7 +202,7 @@ def assemble_run(
     clen = problems.attempt(lambda: read_clen(files, geometry, order), None)
     no_mask: JointMask = (None, np.zeros(shape, dtype=np.bool_), ())
     mask_path, bad_pixels, mask_sources = problems.attempt(
-        lambda: _read_mask(files, geometry, shape, order), no_mask
+        lambda: read_joint_mask(files, geometry, shape, order.events, invert=invert_masks), no_mask
     )
     info = _run_info(files, path, sources, energy, geometry, mask_path)
     if info.file_format == "nxmx":
@@ -272,23 +274,6 @@ def _resolved(geometry: Geometry | None, energy: Float64Array, clen: Float64Arra
     if geometry is None:
         return None
     return resolve_geometry(geometry, photon_energy_ev=energy, clen_m=clen)
-
-
-def _read_mask(
-    files: LinkedFiles, geometry: Geometry | None, shape: tuple[int, int, int], order: FrameOrder
-) -> JointMask:
-    masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
-    path, bad = read_run_mask(files, geometry, shape, order.events)
-    if path is not None and bad is not None:
-        if bad.shape != shape:
-            raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)
-        masks[path] = bad
-    if not masks:
-        return None, np.zeros(shape, dtype=np.bool_), ()
-    joint, sources = combine_masks(masks)
-    if joint.all():
-        raise RunError("every pixel is bad", found=", ".join(masks), remedy="Check the mask's bits.")
-    return path, joint, sources
 
 
 def _run_info(

@@ -22,10 +22,18 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
+from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.hdf5.chunks import read_chunks
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
-from peaknet_pipeline.runs.masks import CONVENTIONAL_MASKS, apply_bits
+from peaknet_pipeline.runs.masks import (
+    CONVENTIONAL_MASKS,
+    INVERT,
+    MaskSource,
+    apply_bits,
+    combine_masks,
+    settle_polarity,
+)
 from peaknet_pipeline.runs.nexus_layout import find_detector
 from peaknet_pipeline.runs.series import Event, substitute
 from peaknet_pipeline.runs.slabs import SlabMap, map_panels, map_plain, map_stack
@@ -33,7 +41,41 @@ from peaknet_pipeline.types import BoolArray, Geometry, MaskLayer
 
 NEXUS_MASKS = ("pixel_mask", "detectorSpecific/pixel_mask")
 MAX_SAMPLED_FRAMES = 16
-MAX_BAD_BY_CONVENTION = 0.5
+
+JointMask = tuple[str | None, BoolArray, tuple[MaskSource, ...]]
+"""Where masks are, the joint mask, and what each source contributed."""
+
+
+def read_joint_mask(
+    files: LinkedFiles,
+    geometry: Geometry | None,
+    shape: tuple[int, int, int],
+    events: tuple[Event, ...] = ((),),
+    *,
+    invert: bool = False,
+) -> JointMask:
+    """Return where a run's masks are, what its geometry and they call bad together, and who removed how many pixels.
+
+    Parameters are those of :func:`read_run_mask`, which raises what this raises.
+
+    Raises
+    ------
+    RunError
+        The mask does not fit the frames, or no good pixel is left.
+
+    """
+    masks = {"geometry": geometry_bad_pixels(geometry)} if geometry is not None else {}
+    path, bad = read_run_mask(files, geometry, shape, events, invert=invert)
+    if path is not None and bad is not None:
+        if bad.shape != shape:
+            raise RunError(f"the mask {path} does not fit the frames", expected=shape, found=bad.shape)
+        masks[path] = bad
+    if not masks:
+        return None, np.zeros(shape, dtype=np.bool_), ()
+    joint, sources = combine_masks(masks)
+    if joint.all():
+        raise RunError("every pixel is bad", found=", ".join(masks), remedy=f"Is 1 good here? {INVERT}")
+    return path, joint, sources
 
 
 def read_run_mask(
@@ -41,20 +83,22 @@ def read_run_mask(
     geometry: Geometry | None,
     stack_shape: tuple[int, int, int],
     events: tuple[Event, ...] = ((),),
+    *,
+    invert: bool = False,
 ) -> tuple[str | None, BoolArray | None]:
     """Read the masks that belong to a run; return where they are and the joint mask, or None twice.
 
     Of a mask per frame, pixels count that are bad in each of up to 16 frames, evenly spaced; of a mask per event (a path
-    with placeholders), those that are bad in each of up to 16 events.
+    with placeholders), those that are bad in each of up to 16 events. A mask that takes more than half of the pixels is
+    doubted, or turned round if ``invert`` says so.
 
     Raises
     ------
     RunError
-        A mask that the geometry names is missing or does not fit, or a conventional mask calls most pixels
-        bad.
+        A mask that the geometry names is missing or does not fit.
 
     """
-    reader = _MaskReader(files, geometry, stack_shape, events)
+    reader = _MaskReader(files, geometry, stack_shape, events, invert)
     layers = mask_layers(geometry) if geometry is not None else ()
     if not layers:
         return reader.read_conventional()
@@ -68,19 +112,12 @@ class _MaskReader:
     geometry: Geometry | None
     stack_shape: tuple[int, int, int]
     events: tuple[Event, ...]
+    invert: bool
 
     def read_conventional(self) -> tuple[str | None, BoolArray | None]:
         for path in self._conventional_places():
             if isinstance(self.files.find(path), h5py.Dataset):
-                bad = self.read(MaskLayer(path, bad_bits=-1))
-                if bad.mean() > MAX_BAD_BY_CONVENTION:
-                    raise RunError(
-                        f"the mask {path} calls {bad.mean():.0%} of the pixels bad",
-                        where=self.files.path,
-                        expected="0 = good",
-                        remedy="Declare it in the geometry with mask0_goodbits and mask0_badbits.",
-                    )
-                return path, bad
+                return path, self.read(MaskLayer(path, bad_bits=-1))
         return None, None
 
     def _conventional_places(self) -> Iterator[str]:
@@ -97,9 +134,11 @@ class _MaskReader:
 
     def read(self, layer: MaskLayer) -> BoolArray:
         if layer.file is None:
-            return self._read_from(self.files, layer)
-        with LinkedFiles(self._find_file(layer.file)) as own:
-            return self._read_from(own, layer)
+            bad = self._read_from(self.files, layer)
+        else:
+            with LinkedFiles(self._find_file(layer.file)) as own:
+                bad = self._read_from(own, layer)
+        return settle_polarity(bad, layer.path, invert=self.invert, doubt=self.files.doubt)
 
     def _find_file(self, name: str) -> Path:
         """Find a mask file as named by the geometry: absolute, beside the geometry, or beside the run."""

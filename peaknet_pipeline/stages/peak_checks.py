@@ -6,6 +6,7 @@ import numpy as np
 
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.steps.peak_tables import nothing_found
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.types import Geometry
 
@@ -30,7 +31,7 @@ def peak_result(
         "frames_per_second": n_frames / max(seconds, 1e-9),
         "seconds": seconds,
     }
-    checks = (inside_panels(peaks, geometry), finite_intensities(peaks))
+    checks = (inside_panels(peaks, geometry), finite_intensities(peaks), some_peaks(peaks, n_frames))
     return StageResult(
         output,
         figures,
@@ -47,6 +48,12 @@ def inside_panels(peaks: PeakTable, geometry: Geometry) -> Check:
     inside &= peaks["ss"].between(-0.5, n_ss - 0.5) & peaks["fs"].between(-0.5, n_fs - 0.5)
     outside = int((~inside).sum())
     return Check("inside_panels", outside == 0, f"{outside} of {len(peaks)} peaks lie off their panel")
+
+
+def some_peaks(peaks: PeakTable, n_frames: int) -> Check:
+    """Check that a run gives any peak at all; a blank run may fail it."""
+    told = f"{len(peaks)} peaks in {n_frames} frames" if len(peaks) else nothing_found(n_frames)
+    return Check("some_peaks", len(peaks) > 0, told)
 
 
 def finite_intensities(peaks: PeakTable) -> Check:

@@ -13,7 +13,7 @@ from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.provenance import command_origin
-from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.masks import read_drawn_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
@@ -28,8 +28,8 @@ from peaknet_pipeline.steps.find_with_network import (
 )
 from peaknet_pipeline.steps.finders import FinderKind, finder_kind
 from peaknet_pipeline.steps.network_params import InferenceParams
-from peaknet_pipeline.steps.peak_record import MASKS
-from peaknet_pipeline.steps.peak_tables import peak_metadata
+from peaknet_pipeline.steps.peak_record import INVERTED, MASKS
+from peaknet_pipeline.steps.peak_tables import nothing_found, peak_metadata
 from peaknet_pipeline.steps.progress import Progress, progress_bar
 from peaknet_pipeline.steps.write_peaks import write_found
 from peaknet_pipeline.types import BoolArray
@@ -49,6 +49,7 @@ def find_command(
     segmentation: Path | None = None,
     output: OutputParams | None = None,
     roots: Sequence[Path] = (),
+    invert_masks: bool = False,
 ) -> dict[str, Any]:
     """Find peaks in one file and write them; see ``peaknet find``."""
     kind = finder_kind(finder)
@@ -57,21 +58,24 @@ def find_command(
     output = output or OutputParams()
     known = read_geometry(geometry) if geometry is not None else None
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(path, known, more_roots=roots))
+        run = stack.enter_context(open_run(path, known, more_roots=roots, invert_masks=invert_masks))
         progress = stack.enter_context(progress_bar(f"{finder} {path.name}"))
-        bad = np.logical_or.reduce([run.bad_pixels, *(read_mask(mask, run.geometry)[0] for mask in masks)])
-        inputs = [path, geometry, *masks]
+        doubts = list(run.doubts)
+        bad = run.bad_pixels
+        for mask in masks:
+            bad = bad | read_drawn_mask(mask, run.geometry, invert=invert_masks, doubt=doubts.append)
+        inputs, opened = [path, geometry, *masks], {INVERTED: "true"} if invert_masks else {}
         if not kind.has_network:
-            found = _find_classically(run, kind, settings, bad, inputs, progress)
+            found = _find_classically(run, kind, settings, bad, inputs, opened, progress)
         else:
             unfinished = out.with_name(f".{out.name}.stream")
             found = stack.enter_context(
-                _infer(run, model, settings, bad, inputs, output, unfinished, segmentation, progress)
+                _infer(run, model, settings, bad, inputs, opened, output, unfinished, segmentation, progress)
             )
         peaks = drop_ring_peaks(found.peaks, RingParams(exclude_ice=exclude_ice))
         metadata = {**found.metadata, MASKS: json.dumps([str(mask.absolute()) for mask in masks])}
         written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=metadata, bad_pixels=bad)
-        n_frames, doubts = run.n_frames, list(run.doubts)
+        n_frames = run.n_frames
     counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
     told: dict[str, Any] = {
         "frames": n_frames,
@@ -81,6 +85,8 @@ def find_command(
         "bad_pixels": int(bad.sum()),
         "out": str(out),
     }
+    if not len(written.peaks):
+        doubts.append(nothing_found(n_frames, float(bad.mean())))
     if doubts:
         told["doubts"] = doubts
     files = {"cxi": cxi, "segmentation": segmentation}
@@ -103,13 +109,14 @@ def _find_classically(
     settings: Sequence[str],
     bad: BoolArray,
     inputs: Sequence[Path | None],
+    opened: dict[str, str],
     progress: Progress,
 ) -> Search:
     params = kind.parameters.from_settings(settings)
     find = kind.make(params, geometry_of(run), bad, None, False)
     peaks, seconds = find_in_run(run, find, progress=progress)
     metadata = peak_metadata(run, finder=kind.name, parameters=params.to_dict())
-    metadata |= command_origin("find", params.to_dict(), inputs)
+    metadata |= command_origin("find", params.to_dict() | opened, inputs) | opened
     return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
 
 
@@ -120,6 +127,7 @@ def _infer(
     settings: Sequence[str],
     bad: BoolArray,
     inputs: Sequence[Path | None],
+    opened: dict[str, str],
     output: OutputParams,
     folder: Path,
     segmentation: Path | None,
@@ -131,7 +139,7 @@ def _infer(
     params = InferenceParams.from_settings([*settings, *chosen])
     metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
     inputs = [*inputs, card_of(model)]
-    metadata |= command_origin("find", params.to_dict(), inputs, **network_name(loaded))
+    metadata |= command_origin("find", params.to_dict() | opened, inputs, **network_name(loaded)) | opened
     job = inference_in_run(
         run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder, segmentation=segmentation
     )

@@ -5,6 +5,7 @@ writes nothing. Settings are the names that ``--set`` takes.
 """
 
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.metrics import RunRates, count_rates
 from peaknet_pipeline.plots.images import draw_frame_peaks
-from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.masks import read_drawn_mask
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.schemas import IndexTable, PeakTable, ReflectionTable
@@ -246,5 +247,6 @@ def show(
 def _bad_pixels(run: Run, more: BoolArray | Path | str | None) -> BoolArray:
     if more is None:
         return run.bad_pixels
-    read = read_mask(Path(more), run.geometry)[0] if isinstance(more, str | Path) else more
-    return np.logical_or(run.bad_pixels, read)
+    if isinstance(more, str | Path):
+        more = read_drawn_mask(Path(more), run.geometry, doubt=lambda told: warnings.warn(told, stacklevel=3))
+    return np.logical_or(run.bad_pixels, more)

@@ -33,13 +33,13 @@ from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.params import Parameters, read_settings
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.provenance import command_origin
-from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.masks import read_drawn_mask, settle_polarity
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.find_with_network import card_of, network_name
 from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.gentle_end import Ending, ending_gently
 from peaknet_pipeline.steps.live_outputs import LiveOutputs
-from peaknet_pipeline.steps.peak_tables import add_resolution
+from peaknet_pipeline.steps.peak_tables import add_resolution, nothing_found
 from peaknet_pipeline.types import FrameArray, Geometry
 
 
@@ -59,6 +59,7 @@ def stream_command(
     min_peaks: int = MIN_PEAKS,
     serve: tuple[str, int] | None = None,
     keys: CurveKeys | None = None,
+    invert_masks: bool = False,
     report: Callable[[LiveFigures], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -83,6 +84,8 @@ def stream_command(
         Where figures and virtual powder are served.
     keys : CurveKeys, optional
         The receiver's secret key and the folder of the senders' public keys, for a ZeroMQ address.
+    invert_masks : bool
+        Masks that take more than half of the pixels are inverted.
     report : callable, optional
         Called after each batch with the figures.
     say : callable, optional
@@ -97,7 +100,8 @@ def stream_command(
     energy = params.photon_energy_ev or detector.photon_energy_ev
     if cell is not None and source.startswith(SOCKETS):
         check_energy(energy, detector)
-    bad = np.logical_or.reduce([geometry_bad_pixels(detector), *(read_mask(m, detector)[0] for m in masks)])
+    drawn = (read_drawn_mask(m, detector, invert=invert_masks, doubt=say) for m in masks)
+    bad = np.logical_or.reduce([geometry_bad_pixels(detector), *drawn])
     statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector), say=say)
     network = kind.load(model)
     find = kind.make(detection, detector, bad, network, segmentation is not None)
@@ -129,7 +133,7 @@ def stream_command(
             masked=bool(masks), kept=None if parts is None else read_facts(parts.folder),
         )  # fmt: skip
         if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
-            bad = bad | facts.bad_pixels
+            bad = bad | settle_polarity(facts.bad_pixels, "of the frames", invert=invert_masks, doubt=say)
             find = kind.make(detection, detector, bad, network, segmentation is not None)
         energy = energy or facts.photon_energy_ev
         detector = dataclasses.replace(detector, photon_energy_ev=energy)
@@ -146,6 +150,8 @@ def stream_command(
         )  # fmt: skip
         if not figures.frames and not taken_up:
             _nothing_came(ending, statistics)
+        if figures.frames and not figures.peaks:
+            say(nothing_found(figures.frames, float(bad.mean())))
         written = {} if parts is None else outputs.write(parts, detector, bad, told)
     if ending.failure is not None:
         raise ending.failure

@@ -49,6 +49,7 @@ def mask_figures(report: BadPixelReport) -> dict[str, Any]:
         "noisy": int(report.noisy.sum()),
         "dead": int(report.dead.sum()),
         **{f"new_from_{_plain_name(s.name)}": s.n_new for s in report.sources},
+        **({"doubts": list(report.doubts)} if report.doubts else {}),
     }
 
 
@@ -87,6 +88,7 @@ def mask_command(
     out: Path,
     plot: Path | None = None,
     roots: Sequence[Path] = (),
+    invert_masks: bool = False,
 ) -> dict[str, Any]:
     """Make the mask of one file and write it, with its layers; see ``peaknet mask``."""
     given = StatisticsParams.from_settings(settings)
@@ -94,9 +96,13 @@ def mask_command(
         given,
         mask_files=(*given.mask_files, *map(str, masks)),
         dark_files=(*given.dark_files, *map(str, darks)),
+        invert_masks=given.invert_masks or invert_masks,
     )
     known = read_geometry(geometry) if geometry is not None else None
-    with open_run(path, known, more_roots=roots) as run, progress_bar(f"mask {path.name}") as progress:
+    with (
+        open_run(path, known, more_roots=roots, invert_masks=params.invert_masks) as run,
+        progress_bar(f"mask {path.name}") as progress,
+    ):
         statistics, report = mask_run(run, params, progress=progress)
         rings = ring_summary(run_rings(run, statistics, report.layers[RUN_LAYER]))
         if plot is not None:

@@ -13,7 +13,7 @@ from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.records import UNREADABLE, parse_list
-from peaknet_pipeline.runs.masks import read_mask
+from peaknet_pipeline.runs.masks import read_drawn_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.sources import MAX_FRAMES
@@ -24,6 +24,9 @@ from peaknet_pipeline.types import BoolArray, Float64Array, Geometry
 ENERGY, CLEN = "photon_energy_ev", "clen_m"
 MASKS, MIN_PEAKS_OF_HIT = "masks", "min_peaks"
 """Names of the mask files beside the run's own, and of what counted as a hit."""
+
+INVERTED = "invert_masks"
+"""Says that masks which take most pixels were inverted: the run must be opened so again."""
 
 FRAME_VALUES = (ENERGY, CLEN)
 """Names of what is recorded per frame: long lists in long runs."""
@@ -62,7 +65,11 @@ class RecordedPeaks:
 
         """
         files = parse_list(self.metadata.get(MASKS, "[]"), where="peak table", error=TableError)
-        masks = [read_mask(Path(str(name)), run.geometry)[0] for name in files]
+        inverted = self.metadata.get(INVERTED) == "true"
+        masks = [
+            read_drawn_mask(Path(str(name)), run.geometry, invert=inverted, doubt=lambda told: None)
+            for name in files
+        ]
         bad: BoolArray = np.logical_or.reduce([run.bad_pixels, *masks])
         return bad
 
@@ -121,7 +128,8 @@ def open_source(metadata: Mapping[str, str], geometry: Geometry, *, roots: Seque
             where=source or "peak table",
             remedy="Find the peaks again with `peaknet find`, or index with --engine lattice and without --stream.",
         )
-    return open_run(source, geometry, more_roots=roots)
+    inverted = metadata.get(INVERTED) == "true"
+    return open_run(source, geometry, more_roots=roots, invert_masks=inverted)
 
 
 def _to_json(values: Float64Array) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import peak_inv_d, peak_positions_m
+from peaknet_pipeline.runs.masks import MOST
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import PEAKS, PeakTable
 from peaknet_pipeline.steps.peak_record import exposure_record
@@ -48,3 +49,14 @@ def peak_metadata(run: Run, *, finder: str, parameters: Mapping[str, Any]) -> di
         "finder": finder,
         "parameters": json.dumps(dict(parameters), default=str),
     }
+
+
+def nothing_found(n_frames: int, bad_share: float | None = None) -> str:
+    """Return what to tell where a whole run has no peak: what may be the cause, and what to look at."""
+    masked = "" if bad_share is None else f" {bad_share:.0%} of the pixels are masked."
+    if bad_share is not None and bad_share > MOST:
+        masked += " Does a mask call good pixels bad?"
+    return (
+        f"None of {n_frames} frames has a peak.{masked} `peaknet inspect` shows the frames' values, which the "
+        "finder's thresholds must be below; a run without crystals has no peaks either."
+    )

@@ -9,6 +9,7 @@ from peaknet_pipeline.errors import CellError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.calibrated import CalibrationFile
+from peaknet_pipeline.runs.make_mask import MaskParams
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.store.experiment import Experiment, read_experiment
@@ -90,7 +91,10 @@ def open_raw(context: RunContext) -> Iterator[Run]:
     root, more, experiment = raw_root_of(context), more_roots(context), context.experiment
     geometry = read_geometry(experiment.geometry)
     path = context.path_to_open
-    with open_run(path, geometry, data_path=experiment.data_path, root=root, more_roots=more) as run:
+    invert = experiment.parameters("mask", MaskParams).invert_masks
+    with open_run(
+        path, geometry, data_path=experiment.data_path, root=root, more_roots=more, invert_masks=invert
+    ) as run:
         yield run if context.calibration is None else context.calibration.apply(run)
 
 

@@ -11,7 +11,14 @@ from hypothesis.extra import numpy as hnp
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
-from peaknet_pipeline.runs.masks import MaskSource, apply_bits, combine_masks, read_mask, write_mask
+from peaknet_pipeline.runs.masks import (
+    MaskSource,
+    apply_bits,
+    combine_masks,
+    read_drawn_mask,
+    read_mask,
+    write_mask,
+)
 from peaknet_pipeline.types import MaskLayer
 from peaknet_pipeline_tests.runs.files import module_geometry, slab_geometry
 
@@ -119,3 +126,29 @@ def test_panels_with_data_sets_of_their_own_have_no_such_frame(tmp_path):
     with pytest.raises(RunError, match="data sets of their own"):
         write_mask(np.zeros(geometry.stack_shape, bool), tmp_path / "m.h5", geometry=split)
     assert not (tmp_path / "m.h5").exists()
+
+
+def test_a_drawn_mask_of_the_other_polarity_is_doubted_and_inverted_if_wished(tmp_path: Path) -> None:
+    good = np.ones((2, 6, 8), np.uint8)
+    good[0, 1, 2] = 0
+    np.save(tmp_path / "drawn.npy", good)
+    doubts: list[str] = []
+    assert read_drawn_mask(tmp_path / "drawn.npy", doubt=doubts.append).sum() == good.size - 1
+    assert np.argwhere(
+        read_drawn_mask(tmp_path / "drawn.npy", invert=True, doubt=doubts.append)
+    ).tolist() == [[0, 1, 2]]
+    assert "drawn.npy takes 99% of the pixels: is 1 good here?" in doubts[0]
+    assert "was inverted" in doubts[1]
+    np.save(tmp_path / "half.npy", good[:, :, :] * 0)
+    read_drawn_mask(tmp_path / "half.npy", invert=True, doubt=doubts.append)
+    assert len(doubts) == 2
+
+
+def test_a_mask_that_says_what_its_values_mean_is_taken_as_it_is(tmp_path: Path) -> None:
+    bad = np.ones((2, 6, 8), np.bool_)
+    bad[0, 1, 2] = False
+    write_mask(bad, tmp_path / "own.h5", sources=(MaskSource("drawn", 95, 95),))
+    doubts: list[str] = []
+    read = read_drawn_mask(tmp_path / "own.h5", invert=True, doubt=doubts.append)
+    np.testing.assert_array_equal(read, bad)
+    assert not doubts

@@ -377,10 +377,34 @@ def test_energies_of_another_number_than_frames_are_refused(path: Path) -> None:
         open_run(path, geometry)
 
 
-def test_a_mask_of_the_other_polarity_asks_for_its_bits(path: Path) -> None:
+def test_a_mask_of_the_other_polarity_is_doubted_and_inverted_if_wished(path: Path) -> None:
+    mask = np.ones((N_PANELS * HEIGHT, WIDTH), np.uint8)
+    mask[2, 3] = 0
+    write_slab_run(path, mask=mask)
+    for geometry in (slab_geometry(), slab_geometry("mask0_data = /entry_1/data_1/mask\n")):
+        with open_run(path, geometry) as run:
+            assert run.bad_pixels.mean() > 0.9
+            assert any("is 1 good here? Then invert it: --invert-mask" in doubt for doubt in run.doubts)
+        with open_run(path, geometry, invert_masks=True) as run:
+            assert np.argwhere(run.bad_pixels).tolist() == [[0, 2, 3]]
+            assert any("was inverted" in doubt for doubt in run.doubts)
+
+
+def test_a_mask_of_ones_leaves_no_pixel_and_asks_whether_they_are_good(path: Path) -> None:
     write_slab_run(path, mask=np.ones((N_PANELS * HEIGHT, WIDTH), np.uint8))
-    with pytest.raises(RunError, match=r"calls 100% of the pixels bad.*mask0_goodbits"):
+    with pytest.raises(RunError, match=r"every pixel is bad.*Is 1 good here\?.*--invert-mask"):
         open_run(path, slab_geometry())
+    with open_run(path, slab_geometry(), invert_masks=True) as run:
+        assert not run.bad_pixels.any()
+
+
+def test_a_mask_of_less_than_half_is_never_inverted(path: Path) -> None:
+    mask = np.zeros((N_PANELS * HEIGHT, WIDTH), np.uint8)
+    mask[2, 3] = 1
+    write_slab_run(path, mask=mask)
+    with open_run(path, slab_geometry(), invert_masks=True) as run:
+        assert np.argwhere(run.bad_pixels).tolist() == [[0, 2, 3]]
+        assert not run.doubts
 
 
 def test_a_damaged_chunk_names_its_frames(path: Path) -> None:

@@ -134,3 +134,35 @@ def test_the_stream_is_chosen_by_its_parameters() -> None:
     assert on_cpus.ray().threads_per_consumer == 1
     with pytest.raises(ParameterError, match="stream"):
         InferenceParams.from_mapping({"stream": "kafka"})
+
+
+def classical(run: tuple[Path, Path], out: Path, **options: object) -> dict[str, object]:
+    return find(run, out, finder="peakfinder8", settings=("threshold=20", "min_snr=4"), **options)
+
+
+def test_a_mask_of_the_other_polarity_never_ends_in_silence(
+    tmp_path: Path, simulated: tuple[Path, Path]
+) -> None:
+    with open_run(simulated[0], simulated[1]) as run:
+        bad = run.bad_pixels
+    plain = classical(simulated, tmp_path / "plain.parquet")
+    np.save(tmp_path / "good.npy", (~bad).astype(np.uint8))
+    wrong = classical(simulated, tmp_path / "wrong.parquet", masks=(tmp_path / "good.npy",))
+    assert wrong["peaks"] == 0
+    doubts = "\n".join(wrong["doubts"])  # type: ignore[arg-type]
+    assert "good.npy takes" in doubts
+    assert "is 1 good here? Then invert it: --invert-mask" in doubts
+    assert f"None of {N_FRAMES} frames has a peak. 100% of the pixels are masked. Does a mask" in doubts
+    right = classical(
+        simulated, tmp_path / "right.parquet", masks=(tmp_path / "good.npy",), invert_masks=True
+    )
+    assert right["peaks"] == plain["peaks"]
+    assert "was inverted" in "\n".join(right["doubts"])  # type: ignore[arg-type]
+    assert read_table_metadata(tmp_path / "right.parquet")["invert_masks"] == "true"
+
+
+def test_a_threshold_above_every_value_is_told(tmp_path: Path, simulated: tuple[Path, Path]) -> None:
+    found = find(simulated, tmp_path / "none.parquet", finder="peakfinder8", settings=("threshold=1e8",))
+    (told,) = found["doubts"]  # type: ignore[misc]
+    assert told.startswith(f"None of {N_FRAMES} frames has a peak.")
+    assert "thresholds" in told
