@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 FOREIGN_AGE_S = 2 * 86400.0
 """Seconds without change after which another machine's temporary counts as left behind."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""System errors of a writer only: the disk, a share of it or a limit on files is full."""
 
 _WRITER = re.compile(r"\.(?P<path_and_host>.+)-(?P<pid>\d+)\.[^.]+\.tmp")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -33,6 +37,12 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        if (
+            error.filename is None and error.errno in NO_ROOM
+        ):  # Arrow's, for one, doesn't say which file it was
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

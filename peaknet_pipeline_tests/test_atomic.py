@@ -1,5 +1,6 @@
 """A final name holds something complete or nothing, and what killed writers leave goes away."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -103,3 +104,12 @@ def test_a_folder_that_is_replaced_is_never_missing(tmp_path):
     stop.set()
     watcher.join()
     assert missing == []
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file_that_was_written(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replace_atomically(tmp_path / "a.parquet"):
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+    assert caught.value.filename == str(tmp_path / "a.parquet")
+    with pytest.raises(OSError, match="odd") as caught, replace_atomically(tmp_path / "a.parquet"):
+        raise OSError("odd")
+    assert caught.value.filename is None

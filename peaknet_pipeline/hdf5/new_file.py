@@ -14,7 +14,10 @@ from peaknet_pipeline.atomic import replace_atomically
 
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[Any]:
-    """Give a new HDF5 file to write to; it takes the name ``path`` only when the block succeeds.
+    """Give a new HDF5 file to write to, a :class:`NewFile`; it takes the name ``path`` only when the block succeeds.
+
+    What cannot be written any more is dropped, and the error raised at the end of the block; whoever writes for long
+    asks ``file.check_written()`` now and then.
 
     Raises
     ------
@@ -23,27 +26,38 @@ def new_hdf5(path: Path) -> Iterator[Any]:
 
     """
     with replace_atomically(path) as temporary, _StoredBytes(temporary, path) as stored:
-        file = h5py.File(stored, "w")
+        file = NewFile(stored)
         try:
             yield file
         finally:
-            stored.is_closing = True
             file.close()
         stored.check()
+
+
+class NewFile(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """An HDF5 file that is being written."""
+
+    def __init__(self, stored: "_StoredBytes") -> None:
+        super().__init__(stored, "w")
+        self._stored = stored
+
+    def check_written(self) -> None:
+        """Raise the first OSError of writing, if there was one."""
+        self._stored.check()
 
 
 class _StoredBytes(io.RawIOBase):
     """The bytes of a file that the HDF5 library writes through Python.
 
     When its own driver cannot write, on a full disk, the library cannot close the file either, and the process ends with
-    a segmentation fault. Here the first error is raised once, and what the library writes afterwards is dropped, so that it
-    closes the file in order.
+    a segmentation fault. Nor may Python raise while the library writes: it does so, too, while objects are taken apart,
+    where an exception gets lost. Here the first error is kept, and what the library writes afterwards is dropped, so that
+    it closes the file in order.
     """
 
     def __init__(self, temporary: Path, path: Path) -> None:
         self._path, self._place = path, 0
         self._error: OSError | None = None
-        self.is_closing = False
         self._handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def close(self) -> None:
@@ -86,7 +100,7 @@ class _StoredBytes(io.RawIOBase):
         return n
 
     def write(self, buffer: Any) -> int:
-        """Write a buffer, all of it, or raise the first error."""
+        """Write a buffer, all of it, or keep the first error."""
         left = memoryview(buffer).cast("B")
         size, place = len(left), self._place
         self._place += size
@@ -108,8 +122,5 @@ class _StoredBytes(io.RawIOBase):
         return length
 
     def _fail(self, error: OSError) -> None:
-        if self._error is not None:
-            return
-        self._error = OSError(error.errno, error.strerror, str(self._path))
-        if not self.is_closing:
-            raise self._error from error
+        if self._error is None:
+            self._error = OSError(error.errno, error.strerror, str(self._path))

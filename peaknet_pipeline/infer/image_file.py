@@ -44,6 +44,7 @@ class ImageFile:
             for data, values in ((self._numbers, numbers), (self._frames, frames)):
                 data.resize(done + len(values), axis=0)
                 data[done:] = values
+            self._file.check_written()
 
     def _create(self, frames: FrameArray) -> Any:
         shape = frames.shape[1:]

@@ -49,7 +49,8 @@ class MaskFile:
     def __enter__(self) -> Self:
         """Open a temporary file beside the final one."""
         with ExitStack() as stack:
-            self._create(stack.enter_context(new_hdf5(self.path)))
+            self._file = stack.enter_context(new_hdf5(self.path))
+            self._create(self._file)
             self._open = stack.pop_all()
         return self
 
@@ -99,3 +100,4 @@ class MaskFile:
         self._numbers[done:] = wanted
         for place, row in enumerate(np.flatnonzero(np.isin(numbers, wanted)), start=done):
             self._masks[place] = pixels.mask(int(row))
+        self._file.check_written()

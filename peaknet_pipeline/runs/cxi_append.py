@@ -134,6 +134,7 @@ class CxiFile:
         self._file[f"{RESULT}/frame"][done:] = numbers
         self._append_energy(done + len(frames))
         self._append_lists(peaks, numbers, done)
+        self._file.check_written()
 
     def _append_energy(self, n_frames: int) -> None:
         energy = self._file[ENERGY_PATH]

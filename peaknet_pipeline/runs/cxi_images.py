@@ -94,6 +94,7 @@ def copy_images(file: Any, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64
     images.resize(len(frames), axis=0)
     for row, frame in enumerate(frames.tolist()):
         images[row] = slab.from_stack(run.read(frame, frame + 1)[0])
+        file.check_written()
 
 
 def link_images(file: Any, path: Path, run: Run, slab: CxiSlab, frames: npt.NDArray[np.int64]) -> None:

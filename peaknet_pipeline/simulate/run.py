@@ -80,6 +80,7 @@ def simulate_run(
             data[done - 1] = frame.data.reshape(data.shape[1:])
             if codes is not None and frame.gain_codes is not None:
                 codes[done - 1] = frame.gain_codes.reshape(codes.shape[1:])
+            file.check_written()
             parts.append(truth_columns(frame))
             if progress is not None:
                 progress(done, n_frames)

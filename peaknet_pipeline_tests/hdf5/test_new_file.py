@@ -65,3 +65,35 @@ def test_a_file_reads_back_and_an_exception_leaves_the_old_one(tmp_path: Path) -
         assert list(file) == ["a"]
         np.testing.assert_array_equal(file["a/values"], values)
     assert list(tmp_path.iterdir()) == [path]
+
+
+DROPPED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from peaknet_pipeline.hdf5.new_file import new_hdf5
+
+def fill(file):
+    data = file.create_dataset("images", (100, 256, 256), "f4", chunks=(1, 256, 256))
+    for row in range(100):
+        data[row] = np.full((256, 256), row)
+        rows.append(row)
+        file.check_written()
+
+rows = []
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+try:
+    with new_hdf5(Path(sys.argv[1])) as file:
+        fill(file)
+except OSError as error:
+    print(error.filename, len(rows) < 80)
+"""
+
+
+def test_data_sets_that_go_out_of_use_on_a_full_disk_end_in_order(tmp_path: Path) -> None:
+    """An exception while the library flushes a data set that is taken apart would be lost, and end in a crash later."""
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED, str(tmp_path / "new.h5")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{tmp_path / 'new.h5'} True\n")
+    assert list(tmp_path.iterdir()) == []
