@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -134,14 +134,20 @@ def arguments(kind: str, source: str, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def taken_run(kind: str, folder: Path) -> Iterator[str]:
-    """Take a run in a thread within the block; give its source."""
+    """Take a run in a thread within the block, from when someone follows it; give its source."""
     (folder / "in").mkdir(parents=True)
     (folder / "g.geom").write_text(GEOMETRY)
     address = f"tcp://127.0.0.1:{free_port()}"
     source = {"folder": str(folder / "in"), "zeromq": address}.get(kind, str(folder / "in" / "run.h5"))
     work = {"folder": fill_folder, "swmr": grow_file, "zeromq": send_frames}.get(kind, write_whole)
     stop = threading.Event()
-    thread = threading.Thread(target=work, args=(folder / "in", address, stop))
+
+    def take() -> None:
+        if work is not write_whole:
+            wait_for(lambda: stop.is_set() or (folder / ".p.parquet.stream").exists())
+        work(folder / "in", address, stop)
+
+    thread = threading.Thread(target=take)
     thread.start()
     if work is write_whole:
         thread.join()
@@ -231,30 +237,37 @@ def ended(process: ForkServerProcess, seconds: float = 180.0) -> int:
 
 
 def kill_round(
-    kind: str, number: signal.Signals, folder: Path, rng: random.Random, expected: set[Place], told: Told
+    kind: str,
+    number: signal.Signals,
+    folder: Path,
+    rng: random.Random,
+    expected: set[Place],
+    told: Told,
+    until: float,
 ) -> None:
     """Take one run, kill the process that follows it once, let it be followed to its end, and look."""
     log = folder / "log"
     with taken_run(kind, folder) as source:
         command = arguments(kind, source, folder)
         process = start(command, log)
-        wait_for_start(process, folder)
-        time.sleep(rng.uniform(0.0, 1.1 * N_FRAMES * FRAME_S))
+        wait_for(lambda: not process.is_alive() or (folder / ".p.parquet.stream").exists())
+        time.sleep(rng.uniform(0.0, until * N_FRAMES * FRAME_S))
         if process.is_alive():
             os.kill(process.pid or 0, number)
             told.kills += 1
         check_ending(ended(process), number, log, told)
-        if not (kind == "zeromq" and (folder / "p.parquet").exists()):  # what was sent is not sent again
+        is_over = kind == "zeromq" and (folder / "p.parquet").exists()  # what was sent is not sent again
+        if not is_over:
             again = ended(start(command, log))
             if again != 0:
                 told.endings.append(f"again: {again} {log.read_text()[-300:]}")
-    look(folder, expected, told)
+    look(folder, expected, told, is_over=is_over)
 
 
-def wait_for_start(process: ForkServerProcess, folder: Path) -> None:
-    """Wait until the command has begun to keep what it finds."""
-    deadline = time.monotonic() + 120
-    while process.is_alive() and time.monotonic() < deadline and not (folder / ".p.parquet.stream").exists():
+def wait_for(ready: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not ready() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -266,12 +279,13 @@ def check_ending(status: int, number: signal.Signals, log: Path, told: Told) -> 
         told.endings.append(f"{number.name}: {status} {text[-300:]}")
 
 
-def look(folder: Path, expected: set[Place], told: Told) -> None:
-    """Compare what was written with what there was."""
+def look(folder: Path, expected: set[Place], told: Told, *, is_over: bool) -> None:
+    """Compare what was written with what there was, or, if it ``is_over``, with what there was up to the last frame written."""
     counts = Counter(place[0] for place in rows_of(folder / "p.parquet"))
     told.rounds += 1
-    told.frames += N_FRAMES
-    told.lost += N_FRAMES - len(counts)
+    n_frames = max(counts, default=-1) + 1 if is_over else N_FRAMES
+    told.frames += n_frames
+    told.lost += n_frames - len(counts)
     places = rows_of(folder / "p.parquet")
     told.doubled += len(places) - len(set(places))
     told.wrong += len({place[0] for place in set(places) - expected})
@@ -302,14 +316,14 @@ def undisturbed(kind: str, folder: Path) -> set[Place]:
     return set(rows_of(folder / "p.parquet"))
 
 
-def main(kind: str, name: str, times: int, seed: int = 1) -> Told:
-    """Kill so many times; return what was seen."""
+def main(kind: str, name: str, times: int, seed: int = 1, *, until: float = 1.1) -> Told:
+    """Kill so many times, within a share of the time that a run takes; return what was seen."""
     rng, told = random.Random(seed), Told()
     with tempfile.TemporaryDirectory() as folder:
         expected = undisturbed(kind, Path(folder) / "work")
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
-            kill_round(kind, signal.Signals[f"SIG{name}"], Path(folder) / "work", rng, expected, told)
+            kill_round(kind, signal.Signals[f"SIG{name}"], Path(folder) / "work", rng, expected, told, until)
     return told
 
 
