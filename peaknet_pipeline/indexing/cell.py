@@ -13,7 +13,7 @@ import numpy as np
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.errors import CellError
 from peaknet_pipeline.indexing.cell_formats import HEADER, SHORT_NAMES, parse_cell
-from peaknet_pipeline.indexing.cell_lattice import CENTERINGS, LATTICE_TYPES, settle_lattice
+from peaknet_pipeline.indexing.cell_lattice import CENTERINGS, LATTICE_TYPES, name_lattice, settle_lattice
 from peaknet_pipeline.text_files import read_text
 from peaknet_pipeline.types import Float64Array, UnitCell
 
@@ -50,8 +50,8 @@ def write_cell(cell: UnitCell, path: Path | str, *, made_by: str = "") -> None:
 
 
 def cell_text(cell: UnitCell) -> str:
-    """Return the text of a CrystFEL ``.cell`` file, version 1.0, that its ``cell_tool`` accepts; see `settle_lattice`."""
-    cell = settle_lattice(cell)
+    """Return the text of a CrystFEL ``.cell`` file, version 1.0, in CrystFEL's words for lattice type and unique axis."""
+    cell = name_lattice(cell)
     lines = [f"{HEADER} 1.0", "", f"lattice_type = {cell.lattice_type}", f"centering = {cell.centering}"]
     if cell.unique_axis in ("a", "b", "c"):
         lines.append(f"unique_axis = {cell.unique_axis}")

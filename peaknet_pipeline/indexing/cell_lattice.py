@@ -46,9 +46,7 @@ ANGLE_TOLERANCE_DEG = 2.0
 
 
 def settle_lattice(cell: UnitCell, *, where: Path | str | None = None) -> UnitCell:
-    """Return the cell as CrystFEL names it: with a unique axis where its lattice type has one, else without.
-
-    A rhombohedral lattice with centring H becomes hexagonal. A unique axis that isn't given follows from lengths and angles.
+    """Return the cell as `name_lattice` names it, or refuse it.
 
     Raises
     ------
@@ -56,21 +54,36 @@ def settle_lattice(cell: UnitCell, *, where: Path | str | None = None) -> UnitCe
         Lattice type, centring, unique axis, lengths and angles contradict each other.
 
     """
-    lattice = (
-        "hexagonal" if (cell.lattice_type, cell.centering) == ("rhombohedral", "H") else cell.lattice_type
-    )
-    if cell.centering not in IN_USE[lattice]:
-        raise _unused_centering(cell, where)
-    axis = _unique_axis(cell, lattice, where)
-    if cell.centering == axis.upper() or (cell.centering == "H" and axis != "c"):
-        expected = "unique axis c" if cell.centering == "H" else "a centring of another face"
+    if cell.unique_axis not in ("*", "a", "b", "c"):
+        raise CellError("unknown unique axis", where=where, expected="a, b or c", found=cell.unique_axis)
+    named = name_lattice(cell)
+    lattice, axis = named.lattice_type, named.unique_axis
+    if named.centering not in IN_USE[lattice]:
+        raise _unused_centering(named, where)
+    if named.centering == axis.upper() or (named.centering == "H" and axis != "c"):
+        expected = "unique axis c" if named.centering == "H" else "a centring of another face"
         raise CellError(
-            f"{lattice} {cell.centering} with unique axis {axis} is no Bravais lattice",
-            where=where, expected=expected, found=f"centering = {cell.centering}, unique_axis = {axis}",
+            f"{lattice} {named.centering} with unique axis {axis} is no Bravais lattice",
+            where=where, expected=expected, found=f"centering = {named.centering}, unique_axis = {axis}",
         )  # fmt: skip
-    wrong = shape_problems(cell, lattice, axis)
+    wrong = shape_problems(named, lattice, axis)
     if wrong:
-        raise _contradiction(cell, lattice, axis, wrong, where)
+        raise _contradiction(named, wrong, where)
+    return named
+
+
+def name_lattice(cell: UnitCell) -> UnitCell:
+    """Return the cell in CrystFEL's words: with a unique axis where its lattice type has one, else without.
+
+    A rhombohedral lattice with centring H becomes hexagonal. A unique axis that isn't given follows from lengths and angles.
+    """
+    lattice = cell.lattice_type
+    if (lattice, cell.centering) == ("rhombohedral", "H"):
+        lattice = "hexagonal"
+    axis = cell.unique_axis if lattice in UNIQUE else "*"
+    if axis == "*" and lattice in UNIQUE:
+        fitting = [axis for axis in UNIQUE[lattice] if not shape_problems(cell, lattice, axis)]
+        axis = fitting[0] if fitting else UNIQUE[lattice][0]
     return replace(cell, lattice_type=lattice, unique_axis=axis)
 
 
@@ -110,17 +123,6 @@ def _fixed_angles(lattice: str, axis: str) -> dict[str, float]:
     return angles
 
 
-def _unique_axis(cell: UnitCell, lattice: str, where: Path | str | None) -> str:
-    if lattice not in UNIQUE:
-        return "*"
-    if cell.unique_axis in ("a", "b", "c"):
-        return cell.unique_axis
-    if cell.unique_axis != "*":
-        raise CellError("unknown unique axis", where=where, expected="a, b or c", found=cell.unique_axis)
-    fitting = [axis for axis in UNIQUE[lattice] if not shape_problems(cell, lattice, axis)]
-    return fitting[0] if fitting else UNIQUE[lattice][0]
-
-
 def _unused_centering(cell: UnitCell, where: Path | str | None) -> CellError:
     lattice, remedy = cell.lattice_type, None
     if cell.centering == "R":
@@ -136,9 +138,8 @@ def _unused_centering(cell: UnitCell, where: Path | str | None) -> CellError:
     )
 
 
-def _contradiction(
-    cell: UnitCell, lattice: str, axis: str, wrong: list[str], where: Path | str | None
-) -> CellError:
+def _contradiction(cell: UnitCell, wrong: list[str], where: Path | str | None) -> CellError:
+    lattice, axis = cell.lattice_type, cell.unique_axis
     other = [a for a in UNIQUE.get(lattice, "") if a != axis and not shape_problems(cell, lattice, a)]
     remedy = f"unique_axis = {other[0]} fits." if other else "Check the lattice type."
     if lattice == "rhombohedral" and not shape_problems(cell, "hexagonal", "c"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peaknet_pipeline.errors import IndexingError
+from peaknet_pipeline.indexing.cell import read_cell, write_cell
 from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.indexing.stream_tables import Stream
 from peaknet_pipeline.params import Parameters, parameter
@@ -64,6 +65,8 @@ def run_indexamajig(
         With the lists in ``/entry_1/result_1``.
     geometry : Path
         The ``.geom`` written beside it, with ``peak_list``.
+    cell : Path
+        In any form that ``read_cell`` takes.
     stream : Path
         Written by indexamajig, with its log beside it as ``.log`` and its input list as ``.lst``; a stream already there is
         replaced only when the call succeeds.
@@ -80,15 +83,19 @@ def run_indexamajig(
         if not needed.is_file():
             raise IndexingError("no such file", where=needed)
     stream.parent.mkdir(parents=True, exist_ok=True)
-    listing, log, partial = (stream.with_suffix(s) for s in (".lst", ".log", ".stream.part"))
+    listing, log, partial, own_cell = (
+        stream.with_suffix(s) for s in (".lst", ".log", ".stream.part", ".cell.part")
+    )
     listing.write_text(f"{cxi.resolve()}\n", encoding="utf-8")
-    command = _command(program, listing, geometry, cell, partial, params)
+    command = _command(program, listing, geometry, own_cell, partial, params)
     try:
+        write_cell(read_cell(cell), own_cell)  # in CrystFEL's words, whatever the file
         _call(command, log, params.timeout_s)
         result = read_stream(partial)
         partial.replace(stream)
     finally:
         partial.unlink(missing_ok=True)
+        own_cell.unlink(missing_ok=True)
     return result
 
 

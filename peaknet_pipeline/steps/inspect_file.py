@@ -69,6 +69,8 @@ def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None]
         ".parquet": _inspect_table,
         ".cell": _inspect_cell,
         ".pdb": _inspect_cell,
+        ".cif": _inspect_cell,
+        ".mmcif": _inspect_cell,
         ".stream": partial(_inspect_stream, geometry=geometry),
     }
     return looks.get(path.suffix.lower())
