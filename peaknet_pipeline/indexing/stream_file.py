@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.atomic import replace_atomically
@@ -127,7 +128,10 @@ def _chunk(
     yield f"average_camera_length = {camera_lengths_m(geometry, np.array([frame]))[0]:.6f} m\n"
     inv_d = _peak_resolution(peaks, geometry, energy_ev)
     limit = 10.0 * float(inv_d.max()) if inv_d.size else 0.0
-    yield f"num_peaks = {len(peaks)}\nnum_saturated_peaks = 0\n"
+    highest = (
+        peaks["max_intensity"] + peaks["background"] if "max_intensity" in peaks else np.zeros(len(peaks))
+    )
+    yield f"num_peaks = {len(peaks)}\nnum_saturated_peaks = {count_saturated(peaks, highest, geometry)}\n"
     yield f"peak_resolution = {limit:f} nm^-1 or {10.0 / limit if limit else 0.0:f} A\n"
     yield from _peak_lines(peaks, inv_d, geometry)
     shifts = lattices[["shift_x_mm", "shift_y_mm"]].fillna(0.0).to_numpy()
@@ -135,6 +139,13 @@ def _chunk(
         rows = reflections[(reflections["lattice"] == lattice) & reflections["intensity"].notna()]
         yield from _crystal(axes, shift, rows, cell, geometry)
     yield "----- End chunk -----\n"
+
+
+def count_saturated(table: pd.DataFrame, highest: npt.ArrayLike, geometry: Geometry) -> int:
+    """Return how many rows have a highest pixel, adu, at or above their panel's ``max_adu``; 0 where panels have none."""
+    limits = np.array([np.inf if p.max_adu is None else p.max_adu for p in geometry.panels])
+    panels = table["panel"].to_numpy(dtype=np.int64)
+    return int((np.asarray(highest, dtype=np.float64) >= limits[panels]).sum())
 
 
 def _peak_resolution(peaks: PeakTable, geometry: Geometry, energy_ev: float) -> Float64Array:
@@ -175,7 +186,9 @@ def _crystal(
     yield f"predict_refine/det_shift x = {shift_mm[0]:.3f} y = {shift_mm[1]:.3f} mm\n"
     limit = 10.0 * float(rows["inv_d"].max()) if len(rows) else 0.0
     yield f"diffraction_resolution_limit = {limit:.2f} nm^-1 or {10.0 / limit if limit else 0.0:.2f} A\n"
-    yield f"num_reflections = {len(rows)}\nnum_saturated_reflections = 0\nnum_implausible_reflections = 0\n"
+    saturated = count_saturated(rows, rows["peak"], geometry)
+    yield f"num_reflections = {len(rows)}\nnum_saturated_reflections = {saturated}\n"
+    yield "num_implausible_reflections = 0\n"
     yield f"Reflections measured after indexing\n{REFLECTION_HEADER}\n"
     fs, ss, names = _file_positions(rows, geometry)
     numbers = [rows[n].to_numpy() for n in ("h", "k", "l")]

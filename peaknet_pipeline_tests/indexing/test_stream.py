@@ -93,6 +93,24 @@ def test_every_crystals_reflections_are_counted(indexed, tmp_path):
     assert sum(line.startswith("num_peaks = ") for line in text.splitlines()) == 4
 
 
+def test_saturated_peaks_and_reflections_are_counted(indexed, tmp_path):
+    geometry, peaks, lattices, reflections = indexed
+    limited = replace(geometry, panels=tuple(replace(p, max_adu=900.0) for p in geometry.panels))
+    level = np.where(np.arange(len(peaks)) % 3 == 0, 800.0, 700.0)
+    measured = peaks.assign(max_intensity=level, background=100.0)
+    strong = reflections.assign(peak=np.where(np.arange(len(reflections)) % 4 == 0, 900.0, 899.0))
+    for about, expected in ((limited, (measured["max_intensity"] == 800.0).sum()), (geometry, 0)):
+        text = write(tmp_path / "a.stream", (about, measured, lattices, strong)).read_text()
+        words = text.replace(" = ", " ").split("\n")
+        counts = {
+            name: sum(int(line.split()[1]) for line in words if line.startswith(name))
+            for name in ("num_saturated_peaks", "num_saturated_reflections")
+        }
+        assert counts["num_saturated_peaks"] == expected
+        saturated = int((strong["peak"] >= 900.0).sum()) if expected else 0
+        assert counts["num_saturated_reflections"] == saturated
+
+
 def test_stream_positions_are_the_slabs_with_half_a_pixel(indexed, tmp_path):
     text = write(tmp_path / "a.stream", indexed).read_text()
     row = next(p for p in indexed[1].itertuples() if p.panel == 1)
