@@ -143,8 +143,11 @@ def _mismatch_m(modules: list[Module]) -> float:
 
 
 def _panel(module: Module, number: int, n_dims: int) -> Panel:
-    pixel_size_m = float(np.linalg.norm(module.fs_m))
-    corner, fs_vec, ss_vec = (v / pixel_size_m for v in (module.corner_m, module.fs_m, module.ss_m))
+    # Rounding far below what anyone can measure keeps whole pixels whole: peakfinder8 cuts positions to integers, and
+    # 49.999999999999 for 50 would move a pixel to another ring.
+    pixel_size_m = round(float(np.linalg.norm(module.fs_m)), 15)
+    corner = np.round(module.corner_m / pixel_size_m, 9)
+    fs_vec, ss_vec = (np.round(v / pixel_size_m, 12) for v in (module.fs_m, module.ss_m))
     (ss, fs), (height, width) = module.origin[-2:], module.size[-2:]
     stacked = n_dims == 3 and module.origin.size == 3
     return Panel(
