@@ -14,6 +14,7 @@ from peaknet_pipeline.commands.options import (
     INVERT_MASKS,
     MIN_PEAKS,
     PATH,
+    ROOTS,
     SETTINGS,
     figures,
     finder_option,
@@ -54,6 +55,7 @@ from peaknet_pipeline.commands.tell import tell
 )
 @click.option("--sender-keys", type=PATH, help="Folder with the public keys (NAME.key) of senders.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to serve on.")
+@ROOTS
 @figures
 def stream(
     source: str,
@@ -73,6 +75,7 @@ def stream(
     host: str,
     secret_key: Path | None,
     sender_keys: Path | None,
+    roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Find peaks live: SOURCE is a growing HDF5 file (SWMR), a folder that fills, or a ZeroMQ address to bind.
 
@@ -108,6 +111,7 @@ def stream(
         min_peaks=min_peaks,
         say=functools.partial(tell, err=True),
         keys=keys,
+        roots=roots,
         serve=None if port is None else (host, port),
         report=report,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,12 @@ def open_source(
     keys: CurveKeys | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None],
+    more_roots: Sequence[Path] = (),
 ) -> Iterator[Arrival]:
     """Return the frames of a ZeroMQ address, a folder or a file, without those that were ``taken`` before.
 
     ``files`` keeps the numbers of a folder's frames, ``keys`` are for a ZeroMQ address; ``statistics`` counts what is left out.
+    Links of files may lead into ``more_roots``, besides their own folder.
     """
     patience = Patience(
         params.poll_s,
@@ -101,6 +103,7 @@ def open_source(
             geometry=geometry,
             settle_s=params.settle_s,
             files=files,
+            more_roots=more_roots,
             patience=dataclasses.replace(patience, poll_s=max(params.poll_s, 0.5)),
             **shared,
         )
@@ -113,6 +116,7 @@ def open_source(
         geometry.data_path,
         geometry=geometry,
         n_frames=params.n_frames,
+        more_roots=more_roots,
         patience=patience,
         **shared,
     )

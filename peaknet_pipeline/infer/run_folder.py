@@ -1,7 +1,7 @@
 """Live frames from a folder in which run files appear."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError, StreamError
@@ -32,11 +32,12 @@ def follow_folder(
     files: FileNumbers | None = None,
     refuse: Refuse = ignore,
     patience: Patience | None = None,
+    more_roots: Sequence[Path] = (),
 ) -> Iterator[Arrival]:
     """Yield the frames of every complete run file that appears in a folder, numbered through.
 
     A file that cannot be read, or a frame in it, is left out, and ``refuse`` told. A file is tried again once it has changed.
-    ``files`` keeps the numbers of their frames, and frames in ``taken`` are not read.
+    ``files`` keeps the numbers of their frames, and frames in ``taken`` are not read. Links may lead into ``more_roots``, too.
     """
     patience = patience or Patience(poll_s=1.0)
     taken, files = taken or FrameNumbers(), files or FileNumbers()
@@ -44,12 +45,14 @@ def follow_folder(
     failed: dict[Path, tuple[int, float]] = {}
     news = time.monotonic()
     while True:
-        for run in list_runs(folder, settle_s=settle_s, known=known):
+        for run in list_runs(folder, settle_s=settle_s, known=known, more_roots=more_roots):
             state = (run.size_bytes, run.modified_s)
             if run.state == "written" or failed.get(run.path) == state:
                 continue
             try:
-                for arrival in _frames_of(run, folder, geometry, batch_frames, taken, files, refuse):
+                for arrival in _frames_of(
+                    run, folder, geometry, batch_frames, taken, files, refuse, more_roots
+                ):
                     if patience.is_stopped:
                         return
                     yield arrival
@@ -70,10 +73,11 @@ def _frames_of(
     taken: FrameNumbers,
     files: FileNumbers,
     refuse: Refuse,
+    more_roots: Sequence[Path],
 ) -> Iterator[Arrival]:
     if listed.state == "broken":
         raise StreamError(listed.reason)
-    with open_run(listed.path, geometry) as run:
+    with open_run(listed.path, geometry, more_roots=more_roots) as run:
         facts = FileFacts(run.bad_pixels, first_known(run.photon_energy_ev))
         first = files.first_of(str(listed.path.relative_to(folder)), run.n_frames)
         for start, stop in taken.gaps(first, first + run.n_frames):

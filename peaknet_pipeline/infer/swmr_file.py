@@ -1,7 +1,7 @@
 """Live frames from an HDF5 file that another process is writing."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def follow_file(
     taken: FrameNumbers | None = None,
     refuse: Refuse = ignore,
     patience: Patience | None = None,
+    more_roots: Sequence[Path] = (),
 ) -> Iterator[Arrival]:
     """Yield the frames of an HDF5 file that another process is writing in SWMR mode, as they appear.
 
@@ -59,7 +60,7 @@ def follow_file(
 
     """
     patience, taken = patience or Patience(), taken or FrameNumbers()
-    opened = _open_growing(path, patience)
+    opened = _open_growing(path, patience, more_roots)
     if opened is None:
         return
     with opened as files:
@@ -153,12 +154,12 @@ class GrowingData:
         )
 
 
-def _open_growing(path: Path, patience: Patience) -> Any:
+def _open_growing(path: Path, patience: Patience, more_roots: Sequence[Path]) -> Any:
     """Open a file that another process writes in SWMR mode, once it is there; None if the stream is to end before."""
     since = time.monotonic()
     while True:
         try:
-            return LinkedFiles(path, growing=True)
+            return LinkedFiles(path, growing=True, more_roots=more_roots)
         except (RunError, OSError) as error:
             why = _why_not_yet(path, error)
             if why is not None and patience.wait(since):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,12 @@ class RunFile:
 
 
 def list_runs(
-    root: Path, *, settle_s: float = 10.0, now_s: float | None = None, known: Container[Path] = ()
+    root: Path,
+    *,
+    settle_s: float = 10.0,
+    now_s: float | None = None,
+    known: Container[Path] = (),
+    more_roots: Sequence[Path] = (),
 ) -> list[RunFile]:
     """List the run files under a folder, sorted by path.
 
@@ -44,6 +49,8 @@ def list_runs(
         Present time, seconds since 1970; for tests.
     known : container of Path
         Files to leave out, for instance those registered already: they are not opened again.
+    more_roots : sequence of Path
+        Folders that links may lead into, besides ``root``.
 
     Raises
     ------
@@ -55,17 +62,19 @@ def list_runs(
     if not root.is_dir():
         raise RunError("no such folder of raw runs", where=root, remedy="Create it, or configure another.")
     now = time.time() if now_s is None else now_s
-    return [_inspect(path, now, settle_s) for path in sorted(_candidates(root)) if path not in known]
+    return [
+        _inspect(path, now, settle_s) for path in sorted(_candidates(root, more_roots)) if path not in known
+    ]
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    resolved = root.resolve()
+def _candidates(root: Path, more_roots: Sequence[Path]) -> Iterator[Path]:
+    allowed = [one.resolve() for one in (root, *more_roots)]
     for folder, folders, names in os.walk(root):
         depth = len(Path(folder).relative_to(root).parts)
         folders[:] = [] if depth >= MAX_DEPTH else [f for f in folders if not f.startswith(".")]
         for name in names:
             path = Path(folder) / name
-            if _is_run_name(path) and path.resolve().is_relative_to(resolved):
+            if _is_run_name(path) and any(map(path.resolve().is_relative_to, allowed)):
                 yield path
 
 

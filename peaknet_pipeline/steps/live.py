@@ -62,6 +62,7 @@ def stream_command(
     invert_masks: bool = False,
     report: Callable[[LiveFigures], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Follow a source until it ends; return its figures. See ``peaknet stream``.
 
@@ -90,6 +91,8 @@ def stream_command(
         Called after each batch with the figures.
     say : callable, optional
         Told what a user should know: what is waited for, why the source ended, what was refused.
+    roots : sequence of Path
+        Folders that links of files may lead into, besides their own.
 
     """
     kind = finder_kind(finder)
@@ -124,7 +127,7 @@ def stream_command(
         say(f"waiting for frames from {source}")
         ending = Ending(stop, say)
         arrivals = open_source(
-            source, detector, params, statistics=statistics, keys=keys, stop=stop, say=say,
+            source, detector, params, statistics=statistics, keys=keys, stop=stop, say=say, more_roots=roots,
             taken=None if parts is None else taken_numbers(parts),
             files=None if parts is None else FileNumbers(parts.folder / FILES_FILE),
         )  # fmt: skip

@@ -61,6 +61,8 @@ def test_hidden_linked_and_foreign_files_are_left_out(tmp_path: Path) -> None:
     write_slab_run(tmp_path / "outside.h5")
     (root / "link.h5").symlink_to(tmp_path / "outside.h5")
     assert _states(root) == {"run_master.h5": "complete"}
+    listed = list_runs(root, settle_s=0, more_roots=[tmp_path])
+    assert [run.path.name for run in listed] == ["link.h5", "run_master.h5"]
 
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.infer.live_sources import Patience, follow_folder
 from peaknet_pipeline.runs.inspect import inspect_path
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.probe import probe_run
@@ -88,3 +89,21 @@ def test_a_master_that_was_moved_with_its_data_finds_them_beside_it(tmp_path: Pa
         file[CXI_DATA] = h5py.ExternalLink(str(tmp_path / "old" / "data.h5"), CXI_DATA)
     with open_run(tmp_path / "new" / "master.h5") as run:
         assert np.array_equal(run.read(0, 3), stack)
+
+
+def test_a_live_folder_takes_linked_runs_whose_folder_is_allowed(
+    virtual: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    path, stack = virtual
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live" / "r0001.cxi").symlink_to(path)
+
+    def arrived(*roots: str) -> list[np.ndarray]:
+        folders = [tmp_path / name for name in roots]
+        patience = Patience(0.01, 0.05)
+        told = follow_folder(tmp_path / "live", settle_s=0.0, patience=patience, more_roots=folders)
+        return [frame for arrival in told for frame in arrival.frames]
+
+    assert not arrived()
+    assert not arrived("scratch")
+    assert np.array_equal(arrived("scratch", "proc"), stack)
