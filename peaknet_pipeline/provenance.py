@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,7 @@ def input_digest(path: Path) -> str:
 
     """
     if path.is_dir():
-        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.iterdir())]
-        return digest_of(files)
+        return digest_of([(name, s.st_size, s.st_mtime_ns) for name, s in _entries(path, below=path)])
     if not path.is_file():
         raise TableError("input is missing", where=path, remedy="Materialize the stage that makes it first.")
     record = read_recipe(path)
@@ -212,6 +211,15 @@ def input_digest(path: Path) -> str:
 def _stamp(path: Path) -> str:
     state = path.stat()
     return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _entries(folder: Path, *, below: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and state of a folder's files, and of those in its folders (a Zarr store), by name."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _entries(entry, below=below)
+        else:
+            yield str(entry.relative_to(below)), entry.stat() if entry.exists() else entry.lstat()
 
 
 def file_stamp(path: Path) -> str:

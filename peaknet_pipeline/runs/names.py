@@ -19,6 +19,9 @@ RUN_SUFFIXES = (".h5", ".hdf5", ".hdf", ".cxi", ".nxs", ".psana", ".lst", ".list
 NAMING_SUFFIXES = (".psana", ".lst", ".list")
 """Endings of files that hold no frames, but name where they are."""
 
+STORE_SUFFIX = ".zarr"
+"""Ending of folders that are read, and named, as one file."""
+
 RESULT_WORDS = frozenset(
     ("badpixels", "darkcal", "gaincal", "mask", "peaks", "powder", "sum", "virtualpowder")
 )
@@ -75,7 +78,9 @@ def read_run_name(path: Path, *, is_folder: bool = False) -> RunName:
         The name bears no number of a run, or two; the error says so in words, without the file.
 
     """
-    stem = unicodedata.normalize("NFC", path.stem if path.suffix.lower() in RUN_SUFFIXES else path.name)
+    stem = unicodedata.normalize(
+        "NFC", path.stem if path.suffix.lower() in (*RUN_SUFFIXES, STORE_SUFFIX) else path.name
+    )
     tokens = list(_AFTER_R.finditer(stem))
     numbers = sorted({int(token["number"]) for token in tokens})
     if len(numbers) > 1:

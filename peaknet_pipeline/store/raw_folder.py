@@ -16,6 +16,7 @@ from peaknet_pipeline.errors import ParameterError, PeaknetError, RunError
 from peaknet_pipeline.runs.file_list import is_list
 from peaknet_pipeline.runs.names import (
     RUN_SUFFIXES,
+    STORE_SUFFIX,
     RunName,
     files_of_run,
     is_master,
@@ -184,7 +185,7 @@ def _read_name(path: Path) -> RunName:
     master = master_of(path)
     if master is not None:
         raise RunError(f"a data file whose master {master.name} isn't here")
-    return read_run_name(path, is_folder=_is_folder(path))
+    return read_run_name(path, is_folder=_is_folder(path) and path.suffix.lower() != STORE_SUFFIX)
 
 
 def _may_be_run(path: Path) -> bool:
@@ -192,6 +193,8 @@ def _may_be_run(path: Path) -> bool:
         return False
     if not _is_folder(path) or path.suffix.lower() in RUN_SUFFIXES:
         return is_run_file_name(path)
+    if path.suffix.lower() == STORE_SUFFIX:
+        return True
     try:
         read_run_name(path, is_folder=True)
     except RunError:

@@ -5,6 +5,8 @@ import os
 import pytest
 
 from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.provenance import input_digest
+from peaknet_pipeline.store.incoming import find_incoming_runs
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_folder import read_raw_folder
@@ -13,6 +15,7 @@ from peaknet_pipeline.store.raw_root import (
     find_run_files,
     format_not_taken,
     read_raw_root,
+    stamp_of,
 )
 
 
@@ -207,3 +210,17 @@ def test_entries_with_one_reason_are_told_together(folder):
     (line,) = format_not_taken(read_raw_folder(folder).left_out)
     assert line.startswith("25 not taken: lyso/scan0.h5, lyso/scan1.h5,")
     assert "lyso/scan19.h5 and 5 more: the name bears no run number." in line
+
+
+def test_a_zarr_store_is_a_run_by_the_name_of_a_file_and_settles_with_its_chunks(folder):
+    put(folder, "lyso_13.zarr/.zarray", "lyso_13.zarr/0.0.0")
+    (folder / "lyso_13.zarr" / "deep").mkdir()
+    put(folder / "lyso_13.zarr" / "deep", "1.0.0")
+    store = Store(folder.parent.parent)
+    assert names_of(read_raw_folder(folder)) == {13: ["lyso_13.zarr"]}
+    assert find_incoming_runs(store, known=(), settle_s=0.0).complete == ["lyso-r0013"]
+    before = stamp_of([folder / "lyso_13.zarr"]), input_digest(folder / "lyso_13.zarr")
+    (folder / "lyso_13.zarr" / "deep" / "1.0.0").write_bytes(b"other frames")
+    after = stamp_of([folder / "lyso_13.zarr"]), input_digest(folder / "lyso_13.zarr")
+    assert before[0] != after[0]
+    assert before[1] != after[1]
