@@ -1,6 +1,7 @@
 """Parameters declared once: default, unit, meaning and range, for Python, the command line and Dagster alike."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -66,6 +67,7 @@ class Parameters:
                     f"unknown parameter {name!r}",
                     where=cls.__name__,
                     expected=f"one of {', '.join(sorted(known))}",
+                    remedy=did_you_mean(name, known),
                 )
         return cls(**{name: _convert(cls.__name__, name, hints[name], v) for name, v in values.items()})
 
@@ -100,6 +102,12 @@ def composed(name: str, meaning: str, sets: Sequence[type[Parameters]]) -> type[
     module = sys._getframe(1).f_globals["__name__"]
     made = type(name, tuple(sets), {"__doc__": meaning, "__module__": module})
     return dataclass(frozen=True)(made)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str | None:
+    """Return the question that names the nearest of the known names; None where none is near."""
+    near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else None
 
 
 def read_settings(settings: Iterable[str], *, where: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from peaknet_pipeline.reference import COMMAND, PAGE, PLACES, parameter_classes,
 from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.steps.peak_causes import DiagnosisParams
-from peaknet_pipeline.store.experiment import SECTIONS as EXPERIMENT_SECTIONS
+from peaknet_pipeline.store.sections import SECTIONS as EXPERIMENT_SECTIONS
 from peaknet_pipeline.store.settings import SECTIONS as PIPELINE_SECTIONS
 
 

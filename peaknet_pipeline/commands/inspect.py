@@ -21,13 +21,17 @@ from peaknet_pipeline.commands.tell import tell
 def inspect(
     path: Path, geometry: Path | None, data_path: str | None, roots: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Tell what PATH is (raw run, geometry, cell, table, stream, model) and every problem at once.
+    """Tell what PATH is (raw run, geometry, cell, table, stream, model, settings) and every problem at once.
 
     Exit status 2 if a problem keeps it from being processed.
     """
     from peaknet_pipeline.steps.inspect_file import format_inspection, inspect_file
+    from peaknet_pipeline.store.inspect_settings import inspect_settings, is_settings_file
 
-    report = inspect_file(path, geometry=geometry, data_path=data_path, roots=roots)
+    if is_settings_file(path):
+        report = inspect_settings(path)
+    else:
+        report = inspect_file(path, geometry=geometry, data_path=data_path, roots=roots)
     tell(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))
     if not report.is_usable:
         raise SystemExit(2)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from peaknet_pipeline.diagnosis_params import DiagnosisParams
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -10,6 +11,7 @@ from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.orchestration.assets import StageSpec
 from peaknet_pipeline.peaks.classical import ClassicalParams
 from peaknet_pipeline.peaks.match import MatchParams
+from peaknet_pipeline.peaks.scan import ScanStageParams
 from peaknet_pipeline.stages import (
     champion,
     classical_peaks,
@@ -29,8 +31,7 @@ from peaknet_pipeline.stages import (
     teaching,
     training_set,
 )
-from peaknet_pipeline.steps import mask_of_run, network_params, scan_finder
-from peaknet_pipeline.steps.peak_causes import DiagnosisParams
+from peaknet_pipeline.steps import mask_of_run, network_params
 from peaknet_pipeline.store import models, paths, run_files, scores
 from peaknet_pipeline.store.make_stage import CODE
 
@@ -78,7 +79,7 @@ CHAIN = (
         per_run=True,
         code_version=CODE["finder_scan"],
         kinds=frozenset({"parquet", "python"}),
-        parameters=scan_finder.ScanStageParams,
+        parameters=ScanStageParams,
         tables=("finder_scan",),
         checks=("something_indexes",),
     ),

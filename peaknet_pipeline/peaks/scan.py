@@ -34,6 +34,23 @@ class ScanParams(Parameters):
     local_bg_radius: tuple[int, ...] = parameter((3, 4), meaning="local background radii", unit="px")
 
 
+@dataclass(frozen=True)
+class ScanStageParams(ScanParams):
+    """The grid, and how many frames are tried."""
+
+    threshold_sigma: tuple[float, ...] = parameter(
+        (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0),
+        meaning="thresholds above the run's background, where none are given",
+        unit="σ",
+    )
+    frames: int = parameter(
+        24, meaning="frames tried, three quarters of them likely hits, spread over the run", ge=1
+    )
+    searched: int = parameter(
+        240, meaning="frames, spread over the run, that the likely hits come from", ge=1
+    )
+
+
 def background_thresholds(
     frames: FrameArray,
     bad_pixels: BoolArray,

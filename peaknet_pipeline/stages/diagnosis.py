@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from peaknet_pipeline.diagnosis_params import DiagnosisParams
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -13,7 +14,7 @@ from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS
 from peaknet_pipeline.stages.classical_peaks import classical_parameters
 from peaknet_pipeline.steps.find_causes import describe, find_causes, tabulate
-from peaknet_pipeline.steps.peak_causes import DiagnosisParams, Evidence
+from peaknet_pipeline.steps.peak_causes import Evidence
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (

@@ -13,7 +13,7 @@ from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.peaks.scan import best_setting, parameter_grid, scan_parameters
+from peaknet_pipeline.peaks.scan import ScanStageParams, best_setting, parameter_grid, scan_parameters
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.rings import drop_ring_peaks
@@ -23,7 +23,6 @@ from peaknet_pipeline.schemas import SCAN, PeakTable
 from peaknet_pipeline.steps.peak_tables import add_resolution
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.scan_finder import (
-    ScanStageParams,
     choose_frames,
     grid_of,
     index_scorer,

@@ -7,46 +7,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from peaknet_pipeline.diagnosis_params import DiagnosisParams
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import usable_values
-from peaknet_pipeline.hits import HitParams
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
 from peaknet_pipeline.schemas import IndexTable, PeakTable
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray, UnitCell
-
-
-@dataclass(frozen=True)
-class DiagnosisParams(HitParams):
-    """From where on something counts as a cause."""
-
-    min_hits: int = parameter(
-        5, meaning="with fewer hits, indexing is not judged and a run without lattices is blank", ge=1
-    )
-    healthy_rate: float = parameter(
-        0.5, meaning="indexed hits / hits from which on indexing is healthy", ge=0, le=1
-    )
-    blank_rate: float = parameter(
-        0.01, meaning="hits / frames below which a run without lattices is blank", ge=0, le=1
-    )
-    lower_threshold: float = parameter(
-        3.0, meaning="the sample's peaks are sought again with the threshold divided by this", gt=1
-    )
-    repeat_share: float = parameter(0.1, meaning="share of repeating peaks that is a cause", ge=0, le=1)
-    saturated_share: float = parameter(
-        0.05, meaning="share of peaks as bright as the brightest that is a cause", ge=0, le=1
-    )
-    ring_share: float = parameter(0.15, meaning="share of peaks on rings that is a cause", ge=0, le=1)
-    sample_frames: int = parameter(24, meaning="frames that are looked at again", ge=4)
-    max_shift_px: float = parameter(12.0, meaning="beam shifts that are tried", unit="px", gt=0)
-    told_shift_px: float = parameter(
-        1.0, meaning="beam shift that is told of a run that indexes", unit="px", gt=0
-    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Settings of peakfinder8 scored by what they index in a sample of a run's frames."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,8 @@ from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import UsableValues
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.peaks.scan import ScanParams, background_thresholds
+from peaknet_pipeline.peaks.scan import ScanParams, ScanStageParams, background_thresholds
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
@@ -32,23 +31,6 @@ OTHER_SHARE = 4
 
 FRAMES_AT_ONCE = 16
 """Frames held in memory while hits are looked for."""
-
-
-@dataclass(frozen=True)
-class ScanStageParams(ScanParams):
-    """The grid, and how many frames are tried."""
-
-    threshold_sigma: tuple[float, ...] = parameter(
-        (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0),
-        meaning="thresholds above the run's background, where none are given",
-        unit="σ",
-    )
-    frames: int = parameter(
-        24, meaning="frames tried, three quarters of them likely hits, spread over the run", ge=1
-    )
-    searched: int = parameter(
-        240, meaning="frames, spread over the run, that the likely hits come from", ge=1
-    )
 
 
 def choose_frames(

@@ -12,46 +12,12 @@ from peaknet_pipeline.peaks.classical import CLASSICAL
 from peaknet_pipeline.store.keys import RunKey, parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_folder import SETTINGS_FILE
+from peaknet_pipeline.store.sections import CHOICES, ENGINES, SECTIONS, settings_problems
 from peaknet_pipeline.store.settings import ROOTS, folders_of, pipeline_file, pipeline_roots
-from peaknet_pipeline.store.settings_text import SettingsText, did_you_mean, read_settings_text
-
-SECTIONS = (
-    *(finder.section for finder in CLASSICAL.values()),
-    "scan",
-    "index",
-    "match",
-    "fit",
-    "labels",
-    "cell_check",
-    "curation",
-    "prediction",
-    "metrics",
-    "bad_pixels",
-    "diagnosis",
-    "calibration",
-    "mask",
-    "cell_search",
-    "refine_geometry",
-)
-"""Parameter sections that ``experiment.yaml`` may hold."""
-
-SETTINGS = (
-    "geometry",
-    "cell",
-    "calibration_file",
-    "data_path",
-    "engine",
-    "classical_finder",
-    "runs",
-    ROOTS,
-)
-"""What ``experiment.yaml`` may hold besides."""
+from peaknet_pipeline.store.settings_text import SettingsText, join_problems, read_settings_text
 
 PATTERNS = {"geometry": "*.geom", "cell": "*.cell"}
 """Which file of the folder is taken where none is named."""
-
-ENGINES = ("lattice", "indexamajig")
-"""Indexing engines that ``experiment.yaml`` may name: the embedded one, or CrystFEL's."""
 
 REFINED = "refined"
 """What ``experiment.yaml`` gives as its geometry to use one that was refined from a run."""
@@ -113,44 +79,25 @@ def read_experiment(store: Store, key: RunKey) -> Experiment:
     if not folder.is_dir():
         raise RunError("no such experiment", where=folder, remedy="Put its raw runs there.")
     text = read_settings_text(folder / SETTINGS_FILE)
-    text.check_names((*SETTINGS, *SECTIONS))
-    sections = {name: text.section(name) for name in SECTIONS if name in text.values}
+    problems = list(settings_problems(text))
+    if problems:
+        raise join_problems(text.path, problems)
     values = text.values
     named_cell = values.get("cell")
     no_cell = named_cell is None and not any(folder.glob("*.cell"))
     constants = values.get("calibration_file")
-    if constants is None and "calibration" in sections:
-        raise ParameterError(
-            "calibration without constants",
-            where=text.where("calibration"),
-            expected="calibration_file: constants.h5",
-        )
     return Experiment(
         name=key.experiment,
         folder=folder,
         geometry=_geometry(store, key, text),
         cell=None if no_cell else _choose(store, text, "cell", CellError),
         data_path=values.get("data_path"),
-        engine=_one_of(ENGINES, "engine", text),
-        settings=sections,
-        classical_finder=_one_of(tuple(CLASSICAL), "classical_finder", text),
+        engine=values.get("engine", ENGINES[0]),
+        settings={name: text.section(name) for name in SECTIONS if name in values},
+        classical_finder=values.get("classical_finder", CHOICES["classical_finder"][0]),
         calibration_file=None if constants is None else _inside(store, text, "calibration_file", RunError),
         allowed_roots=allowed_roots(store, text),
     )
-
-
-def _one_of(choices: tuple[str, ...], name: str, text: SettingsText) -> str:
-    """Return a named choice; the first one where it isn't named."""
-    chosen = text.values.get(name, choices[0])
-    if chosen not in choices:
-        raise ParameterError(
-            f"unknown {name}",
-            where=text.where(name),
-            expected=f"one of {choices}",
-            found=chosen,
-            remedy=did_you_mean(chosen, choices),
-        )
-    return str(chosen)
 
 
 def _geometry(store: Store, key: RunKey, text: SettingsText) -> Path:

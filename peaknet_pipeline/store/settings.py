@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.settings_text import SettingsText, join_problems, read_settings_text
 
 SECTIONS = ("training_set", "teacher", "student", "champion", "inference", "sensor")
 
@@ -39,13 +39,17 @@ def pipeline_parameters(
 
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    return cls.from_mapping({**(defaults or {}), **_read_section(pipeline_file(store), section), **given})
+    text = _read_pipeline(store)
+    problems = list(text.section_problems(section, cls))
+    if problems:
+        raise join_problems(text.path, problems)
+    return cls.from_mapping({**(defaults or {}), **text.section(section), **given})
 
 
 def pipeline_roots(store: Store) -> tuple[Path, ...]:
     """Return the folders that runs of every experiment may lead into by links; none where the file names none."""
-    path = pipeline_file(store)
-    return folders_of(_read_settings(path).get(ROOTS), path.parent, path)
+    text = _read_pipeline(store)
+    return folders_of(text.values.get(ROOTS), text.path.parent, text.where(ROOTS))
 
 
 def folders_of(value: object, base: Path, where: Path | str) -> tuple[Path, ...]:
@@ -73,19 +77,9 @@ def settings_inputs(store: Store) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    values = read_yaml(path, error=ParameterError)
-    if set(values) - {*SECTIONS, ROOTS}:
-        raise ParameterError(
-            "unknown sections", where=path, expected=f"only {', '.join((*SECTIONS, ROOTS))}", found=values
-        )
-    return values
-
-
-def _read_section(path: Path, section: str) -> dict[str, Any]:
-    chosen = _read_settings(path).get(section) or {}
-    if not isinstance(chosen, dict):
-        raise ParameterError(f"section {section} is not a mapping", where=path, expected="NAME: VALUE lines")
-    return dict(chosen)
+def _read_pipeline(store: Store) -> SettingsText:
+    text = read_settings_text(pipeline_file(store))
+    problems = list(text.name_problems((*SECTIONS, ROOTS)))
+    if problems:
+        raise join_problems(text.path, problems)
+    return text

@@ -1,6 +1,5 @@
 """Settings files as they stand: values, and the line of every name, so that an error can say where to look."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import yaml
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.records import UNREADABLE, describe
+from peaknet_pipeline.params import Parameters, did_you_mean
+from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.text_files import decode_text
 
-MAX_BYTES = 2**20
 Names = tuple[str, ...]
 
 
@@ -38,18 +37,14 @@ class SettingsText:
         line = self.lines.get(tuple(map(str, names)))
         return str(self.path) if line is None else f"{self.path}, line {line}"
 
-    def check_names(self, known: Iterable[str]) -> None:
-        """Raise ParameterError unless every outermost name is one of ``known``; the error names the nearest one."""
+    def name_problems(self, known: Iterable[str]) -> Iterator[ParameterError]:
+        """Yield an error for every outermost name that isn't one of ``known``; it names the nearest one."""
         names = tuple(known)
         for name in self.values:
             if name not in names:
-                near = did_you_mean(name, names)
-                raise ParameterError(
-                    f"unknown settings ['{name}']",
-                    where=self.where(name),
-                    expected=f"one of {', '.join(names)}",
-                    remedy=near,
-                )
+                expected, near = f"one of {', '.join(names)}", did_you_mean(name, names)
+                what = f"unknown settings ['{name}']"
+                yield ParameterError(what, where=self.where(name), expected=expected, remedy=near)
 
     def section(self, name: str) -> Mapping[Any, Any]:
         """Return what stands under a name, which must be names and values themselves; empty where it isn't there.
@@ -72,11 +67,42 @@ class SettingsText:
             )
         return values
 
+    def section_problems(self, name: str, cls: type[Parameters]) -> Iterator[ParameterError]:
+        """Yield an error for every parameter of a section that is unknown, of another type or out of its range."""
+        try:
+            values = self.section(name)
+        except ParameterError as error:
+            yield error
+            return
+        found = False
+        for parameter, value in values.items():
+            try:
+                cls.from_mapping({str(parameter): value})
+            except ParameterError as error:
+                found = True
+                yield self._at(error, name, parameter)
+        if not found:  # what concerns several of them at once
+            try:
+                cls.from_mapping(values)
+            except ParameterError as error:
+                yield self._at(error, name)
 
-def did_you_mean(name: object, known: Iterable[str]) -> str | None:
-    """Return the question that names the nearest of the known names; None where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]}?" if near else None
+    def _at(self, error: ParameterError, *names: object) -> ParameterError:
+        """Return an error of a parameter set as one of this file: where it stands, and which parameter it is."""
+        what = error.what if "parameter" in error.what else f"{'.'.join(map(str, names))}: {error.what}"
+        return ParameterError(
+            what, where=self.where(*names), expected=error.expected, found=error.found, remedy=error.remedy
+        )
+
+
+def join_problems(path: Path, problems: list[ParameterError]) -> ParameterError:
+    """Return one error that tells all problems of a file."""
+    if len(problems) == 1:
+        return problems[0]
+    told = "; ".join(
+        f"({i}) {str(p).removeprefix(str(path)).lstrip(', :')}" for i, p in enumerate(problems, start=1)
+    )
+    return ParameterError(f"{len(problems)} problems: {told}", where=path)
 
 
 def read_settings_text(path: Path) -> SettingsText:
@@ -90,33 +116,9 @@ def read_settings_text(path: Path) -> SettingsText:
     """
     if not path.is_file():
         return SettingsText(path, {}, {})
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ParameterError("the file is too large", where=path, expected=f"≤ {MAX_BYTES} bytes")
-        text = decode_text(content)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ParameterError(
-                "YAML aliases (*name) are not read here", where=path, remedy="Write values out."
-            )
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = {} if root is None else dict(_lines(path, root, ()))
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, *UNREADABLE, LookupError, TypeError, AttributeError) as error:
-        raise ParameterError(
-            f"not readable as YAML ({describe(error)})", where=_place(path, error)
-        ) from error
-    if values is not None and not isinstance(values, dict):
-        raise ParameterError(
-            "not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__
-        )
-    return SettingsText(path, values or {}, lines)
-
-
-def _place(path: Path, error: BaseException) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return str(path) if mark is None else f"{path}, line {mark.line + 1}"
+    values = read_yaml(path, error=ParameterError)
+    root = yaml.compose(decode_text(path.read_bytes()), Loader=yaml.SafeLoader)
+    return SettingsText(path, values, {} if root is None else dict(_lines(path, root, ())))
 
 
 def _lines(path: Path, node: yaml.Node, names: Names) -> Iterator[tuple[Names, int]]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.peaks.scan import ScanStageParams
 from peaknet_pipeline.schemas import SCAN
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -14,7 +15,7 @@ from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.simulate.truth import read_truth
 from peaknet_pipeline.stages import raw_run, run_statistics
 from peaknet_pipeline.stages.finder_scan import finder_scan
-from peaknet_pipeline.steps.scan_finder import ScanStageParams, choose_frames, scan_table
+from peaknet_pipeline.steps.scan_finder import choose_frames, scan_table
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import read_bad_pixels, scan_path
 from peaknet_pipeline.store.run_files import open_raw, read_context

@@ -150,7 +150,7 @@ def test_the_settings_give_numbers_to_files_of_any_name_and_settle_what_is_ambig
         ("runs:\n  1: a.h5\n  2: a.h5", "line 3: a.h5 is given to two runs"),
         ("runs: [a.h5]", "section runs is not a mapping"),
         ("runs: {1: a.h5}\nruns: {2: a.h5}", "runs is given twice, found lines 1 and 2"),
-        ("runs: &x [*x]", "aliases"),
+        ("runs: &x [*x]", "alias"),
     ],
 )
 def test_a_mapping_that_is_none_makes_the_whole_folder_unusable_and_says_where(folder, text, message):
