@@ -104,8 +104,8 @@ def link_images(file: Any, path: Path, run: Run, slab: CxiSlab, frames: npt.NDAr
         copy_images(file, run, slab, frames)
         return
     datasets = [dataset for _, source in placed for dataset in source.datasets]
-    if slab.is_raw and len(datasets) == 1 and len(frames) == run.n_frames:
-        dataset = datasets[0]
+    dataset = datasets[0]
+    if slab.is_raw and len(datasets) == 1 and len(frames) == run.n_frames == dataset.shape[0]:
         file[DATA_PATH] = h5py.ExternalLink(_relative(dataset, path), dataset.name)
         return
     layout = h5py.VirtualLayout((len(frames), *slab.shape), dtype=datasets[0].dtype)

@@ -6,16 +6,19 @@ one group whose names differ in a number alone are one run, in the order of the 
 """
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.files import LinkedFileMissingError, LinkedFiles
 from peaknet_pipeline.hdf5.storage import address
+from peaknet_pipeline.types import IntArray
 
 MAX_SETS = 100_000
 """Data sets that one run may consist of."""
@@ -195,6 +198,29 @@ def was_written(dataset: Any) -> bool:
     """Tell whether a data set holds values at all; one that was only declared has none."""
     stored = dataset.chunks is None or dataset.is_virtual or dataset.id.get_storage_size() > 0
     return bool(stored)
+
+
+def missing_frames(dataset: Any, frame_axis: int | None) -> IntArray:
+    """Return the numbers of frames of which no chunk was ever written, (n,); none where that can't be told."""
+    none: IntArray = np.empty(0, dtype=np.int64)
+    if (
+        frame_axis is None
+        or not isinstance(dataset, h5py.Dataset)
+        or dataset.is_virtual
+        or not dataset.chunks
+    ):
+        return none
+    wanted = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    if dataset.id.get_num_chunks() >= wanted:
+        return none
+    step, n = dataset.chunks[frame_axis], dataset.shape[frame_axis]
+    there = np.zeros(-(-n // step), dtype=np.bool_)
+
+    def mark(chunk: Any) -> None:
+        there[chunk.chunk_offset[frame_axis] // step] = True
+
+    dataset.id.chunk_iter(mark)
+    return np.flatnonzero(~np.repeat(there, step)[:n])
 
 
 def _same_but_for_a_number(own: str, names: Sequence[str]) -> list[tuple[int, str]]:

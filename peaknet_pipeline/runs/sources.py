@@ -19,6 +19,7 @@ from peaknet_pipeline.runs.series import (
     Event,
     FrameOrder,
     Series,
+    missing_frames,
     numbered_paths,
     open_series,
     substitute,
@@ -48,7 +49,7 @@ class FrameSource:
     events: tuple[Event, ...] = ()
     """What stands for the placeholders of the data's path, for each data set."""
     is_cut: bool = False
-    """Data sets at the end are missing."""
+    """Frames at the end are missing: data sets, or chunks."""
 
     @property
     def order(self) -> FrameOrder:
@@ -148,7 +149,7 @@ def open_source(
     _check_series(files, series)
     shape = series.datasets[0].shape
     slab_map = map_plain(shape) if geometry is None else map_panels(shape, geometry)
-    return _source(series, slab_map, files.path)
+    return _source(files, series, slab_map)
 
 
 def open_panel_sources(files: LinkedFiles, geometry: Geometry) -> tuple[FrameSource, ...]:
@@ -164,7 +165,7 @@ def open_panel_sources(files: LinkedFiles, geometry: Geometry) -> tuple[FrameSou
         _check_series(files, series)
         numbers = tuple(i for i, panel in enumerate(geometry.panels) if (panel.data_path or "") == path)
         slab_map = map_panels(series.datasets[0].shape, geometry, numbers)
-        sources.append(_source(series, slab_map, files.path))
+        sources.append(_source(files, series, slab_map))
     return tuple(sources)
 
 
@@ -211,14 +212,26 @@ def check_frames(dataset: Any, name: str, where: Path, *, may_be_empty: bool = F
     check_declared(dataset, dataset.size // n_pixels)
 
 
-def _source(series: Series, slab_map: SlabMap, where: Path) -> FrameSource:
+def _source(files: LinkedFiles, series: Series, slab_map: SlabMap) -> FrameSource:
     kinds = {(d.ndim, _frame_shape(d, slab_map), d.dtype) for d in series.datasets}
     if len(kinds) > 1:
         found = sorted(f"{shape} {dtype}" for _, shape, dtype in kinds)
-        raise RunError("linked data sets differ in their frames", where=where, found=found)
+        raise RunError("linked data sets differ in their frames", where=files.path, found=found)
     counts = [_n_frames(d, slab_map) for d in series.datasets]
+    missing = [missing_frames(d, slab_map.frame_axis) for d in series.datasets]
     starts = tuple(int(n) for n in np.cumsum([0, *counts[:-1]]))
-    return FrameSource(series.datasets, slab_map, starts, sum(counts), series.events, series.is_cut)
+    at_end = counts[-1] - 1 - max(np.setdiff1d(np.arange(counts[-1]), missing[-1]), default=-1)
+    lost = sum(map(len, missing)) - at_end
+    if lost:
+        files.doubt(
+            f"{lost} frames before the last were never written: they hold the fill value of the data set."
+        )
+    if at_end:
+        files.doubt(
+            f"The last {at_end} of {sum(counts)} frames were never written: the run ends before them."
+        )
+    is_cut = series.is_cut or at_end > 0
+    return FrameSource(series.datasets, slab_map, starts, sum(counts) - int(at_end), series.events, is_cut)
 
 
 def _n_frames(dataset: Any, slab_map: SlabMap) -> int:

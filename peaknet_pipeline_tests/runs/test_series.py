@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline_tests.runs.files import random_stack, write_slab_run
+from peaknet_pipeline.schemas import PEAKS
+from peaknet_pipeline.tables import empty_table
+from peaknet_pipeline_tests.runs.files import CXI_DATA, random_stack, write_slab_run
 
 HEIGHT, WIDTH = 6, 8
 Write = Callable[..., Path]
@@ -116,6 +119,23 @@ def test_a_master_that_planned_more_frames_is_doubted(tmp_path: Path, frames: np
         file["entry/instrument/detector/detectorSpecific/ntrigger"] = 4
     with open_run(path) as run:
         assert "The master planned 20 frames; 9 are there." in run.doubts
+
+
+def test_frames_whose_chunks_were_never_written_end_the_run(tmp_path: Path, frames: np.ndarray) -> None:
+    with h5py.File(tmp_path / "run.cxi", "w") as file:
+        data = file.create_dataset(CXI_DATA, (20, *frames.shape[1:]), frames.dtype, chunks=(1, 3, WIDTH))
+        data[:4] = frames[:4]
+        data[5, :3] = frames[5, :3]
+        file["/LCLS/photon_energy_eV"] = 9000.0 + np.arange(20)
+    with open_run(tmp_path / "run.cxi") as run:
+        assert run.n_frames == 6
+        assert np.array_equal(run.read(0, 4)[:, 0], frames[:4])
+        np.testing.assert_allclose(run.photon_energy_ev, 9000.0 + np.arange(6))
+        assert run.doubts[0].startswith("1 frames before the last were never written")
+        assert run.doubts[1] == "The last 14 of 20 frames were never written: the run ends before them."
+        write_cxi_peaks(tmp_path / "peaks.cxi", empty_table(PEAKS), run)
+    with open_run(tmp_path / "peaks.cxi") as copy:
+        assert copy.n_frames == 6
 
 
 def test_images_of_one_frame_each_are_one_run(tmp_path: Path, frames: np.ndarray) -> None:
