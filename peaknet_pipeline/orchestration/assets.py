@@ -3,9 +3,6 @@
 What belongs here: names, dependencies, partitions, pools and policies. What a stage does lives in ``stages``.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,37 +14,20 @@ from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.orchestration.settings import config_of, given
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.schemas import SCHEMAS
+from peaknet_pipeline.store.asset import MISSING, UPDATED, Asset
 from peaknet_pipeline.store.failures import failures_recorded
-from peaknet_pipeline.store.layout import Store
-from peaknet_pipeline.store.stage_result import StageResult
 
 GROUP = "peaknet"
 
 
-@dataclass(frozen=True)
-class StageSpec:
-    """How a stage appears in Dagster."""
-
-    run: Callable[..., StageResult]
-    output: Callable[[Store, str], Path]
-    deps: tuple[str, ...]
-    per_run: bool
-    code_version: str
-    kinds: frozenset[str]
-    parameters: type[Parameters] | None = None
-    tables: tuple[str, ...] = ()
-    checks: tuple[str, ...] = ()
-    blocking: tuple[str, ...] = ()
-    pool: str | None = None
-    automation: dg.AutomationCondition[Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """The asset's name, which is its stage function's."""
-        return self.run.__name__
+AUTOMATION: dict[str, dg.AutomationCondition[Any]] = {
+    MISSING: dg.AutomationCondition.on_missing(),
+    UPDATED: dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.in_progress(),
+}
+"""What Dagster watches for, by what an asset declares."""
 
 
-def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefinition:
+def build_asset(spec: Asset, *, per_run: dict[str, bool]) -> dg.AssetsDefinition:
     """Make the Dagster asset of one stage."""
     parameters = spec.parameters or Parameters
     config_class = config_of(parameters)
@@ -79,24 +59,24 @@ def build_asset(spec: StageSpec, *, per_run: dict[str, bool]) -> dg.AssetsDefini
         pool=spec.pool,
         description=spec.run.__doc__,
         check_specs=_check_specs(spec),
-        automation_condition=spec.automation,
+        automation_condition=AUTOMATION[spec.automation] if spec.automation else None,
         retry_policy=None,
     )(materialize)
 
 
-def _scope(context: dg.AssetExecutionContext, spec: StageSpec) -> tuple[Any, ...]:
+def _scope(context: dg.AssetExecutionContext, spec: Asset) -> tuple[Any, ...]:
     if spec.per_run:
         return (context.partition_key,)
     return (sorted(context.instance.get_dynamic_partitions(RUNS.name or "")),)
 
 
-def _dependency(spec: StageSpec, name: str, *, per_run: dict[str, bool]) -> dg.AssetDep:
+def _dependency(spec: Asset, name: str, *, per_run: dict[str, bool]) -> dg.AssetDep:
     if not spec.per_run and per_run[name]:
         return dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())
     return dg.AssetDep(name)
 
 
-def _check_specs(spec: StageSpec) -> list[dg.AssetCheckSpec]:
+def _check_specs(spec: Asset) -> list[dg.AssetCheckSpec]:
     schema = [
         dg.AssetCheckSpec(
             f"{table}_schema",

@@ -1,265 +1,43 @@
-"""The chain, declared: every stage as an asset, in the order in which data flows."""
+"""The chain: every asset, in the order in which data flows. A new one is declared beside its function, and named here."""
 
-import dagster as dg
+from peaknet_pipeline.stages.champion import CHAMPION_ASSET
+from peaknet_pipeline.stages.classical_peaks import CLASSICAL_PEAKS_ASSET
+from peaknet_pipeline.stages.curated_labels import CURATED_LABELS_ASSET
+from peaknet_pipeline.stages.curation import CURATION_ASSET
+from peaknet_pipeline.stages.diagnosis import DIAGNOSIS_ASSET
+from peaknet_pipeline.stages.experiment_summary import EXPERIMENT_SUMMARY_ASSET
+from peaknet_pipeline.stages.finder_scan import FINDER_SCAN_ASSET
+from peaknet_pipeline.stages.found_cell import FOUND_CELL_ASSET
+from peaknet_pipeline.stages.peak_labels import PEAK_LABELS_ASSET
+from peaknet_pipeline.stages.peaknet_peaks import PEAKNET_PEAKS_ASSET
+from peaknet_pipeline.stages.raw_run import RAW_RUN_ASSET
+from peaknet_pipeline.stages.refined_geometry import REFINED_GEOMETRY_ASSET
+from peaknet_pipeline.stages.run_index import CLASSICAL_INDEX_ASSET, PEAKNET_INDEX_ASSET
+from peaknet_pipeline.stages.run_metrics import RUN_METRICS_ASSET
+from peaknet_pipeline.stages.run_statistics import RUN_STATISTICS_ASSET
+from peaknet_pipeline.stages.teaching import PEAKNET_STUDENT_ASSET, PEAKNET_TEACHER_ASSET
+from peaknet_pipeline.stages.training_set import TRAINING_SET_ASSET
+from peaknet_pipeline.store.asset import Asset
 
-from peaknet_pipeline.diagnosis_params import DiagnosisParams
-from peaknet_pipeline.indexing.blind import BlindParams
-from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
-from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.labels.curate import CurationParams
-from peaknet_pipeline.metrics import MetricParams
-from peaknet_pipeline.orchestration.assets import StageSpec
-from peaknet_pipeline.peaks.classical import ClassicalParams
-from peaknet_pipeline.peaks.match import MatchParams
-from peaknet_pipeline.peaks.scan import ScanStageParams
-from peaknet_pipeline.stages import (
-    champion,
-    classical_peaks,
-    curated_labels,
-    curation,
-    diagnosis,
-    experiment_summary,
-    finder_scan,
-    found_cell,
-    peak_labels,
-    peaknet_peaks,
-    raw_run,
-    refined_geometry,
-    run_index,
-    run_metrics,
-    run_statistics,
-    teaching,
-    training_set,
-)
-from peaknet_pipeline.steps import mask_of_run, network_params
-from peaknet_pipeline.store import models, paths, run_files, scores
-from peaknet_pipeline.store.make_stage import CODE
-
-ON_MISSING = dg.AutomationCondition.on_missing()
-FOLLOW = dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.in_progress()
-
-CHAIN = (
-    StageSpec(
-        run=raw_run.raw_run,
-        output=paths.manifest_path,
-        deps=(),
-        per_run=True,
-        code_version=CODE["raw_run"],
-        kinds=frozenset({"hdf5"}),
-        checks=("has_photon_energy", "has_camera_length"),
-        blocking=("has_photon_energy", "has_camera_length"),
-    ),
-    StageSpec(
-        run=run_statistics.run_statistics,
-        output=paths.statistics_path,
-        deps=("raw_run",),
-        per_run=True,
-        code_version=CODE["run_statistics"],
-        kinds=frozenset({"hdf5", "numpy"}),
-        parameters=mask_of_run.StatisticsParams,
-        checks=("mask_fraction",),
-        blocking=("mask_fraction",),
-    ),
-    StageSpec(
-        run=classical_peaks.classical_peaks,
-        output=paths.classical_path,
-        deps=("raw_run", "run_statistics"),
-        per_run=True,
-        code_version=CODE["classical_peaks"],
-        kinds=frozenset({"parquet", "python"}),
-        parameters=ClassicalParams,
-        tables=("peaks",),
-        checks=("inside_panels", "finite_intensities", "some_peaks"),
-        blocking=("inside_panels", "finite_intensities"),
-    ),
-    StageSpec(
-        run=finder_scan.finder_scan,
-        output=paths.scan_path,
-        deps=("raw_run", "run_statistics"),
-        per_run=True,
-        code_version=CODE["finder_scan"],
-        kinds=frozenset({"parquet", "python"}),
-        parameters=ScanStageParams,
-        tables=("finder_scan",),
-        checks=("something_indexes",),
-    ),
-    StageSpec(
-        run=found_cell.found_cell,
-        output=run_files.found_cell_path,
-        deps=("classical_peaks",),
-        per_run=True,
-        code_version=CODE["found_cell"],
-        kinds=frozenset({"python"}),
-        parameters=BlindParams,
-        checks=("frames_agree",),
-    ),
-    StageSpec(
-        run=run_index.classical_index,
-        output=paths.classical_index_path,
-        deps=("classical_peaks", "found_cell"),
-        per_run=True,
-        code_version=CODE["classical_index"],
-        kinds=frozenset({"parquet", "pytorch"}),
-        parameters=IndexParams,
-        tables=("lattices", "reflections"),
-        checks=("false_index_rate",),
-    ),
-    StageSpec(
-        run=refined_geometry.refined_geometry,
-        output=paths.refined_geometry_path,
-        deps=("classical_peaks", "classical_index"),
-        per_run=True,
-        code_version=CODE["refined_geometry"],
-        kinds=frozenset({"python", "parquet"}),
-        parameters=GeometryRefineParams,
-        tables=("panel_residuals",),
-        checks=("residual_not_higher",),
-    ),
-    StageSpec(
-        run=diagnosis.diagnosis,
-        output=paths.diagnosis_path,
-        deps=("run_statistics", "classical_peaks", "classical_index"),
-        per_run=True,
-        code_version=CODE["diagnosis"],
-        kinds=frozenset({"parquet", "python"}),
-        parameters=DiagnosisParams,
-        tables=("diagnosis",),
-        checks=("nothing_wrong",),
-    ),
-    StageSpec(
-        run=peak_labels.peak_labels,
-        output=paths.labels_path,
-        deps=("run_statistics", "classical_peaks", "classical_index"),
-        per_run=True,
-        code_version=CODE["peak_labels"],
-        kinds=frozenset({"hdf5", "parquet"}),
-        parameters=MatchParams,
-        tables=("fits", "matches", "frame_matches", "label_quality"),
-        checks=("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "labels_are_true"),
-        blocking=("agrees_with_lmfit", "hits_have_lattices", "cell_holds"),
-    ),
-    StageSpec(
-        run=training_set.training_set,
-        output=paths.training_set_path,
-        deps=("peak_labels",),
-        per_run=False,
-        code_version=CODE["training_set"],
-        kinds=frozenset({"parquet"}),
-        parameters=training_set.TrainingSetParams,
-        tables=("training_set", "data_engine"),
-        checks=("split_by_run", "exclusions_apply"),
-        blocking=("split_by_run",),
-    ),
-    StageSpec(
-        run=teaching.peaknet_teacher,
-        output=lambda store, scope: models.newest_path(store, "teacher"),
-        deps=("training_set",),
-        per_run=False,
-        code_version=CODE["peaknet_teacher"],
-        kinds=frozenset({"pytorch"}),
-        parameters=teaching.TeacherParams,
-        checks=("learned_something",),
-        blocking=("learned_something",),
-        pool="gpu",
-    ),
-    StageSpec(
-        run=teaching.peaknet_student,
-        output=lambda store, scope: models.newest_path(store, "student"),
-        deps=("training_set", "peaknet_teacher"),
-        per_run=False,
-        code_version=CODE["peaknet_student"],
-        kinds=frozenset({"pytorch"}),
-        parameters=teaching.StudentParams,
-        checks=("learned_something",),
-        blocking=("learned_something",),
-        pool="gpu",
-    ),
-    StageSpec(
-        run=champion.champion,
-        output=paths.comparison_path,
-        deps=("training_set", "peaknet_student", "run_statistics"),
-        per_run=False,
-        code_version=CODE["champion"],
-        kinds=frozenset({"parquet", "pytorch"}),
-        parameters=champion.ChampionParams,
-        tables=("model_comparison",),
-        checks=("no_worse_than_champion",),
-        blocking=("no_worse_than_champion",),
-        pool="gpu",
-    ),
-    StageSpec(
-        run=peaknet_peaks.peaknet_peaks,
-        output=paths.peaknet_path,
-        deps=("raw_run", "run_statistics", "champion"),
-        per_run=True,
-        code_version=CODE["peaknet_peaks"],
-        kinds=frozenset({"parquet", "hdf5", "pytorch"}),
-        parameters=network_params.RunInferenceParams,
-        tables=("peaks",),
-        checks=("inside_panels", "finite_intensities", "some_peaks"),
-        blocking=("inside_panels", "finite_intensities"),
-        pool="gpu",
-        automation=ON_MISSING,
-    ),
-    StageSpec(
-        run=run_index.peaknet_index,
-        output=paths.peaknet_index_path,
-        deps=("peaknet_peaks", "found_cell"),
-        per_run=True,
-        code_version=CODE["peaknet_index"],
-        kinds=frozenset({"parquet", "pytorch"}),
-        parameters=IndexParams,
-        tables=("lattices", "reflections"),
-        checks=("false_index_rate",),
-        automation=ON_MISSING,
-    ),
-    StageSpec(
-        run=curation.curation,
-        output=paths.curation_path,
-        deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
-        per_run=True,
-        code_version=CODE["curation"],
-        kinds=frozenset({"parquet"}),
-        parameters=CurationParams,
-        tables=("curation",),
-        automation=ON_MISSING,
-    ),
-    StageSpec(
-        run=curated_labels.curated_labels,
-        output=paths.curated_labels_path,
-        deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
-        per_run=True,
-        code_version=CODE["curated_labels"],
-        kinds=frozenset({"hdf5", "parquet"}),
-        parameters=MatchParams,
-        tables=("fits", "matches", "frame_matches"),
-        checks=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
-        blocking=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
-        automation=ON_MISSING,
-    ),
-    StageSpec(
-        run=run_metrics.run_metrics,
-        output=scores.metrics_path,
-        deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
-        per_run=True,
-        code_version=CODE["run_metrics"],
-        kinds=frozenset({"parquet"}),
-        parameters=MetricParams,
-        tables=("run_metrics",),
-        checks=("rates_in_range",),
-        blocking=("rates_in_range",),
-        automation=ON_MISSING,
-    ),
-    StageSpec(
-        run=experiment_summary.experiment_summary,
-        output=paths.summary_path,
-        deps=("run_metrics",),
-        per_run=False,
-        code_version=CODE["experiment_summary"],
-        kinds=frozenset({"parquet"}),
-        tables=("run_metrics", "runs"),
-        checks=("rates_in_range",),
-        automation=FOLLOW,
-    ),
+CHAIN: tuple[Asset, ...] = (
+    RAW_RUN_ASSET,
+    RUN_STATISTICS_ASSET,
+    CLASSICAL_PEAKS_ASSET,
+    FINDER_SCAN_ASSET,
+    FOUND_CELL_ASSET,
+    CLASSICAL_INDEX_ASSET,
+    REFINED_GEOMETRY_ASSET,
+    DIAGNOSIS_ASSET,
+    PEAK_LABELS_ASSET,
+    TRAINING_SET_ASSET,
+    PEAKNET_TEACHER_ASSET,
+    PEAKNET_STUDENT_ASSET,
+    CHAMPION_ASSET,
+    PEAKNET_PEAKS_ASSET,
+    PEAKNET_INDEX_ASSET,
+    CURATION_ASSET,
+    CURATED_LABELS_ASSET,
+    RUN_METRICS_ASSET,
+    EXPERIMENT_SUMMARY_ASSET,
 )
 """All assets, upstream first."""

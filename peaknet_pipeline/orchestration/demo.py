@@ -81,7 +81,7 @@ def _run_job(
 
 def _stale(store: Store, instance: dg.DagsterInstance, assets: list[str], partition: str | None) -> list[str]:
     """Return the assets from the first one on that Dagster doesn't know or whose output isn't current."""
-    outputs = {spec.name: spec.output for spec in CHAIN}
+    outputs = {spec.name: spec.path for spec in CHAIN}
     for position, name in enumerate(assets):
         output = outputs[name](store, partition or "all")
         if not (_is_known(instance, name, partition) and is_current(output, code=CODE[name])):

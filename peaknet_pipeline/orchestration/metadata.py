@@ -12,7 +12,7 @@ from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import read_table, table_problems
 
 if TYPE_CHECKING:
-    from peaknet_pipeline.orchestration.assets import StageSpec
+    from peaknet_pipeline.store.asset import Asset
 
 
 def metadata_of(result: StageResult, tables: Iterable[str]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def column_schema(schema: Schema) -> dg.TableSchema:
     )
 
 
-def check_results(result: StageResult, spec: "StageSpec") -> list[dg.AssetCheckResult]:
+def check_results(result: StageResult, spec: "Asset") -> list[dg.AssetCheckResult]:
     """Return the verdicts: one per table from its schema, then the stage's own."""
     verdicts = [_schema_result(result, name) for name in spec.tables]
     own = {check.name: check for check in result.checks}

@@ -27,6 +27,7 @@ from peaknet_pipeline.steps.index_run import index_with_control
 from peaknet_pipeline.steps.network_params import InferenceParams, RunInferenceParams
 from peaknet_pipeline.steps.peak_tables import add_resolution, join_peaks
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, present_champion
@@ -87,6 +88,20 @@ def champion(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] 
     inputs += settings_inputs(store)
     parameters = {"champion": params.to_dict(), "inference": inference.to_dict()}
     return make_stage("champion", parameters=parameters, inputs=dict.fromkeys(inputs), build=build)
+
+
+CHAMPION_ASSET = Asset(
+    champion,
+    output=comparison_path,
+    deps=("training_set", "peaknet_student", "run_statistics"),
+    per_run=False,
+    kinds=("parquet", "pytorch"),
+    parameters=ChampionParams,
+    tables=("model_comparison",),
+    checks=("no_worse_than_champion",),
+    blocking=("no_worse_than_champion",),
+    pool="gpu",
+)
 
 
 def validation_runs(store: Store) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters
-from peaknet_pipeline.peaks.classical import CLASSICAL
+from peaknet_pipeline.peaks.classical import CLASSICAL, ClassicalParams
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.rings import drop_ring_peaks
 from peaknet_pipeline.runs.run import geometry_of
@@ -14,10 +14,17 @@ from peaknet_pipeline.stages.peak_checks import peak_result
 from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.experiment import Experiment
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
-from peaknet_pipeline.store.paths import peaks_path, read_bad_pixels, read_left_out_rings, statistics_path
+from peaknet_pipeline.store.paths import (
+    classical_path,
+    peaks_path,
+    read_bad_pixels,
+    read_left_out_rings,
+    statistics_path,
+)
 from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.store.stage_result import StageResult
 from peaknet_pipeline.tables import write_table
@@ -72,3 +79,15 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
     inputs = [statistics_path(store, key), *context.files, *context.settings_files]
     parameters = {"classical_finder": finder, **params.to_dict()}
     return make_stage("classical_peaks", parameters=parameters, inputs=inputs, build=build)
+
+
+CLASSICAL_PEAKS_ASSET = Asset(
+    classical_peaks,
+    output=classical_path,
+    deps=("raw_run", "run_statistics"),
+    kinds=("parquet", "python"),
+    parameters=ClassicalParams,
+    tables=("peaks",),
+    checks=("inside_panels", "finite_intensities", "some_peaks"),
+    blocking=("inside_panels", "finite_intensities"),
+)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
+from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
@@ -15,6 +16,7 @@ from peaknet_pipeline.stages.peak_labels import (
     label_parameters,
     label_run,
 )
+from peaknet_pipeline.store.asset import MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -59,6 +61,19 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
 
     inputs = [*label_inputs(context, "peaknet"), curation_path(store, key)]
     return make_stage("curated_labels", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+CURATED_LABELS_ASSET = Asset(
+    curated_labels,
+    output=curated_labels_path,
+    deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
+    kinds=("hdf5", "parquet"),
+    parameters=MatchParams,
+    tables=("fits", "matches", "frame_matches"),
+    checks=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
+    blocking=("agrees_with_lmfit", "lattices_hold", "cell_holds"),
+    automation=MISSING,
+)
 
 
 def lattices_hold(control: ControlRecord) -> Check:

@@ -15,6 +15,7 @@ from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS
 from peaknet_pipeline.stages.classical_peaks import classical_parameters
 from peaknet_pipeline.steps.find_causes import describe, find_causes, tabulate
 from peaknet_pipeline.steps.peak_causes import Evidence
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -64,6 +65,17 @@ def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = N
         *context.settings_files,
     ]
     return make_stage("diagnosis", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+DIAGNOSIS_ASSET = Asset(
+    diagnosis,
+    output=diagnosis_path,
+    deps=("run_statistics", "classical_peaks", "classical_index"),
+    kinds=("parquet", "python"),
+    parameters=DiagnosisParams,
+    tables=("diagnosis",),
+    checks=("nothing_wrong",),
+)
 
 
 def gather_evidence(context: RunContext, run: Run, params: DiagnosisParams) -> Evidence:

@@ -28,6 +28,7 @@ from peaknet_pipeline.steps.scan_finder import (
     index_scorer,
     scan_table,
 )
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import read_bad_pixels, read_left_out_rings, scan_path, statistics_path
@@ -85,6 +86,17 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     inputs = [statistics_path(store, key), *context.files, cell_path, *context.settings_files]
     parameters = {"scan": params.to_dict(), "finder": base.to_dict(), "index": index.to_dict()}
     return make_stage("finder_scan", parameters=parameters, inputs=inputs, build=build)
+
+
+FINDER_SCAN_ASSET = Asset(
+    finder_scan,
+    output=scan_path,
+    deps=("raw_run", "run_statistics"),
+    kinds=("parquet", "python"),
+    parameters=ScanStageParams,
+    tables=("finder_scan",),
+    checks=("something_indexes",),
+)
 
 
 def _result(

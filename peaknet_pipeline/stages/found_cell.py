@@ -10,6 +10,7 @@ from peaknet_pipeline.provenance import Recipe
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.steps.cell_of_run import cell_figures, consensus_figures, plot_agreement
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import peaks_path
@@ -45,6 +46,16 @@ def found_cell(store: Store, key: str, *, overrides: Mapping[str, Any] | None = 
     inputs = [peaks_path(store, key, "classical"), *context.files, *context.settings_files]
     inputs += [context.experiment.cell] if context.experiment.cell is not None else []
     return make_stage("found_cell", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+FOUND_CELL_ASSET = Asset(
+    found_cell,
+    output=found_cell_path,
+    deps=("classical_peaks",),
+    kinds=("python",),
+    parameters=BlindParams,
+    checks=("frames_agree",),
+)
 
 
 def frames_agree(found: CellConsensus) -> Check:

@@ -37,6 +37,7 @@ from peaknet_pipeline.steps.label_quality import (
 )
 from peaknet_pipeline.steps.progress import counting_bar
 from peaknet_pipeline.steps.truth import read_truth_of
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -105,6 +106,18 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
 
     inputs = label_inputs(context, "classical")
     return make_stage("peak_labels", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+PEAK_LABELS_ASSET = Asset(
+    peak_labels,
+    output=labels_path,
+    deps=("run_statistics", "classical_peaks", "classical_index"),
+    kinds=("hdf5", "parquet"),
+    parameters=MatchParams,
+    tables=("fits", "matches", "frame_matches", "label_quality"),
+    checks=("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "labels_are_true"),
+    blocking=("agrees_with_lmfit", "hits_have_lattices", "cell_holds"),
+)
 
 
 def label_inputs(context: RunContext, finder: str) -> list[Path]:

@@ -14,6 +14,7 @@ from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.stream_run import RunSource
 from peaknet_pipeline.steps.write_peaks import write_found
+from peaknet_pipeline.store.asset import MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import inference_model, model_inputs
@@ -84,6 +85,20 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
     inputs += [statistics_path(store, key), *context.files]
     inputs += [*context.settings_files, *settings_inputs(store)]
     return make_stage("peaknet_peaks", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+PEAKNET_PEAKS_ASSET = Asset(
+    peaknet_peaks,
+    output=peaknet_path,
+    deps=("raw_run", "run_statistics", "champion"),
+    kinds=("hdf5", "parquet", "pytorch"),
+    parameters=RunInferenceParams,
+    tables=("peaks",),
+    checks=("inside_panels", "finite_intensities", "some_peaks"),
+    blocking=("inside_panels", "finite_intensities"),
+    pool="gpu",
+    automation=MISSING,
+)
 
 
 def _source(context: RunContext, run: Run) -> RunSource:

@@ -15,6 +15,7 @@ from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PANEL_RESIDUALS, PEAKS
 from peaknet_pipeline.steps.refine_run_geometry import refinement_figures
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import index_path, panel_residuals_path, peaks_path, refined_geometry_path
@@ -53,6 +54,17 @@ def refined_geometry(store: Store, key: str, *, overrides: Mapping[str, Any] | N
     inputs = [peaks_path(store, key, "classical"), index_path(store, key, "classical"), *context.files]
     inputs += [cell_path, *context.settings_files]
     return make_stage("refined_geometry", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+REFINED_GEOMETRY_ASSET = Asset(
+    refined_geometry,
+    output=refined_geometry_path,
+    deps=("classical_peaks", "classical_index"),
+    kinds=("parquet", "python"),
+    parameters=GeometryRefineParams,
+    tables=("panel_residuals",),
+    checks=("residual_not_higher",),
+)
 
 
 def residual_lower(found: GeometryRefinement) -> Check:

@@ -17,11 +17,14 @@ from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.asset import MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
+    classical_index_path,
     control_path,
     index_path,
+    peaknet_index_path,
     peaks_path,
     read_bad_pixels,
     reflections_path,
@@ -41,9 +44,32 @@ def classical_index(store: Store, key: str, *, overrides: Mapping[str, Any] | No
     return _index_stage(store, key, "classical", overrides)
 
 
+CLASSICAL_INDEX_ASSET = Asset(
+    classical_index,
+    output=classical_index_path,
+    deps=("classical_peaks", "found_cell"),
+    kinds=("parquet", "pytorch"),
+    parameters=IndexParams,
+    tables=("lattices", "reflections"),
+    checks=("false_index_rate",),
+)
+
+
 def peaknet_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Lattices of a run's neural peaks, their predicted and integrated reflections, and the false-index control."""
     return _index_stage(store, key, "peaknet", overrides)
+
+
+PEAKNET_INDEX_ASSET = Asset(
+    peaknet_index,
+    output=peaknet_index_path,
+    deps=("peaknet_peaks", "found_cell"),
+    kinds=("parquet", "pytorch"),
+    parameters=IndexParams,
+    tables=("lattices", "reflections"),
+    checks=("false_index_rate",),
+    automation=MISSING,
+)
 
 
 def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, Any] | None) -> StageResult:

@@ -17,6 +17,7 @@ from peaknet_pipeline.provenance import (
 from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.steps.truth import read_truth_of
+from peaknet_pipeline.store.asset import MISSING, Asset
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
@@ -58,6 +59,19 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     return make_stage(
         "run_metrics", parameters=params.to_dict(), inputs=[*inputs, *context.settings_files], build=build
     )
+
+
+RUN_METRICS_ASSET = Asset(
+    run_metrics,
+    output=metrics_path,
+    deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
+    kinds=("parquet",),
+    parameters=MetricParams,
+    tables=("run_metrics",),
+    checks=("rates_in_range",),
+    blocking=("rates_in_range",),
+    automation=MISSING,
+)
 
 
 def _peaks(store: Store, key: str, finder: str) -> PeakTable:

@@ -16,8 +16,9 @@ from peaknet_pipeline.runs.make_mask import MaskParams, left_out_rings, make_mas
 from peaknet_pipeline.runs.rings import ring_summary
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
-from peaknet_pipeline.steps.mask_of_run import mask_figures, plot_report, write_statistics
+from peaknet_pipeline.steps.mask_of_run import StatisticsParams, mask_figures, plot_report, write_statistics
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import manifest_path, statistics_path
@@ -57,6 +58,17 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
     inputs = [manifest_path(store, key), *context.files, *context.settings_files, *files]
     parameters = {"bad_pixels": params.to_dict(), "mask": mask_params.to_dict()}
     return make_stage("run_statistics", parameters=parameters, inputs=inputs, build=build)
+
+
+RUN_STATISTICS_ASSET = Asset(
+    run_statistics,
+    output=statistics_path,
+    deps=("raw_run",),
+    kinds=("hdf5", "numpy"),
+    parameters=StatisticsParams,
+    checks=("mask_fraction",),
+    blocking=("mask_fraction",),
+)
 
 
 def mask_parameters(context: RunContext, overrides: Mapping[str, Any] | None = None) -> MaskParams:

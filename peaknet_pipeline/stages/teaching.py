@@ -28,6 +28,7 @@ from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.schemas import SPLIT, SplitTable
 from peaknet_pipeline.steps.progress import counting_bar, progress_bar
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, write_newest
@@ -98,6 +99,19 @@ def peaknet_teacher(
     return _train_stage(store, "peaknet_teacher", "teacher", params, train, inputs=[])
 
 
+PEAKNET_TEACHER_ASSET = Asset(
+    peaknet_teacher,
+    output=lambda store, scope: newest_path(store, "teacher"),
+    deps=("training_set",),
+    per_run=False,
+    kinds=("pytorch",),
+    parameters=TeacherParams,
+    checks=("learned_something",),
+    blocking=("learned_something",),
+    pool="gpu",
+)
+
+
 def peaknet_student(
     store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] | None = None
 ) -> StageResult:
@@ -122,6 +136,19 @@ def peaknet_student(
 
     inputs = [newest_path(store, "teacher")]
     return _train_stage(store, "peaknet_student", "student", params, train, inputs=inputs)
+
+
+PEAKNET_STUDENT_ASSET = Asset(
+    peaknet_student,
+    output=lambda store, scope: newest_path(store, "student"),
+    deps=("training_set", "peaknet_teacher"),
+    per_run=False,
+    kinds=("pytorch",),
+    parameters=StudentParams,
+    checks=("learned_something",),
+    blocking=("learned_something",),
+    pool="gpu",
+)
 
 
 def training_parameters(params: NetworkTraining) -> TrainParameters:

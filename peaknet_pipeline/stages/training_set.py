@@ -16,6 +16,7 @@ from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.peak_labels import label_problems
+from peaknet_pipeline.store.asset import Asset
 from peaknet_pipeline.store.freshness import has_its_inputs
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
@@ -85,6 +86,19 @@ def training_set(
 
     inputs = _inputs(store, labelled)
     return make_stage("training_set", parameters=params.to_dict(), inputs=inputs, build=build)
+
+
+TRAINING_SET_ASSET = Asset(
+    training_set,
+    output=training_set_path,
+    deps=("peak_labels",),
+    per_run=False,
+    kinds=("parquet",),
+    parameters=TrainingSetParams,
+    tables=("training_set", "data_engine"),
+    checks=("split_by_run", "exclusions_apply"),
+    blocking=("split_by_run",),
+)
 
 
 def _inputs(store: Store, keys: Sequence[str]) -> list[Path]:

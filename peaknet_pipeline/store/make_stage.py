@@ -9,27 +9,31 @@ from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.provenance import Recipe, make_recipe, write_recipe
 from peaknet_pipeline.store.stage_result import StageResult
 
-CODE: dict[str, str] = {
-    "raw_run": "1",
-    "run_statistics": "2",
-    "classical_peaks": "1",
-    "finder_scan": "4",
-    "found_cell": "1",
-    "classical_index": "2",
-    "refined_geometry": "1",
-    "diagnosis": "2",
-    "peak_labels": "4",
-    "curation": "1",
-    "curated_labels": "3",
-    "training_set": "3",
-    "peaknet_teacher": "2",
-    "peaknet_student": "2",
-    "champion": "2",
-    "peaknet_peaks": "3",
-    "peaknet_index": "2",
-    "run_metrics": "2",
-    "experiment_summary": "3",
-}
+
+class Versions(dict[str, str]):
+    """Versions by stage; a stage that isn't named has its first one."""
+
+    def __missing__(self, stage: str) -> str:
+        """Return the first version."""
+        return "1"
+
+
+CODE = Versions(
+    run_statistics="2",
+    finder_scan="4",
+    classical_index="2",
+    diagnosis="2",
+    peak_labels="4",
+    curated_labels="3",
+    training_set="3",
+    peaknet_teacher="2",
+    peaknet_student="2",
+    champion="2",
+    peaknet_peaks="3",
+    peaknet_index="2",
+    run_metrics="2",
+    experiment_summary="3",
+)
 """Version of each stage's meaning; raise one when its output changes for the same inputs."""
 
 

@@ -243,7 +243,7 @@ def crash(root: Path, asset: str, partition: str | None, events: list[str]) -> d
     """Materialize, kill at each event, look, and materialize again."""
     spec = next(spec for spec in CHAIN if spec.name == asset)
     partition = partition if spec.per_run else None
-    output = spec.output(Store(root), partition or "all")
+    output = spec.path(Store(root), partition or "all")
     kept = Kept(root) if asset in VERSIONED else None
     status, n_events, seconds = materialize(root, asset, partition, kill=None)
     told: dict[str, Any] = {"asset": asset, "events": n_events, "seconds": round(seconds, 2), "problems": []}
