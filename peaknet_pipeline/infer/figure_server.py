@@ -16,7 +16,7 @@ from peaknet_pipeline.infer.live_figures import LiveFigures
 from peaknet_pipeline.infer.prometheus import metrics_text
 
 CLIENTS_AT_ONCE = 4
-PAUSE_S = 0.2
+PAUSE_S = 0.4
 """Seconds that a client's place stays taken after its answer: at most ``CLIENTS_AT_ONCE / PAUSE_S`` answers a second."""
 
 WAIT_S = 2.0
@@ -28,7 +28,7 @@ REQUEST_S = 10.0
 FIGURES_S, PICTURE_S = 0.5, 5.0
 """Seconds for which figures and picture stay as they are, at least."""
 
-SHARE = 0.05
+SHARE = 0.02
 """Share of the time that may go into making an answer anew."""
 
 

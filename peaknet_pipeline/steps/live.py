@@ -253,5 +253,6 @@ def _served(
         image = assemble(stack, geometry)
         return plot_image(image, title="virtual powder so far", extent=image_extent(geometry))
 
+    powder()  # loads what draws, before there are frames
     with serve_figures(statistics.figures, powder_png=powder, host=serve[0], port=serve[1]) as address:
         yield address
