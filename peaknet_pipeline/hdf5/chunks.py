@@ -6,6 +6,8 @@ set leads to them. HDF5 reads only what no filter has changed.
 """
 
 import contextlib
+import functools
+import io
 import itertools
 import math
 import os
@@ -74,7 +76,6 @@ def read_rows(dataset: Any, start: int, stop: int) -> FrameArray:
 class _Piece:
     """A chunk and the part of it that goes into the output."""
 
-    origin: tuple[int, ...]
     offset: int
     stored: int
     skipped: int
@@ -156,16 +157,11 @@ class _Reading(contextlib.ExitStack):
         if piece.stored > 2 * pipeline.n_bytes + 2**16:
             expected, found = f"about {pipeline.n_bytes} bytes", f"{piece.stored} bytes"
             raise RunError("a chunk is damaged", expected=expected, found=found)
-        if dataset.file.userblock_size:  # HDF5's versions differ in where they count offsets from
-            stored: UInt8Array | int = np.frombuffer(
-                dataset.id.read_direct_chunk(piece.origin)[1], dtype=np.uint8
-            )
-        else:
-            stored = self._descriptor(dataset.file.filename)
+        descriptor = self._descriptor(dataset.file.filename)
         if self._pool is None:
-            _decode_piece(stored, piece, pipeline, kind, out)
+            _decode_piece(descriptor, piece, pipeline, kind, out)
         else:
-            self._jobs.append(self._pool.submit(_decode_piece, stored, piece, pipeline, kind, out))
+            self._jobs.append(self._pool.submit(_decode_piece, descriptor, piece, pipeline, kind, out))
 
     def _descriptor(self, name: str) -> int:
         if name not in self._descriptors:
@@ -213,14 +209,29 @@ def _pieces(dataset: Any, selection: Selection) -> list[_Piece]:
         ]
     else:
         within = [dataset.id.get_chunk_info_by_coord(origin) for origin in itertools.product(*grids)]
-    return [_piece(info, shape, selection) for info in within if info.byte_offset and info.size]
+    base = dataset.file.userblock_size if _offsets_skip_userblock() else 0
+    return [_piece(info, base, shape, selection) for info in within if info.byte_offset and info.size]
 
 
-def _piece(info: Any, shape: tuple[int, ...], selection: Selection) -> _Piece:
+@functools.cache
+def _offsets_skip_userblock() -> bool:
+    """Whether this version of HDF5 counts offsets from the end of the userblock; found with a chunk whose place is known.
+
+    (Its function that reads a chunk's bytes is no way around: it writes beyond its buffer where the chunk's size is damaged.)
+    """
+    content, chunk = io.BytesIO(), b"eight by"
+    with h5py.File(content, "w", userblock_size=512) as file:
+        data = file.create_dataset("x", (1,), "S8", chunks=(1,))
+        data[0] = chunk
+        file.flush()
+        told = int(data.id.get_chunk_info(0).byte_offset)
+    return content.getvalue()[told : told + len(chunk)] != chunk
+
+
+def _piece(info: Any, base: int, shape: tuple[int, ...], selection: Selection) -> _Piece:
     bounds = list(zip(info.chunk_offset, shape, selection, strict=True))
     return _Piece(
-        origin=tuple(info.chunk_offset),
-        offset=info.byte_offset,
+        offset=info.byte_offset + base,
         stored=info.size,
         skipped=info.filter_mask,
         source=tuple(slice(max(s.start - o, 0), min(s.stop - o, c)) for o, c, s in bounds),
@@ -229,11 +240,10 @@ def _piece(info: Any, shape: tuple[int, ...], selection: Selection) -> _Piece:
 
 
 def _decode_piece(
-    stored: UInt8Array | int, piece: _Piece, pipeline: Pipeline, kind: _StoredType, out: FrameArray
+    descriptor: int, piece: _Piece, pipeline: Pipeline, kind: _StoredType, out: FrameArray
 ) -> None:
-    """Decode one chunk, given as bytes or as the descriptor of its file, into its part of ``out``."""
-    if isinstance(stored, int):
-        stored = np.frombuffer(read_bytes_at(stored, piece.stored, piece.offset), dtype=np.uint8)
+    """Read one chunk and decode it into its part of ``out``."""
+    stored = np.frombuffer(read_bytes_at(descriptor, piece.stored, piece.offset), dtype=np.uint8)
     if stored.size != piece.stored:
         expected, found = f"{piece.stored} bytes", f"{stored.size} bytes"
         raise RunError("the file ends in a chunk", expected=expected, found=found)

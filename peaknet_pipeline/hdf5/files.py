@@ -77,7 +77,11 @@ class LinkedFiles(contextlib.ExitStack):
         """What was read although it is odd, in whole sentences."""
         self._open: dict[Path, Any] = {}
         self._storage = StorageCheck(self)
-        self.file = self._open_file(path)
+        try:
+            self.file = self._open_file(path)
+        except BaseException:
+            self.close()
+            raise
 
     def allows(self, path: Path) -> bool:
         """Tell whether a resolved path lies in one of the folders that may be read."""

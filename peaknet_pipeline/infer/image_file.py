@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from peaknet_pipeline.hdf5.chunks import read_rows
+from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
 from peaknet_pipeline.hdf5.compression import frame_compression
-from peaknet_pipeline.hdf5.files import open_hdf5
+from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.infer.found import RawImages
 from peaknet_pipeline.types import FrameArray
@@ -76,13 +76,14 @@ def read_images(path: Path) -> RawImages | None:
         The file is damaged.
 
     """
-    with open_hdf5(path) as file:
-        if FRAMES not in file:
+    with LinkedFiles(path) as files:
+        if files.find(f"/{FRAMES}") is None:
             return None
-        numbers, dtype = file[NUMBERS][()], file[FRAMES].dtype
+        numbers = read_whole(files.dataset(f"/{NUMBERS}")).astype(np.int64)
+        dtype = files.dataset(f"/{FRAMES}").dtype
     return RawImages(numbers, dtype, partial(_read_frames, path))
 
 
 def _read_frames(path: Path, first: int, stop: int) -> FrameArray:
-    with open_hdf5(path) as file:
-        return read_rows(file[FRAMES], first, stop)
+    with LinkedFiles(path) as files:
+        return read_rows(files.dataset(f"/{FRAMES}"), first, stop)

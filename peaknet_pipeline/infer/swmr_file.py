@@ -189,7 +189,7 @@ def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None) -> FileFact
     there = all(files.find(path) is not None for path in named)
     bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
     energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
-    values = _first_values(energy) if isinstance(energy, h5py.Dataset) else []
+    values = [v for v in _first_values(energy) if v > 0] if isinstance(energy, h5py.Dataset) else []
     return FileFacts(bad, first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values])))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from peaknet_pipeline.errors import LabelError, RunError
+from peaknet_pipeline.hdf5.attributes import read_attributes, write_text
 from peaknet_pipeline.hdf5.chunks import read_rows, read_whole
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.hdf5.new_file import new_hdf5
@@ -53,7 +54,7 @@ class LabelFile:
             raise
 
     def _read_header(self) -> None:
-        told = self._files.file.attrs
+        told = read_attributes(self._files.file)
         found = told.get("format")
         if found != FORMAT or "digest" not in told:
             raise LabelError("not a label file", where=self.path, expected=FORMAT, found=found)
@@ -142,9 +143,10 @@ def write_labels_to(
 ) -> Iterator[LabelWriter]:
     """Open a label file for writing frame by frame; it takes its final name only when the block succeeds."""
     with new_hdf5(path) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
-        file.attrs["meaning"] = f"{LABEL_BACKGROUND} background, {LABEL_PEAK} peak, {LABEL_IGNORE} ignore"
+        origin = json.dumps(dict(provenance), sort_keys=True)
+        meaning = f"{LABEL_BACKGROUND} background, {LABEL_PEAK} peak, {LABEL_IGNORE} ignore"
+        for name, text in (("format", FORMAT), ("provenance", origin), ("meaning", meaning)):
+            write_text(file, name, text)
         file.create_dataset(
             "labels",
             shape=(0, *stack_shape),
@@ -158,9 +160,9 @@ def write_labels_to(
         )
         file.create_dataset("frames", shape=(0,), maxshape=(None,), chunks=(1024,), dtype=np.int64)
         file.create_dataset("n_peaks", shape=(0,), maxshape=(None,), chunks=(1024,), dtype=np.int64)
-        writer = LabelWriter(file, hashlib.sha256(file.attrs["provenance"].encode()))
+        writer = LabelWriter(file, hashlib.sha256(origin.encode()))
         yield writer
-        file.attrs["digest"] = writer._digest.hexdigest()
+        write_text(file, "digest", writer._digest.hexdigest())
 
 
 def write_labels(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import MAX_STACK_PIXELS
+from peaknet_pipeline.hdf5.attributes import read_attribute, write_text
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles, damaged
 from peaknet_pipeline.hdf5.new_file import new_hdf5
@@ -135,13 +136,13 @@ def add_mask(
     """Add a mask to an open file, as :func:`write_mask` lays it out."""
     data = file.create_dataset(MASK_DATA, data=bad_pixels.astype(np.uint8), compression="gzip", shuffle=True)
     data.attrs["meaning"] = "1 = bad pixel, 0 = good; (panel, ss, fs)"
-    data.attrs["sources"] = json.dumps([dataclasses.asdict(source) for source in sources])
+    write_text(data, "sources", json.dumps([dataclasses.asdict(source) for source in sources]))
     if layers:
         bits = file.create_dataset(
             MASK_REASONS, data=encode_reasons(layers), compression="gzip", shuffle=True
         )
         bits.attrs["meaning"] = "bit k is set where layer k calls the pixel bad"
-        bits.attrs["layers"] = json.dumps(list(layers))
+        write_text(bits, "layers", json.dumps(list(layers)))
 
 
 def read_layers(path: Path) -> dict[str, BoolArray]:
@@ -159,7 +160,7 @@ def read_layers(path: Path) -> dict[str, BoolArray]:
         reasons = files.dataset(MASK_REASONS)
         try:
             bits = read_whole(reasons).astype(np.uint32)
-            names = [str(name) for name in json.loads(reasons.attrs["layers"])][:32]
+            names = [str(name) for name in json.loads(read_attribute(reasons, "layers"))][:32]
         except DAMAGE as error:
             raise damaged(path, error, MASK_REASONS) from error
     return {name: (bits >> np.uint32(k)) & np.uint32(1) != 0 for k, name in enumerate(names)}
@@ -265,7 +266,7 @@ def _read_hdf5(path: Path) -> tuple[npt.NDArray[np.generic], tuple[MaskSource, .
         try:
             if math.prod(data.shape) > MAX_STACK_PIXELS:
                 raise RunError("the mask has an absurd shape", where=path, found=data.shape)
-            told = json.loads(data.attrs.get("sources", "[]"))
+            told = json.loads(read_attribute(data, "sources", "[]"))
             sources = tuple(make_record(MaskSource, one, where=path, error=RunError) for one in told)
             return read_whole(data), sources
         except DAMAGE as error:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.hdf5.attributes import attribute_text
+from peaknet_pipeline.hdf5.attributes import attribute_text, read_attribute
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.runs.nexus_values import direction, few_numbers
 from peaknet_pipeline.runs.units import metres_of, metres_per, radians_per, unknown_unit
@@ -220,7 +220,7 @@ def _metres(files: LinkedFiles, axis: Any) -> float:
 
 def _offset_m(files: LinkedFiles, axis: Any) -> Float64Array:
     """Return an axis's offset, (3,), metres: in ``offset_units``, else in the axis's own unit if that is a length."""
-    offset = np.asarray(axis.attrs.get("offset", (0.0, 0.0, 0.0)), dtype=np.float64).ravel()
+    offset = np.asarray(read_attribute(axis, "offset", (0.0, 0.0, 0.0)), dtype=np.float64).ravel()
     if offset.size != 3 or not offset.any():
         return np.zeros(3)
     if not attribute_text(axis, "offset_units") and metres_per(attribute_text(axis, "units")) is None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.attributes import read_attribute
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.types import Float64Array
 
@@ -35,7 +36,7 @@ def direction(axis: Any) -> Float64Array:
         The attribute ``vector`` is missing, or no direction.
 
     """
-    vector = np.asarray(axis.attrs.get("vector", (0.0, 0.0, 0.0)), dtype=np.float64).ravel()
+    vector = np.asarray(read_attribute(axis, "vector", (0.0, 0.0, 0.0)), dtype=np.float64).ravel()
     length = np.linalg.norm(vector)
     if vector.size != 3 or not length > 0:
         raise RunError(f"{axis.name} has no direction", where=axis.file.filename, found=vector.tolist())

@@ -171,6 +171,9 @@ class _MaskReader:
             raise RunError(f"the mask {path} is not whole numbers", where=files.path, found=dataset.dtype)
         _check_size(dataset, files.path)
         slab_map = self._map(dataset.shape)
+        if self.geometry is None and slab_map.stack_shape != self.stack_shape:
+            what = f"the mask {layer.path} does not fit the frames"
+            raise RunError(what, where=files.path, expected=self.stack_shape, found=slab_map.stack_shape)
         n = 1 if slab_map.frame_axis is None else dataset.shape[slab_map.frame_axis]
         try:
             parts = [

@@ -11,6 +11,7 @@ import numpy as np
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.assemble import assemble
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.hdf5.attributes import write_text
 from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.plots.images import plot_mask
 from peaknet_pipeline.provenance import command_origin
@@ -74,7 +75,7 @@ def write_statistics(
         for name in ("mean", "std", "maximum"):
             file.create_dataset(name, data=getattr(statistics, name), compression="gzip", compression_opts=1)
         file.attrs["n_frames"] = statistics.n_frames
-        file.attrs["left_out_rings"] = json.dumps(rings.to_dict())
+        write_text(file, "left_out_rings", json.dumps(rings.to_dict()))
         add_mask(file, report.bad_pixels, sources=report.sources, layers=report.layers)
 
 

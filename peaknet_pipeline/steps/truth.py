@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from peaknet_pipeline.hdf5.attributes import read_attribute
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.simulate.truth import Truth, read_truth
 
@@ -16,6 +17,6 @@ def read_truth_of(files: Sequence[Path]) -> Truth | None:
     if len(files) > 1 or path.is_dir() or path.suffix.lower() in NAMES_A_RUN:
         return None
     with LinkedFiles(path) as opened:
-        if not opened.file.attrs.get("simulated", False):
+        if not read_attribute(opened.file, "simulated", False):
             return None
     return read_truth(path)

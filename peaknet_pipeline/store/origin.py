@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.hdf5.attributes import read_attributes
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.cxi import RESULT
 from peaknet_pipeline.runs.masks import MASK_DATA
@@ -55,8 +56,11 @@ def _told_by_card(path: Path) -> dict[str, str]:
 def _told_by_hdf5(path: Path) -> dict[str, str]:
     """Read the attributes of the file, of its peak list and of its mask."""
     with LinkedFiles(path) as files:
-        told = {"stage": "peaknet simulate"} if "simulated" in files.file.attrs else {}
+        attributes = read_attributes(files.file)
+        told = {"stage": "peaknet simulate"} if "simulated" in attributes else {}
         for node in (files.find(place) for place in ("/", RESULT, MASK_DATA)):
             if node is not None:
-                told |= {name: str(value) for name, value in node.attrs.items() if name != "simulated"}
+                told |= {
+                    name: str(value) for name, value in read_attributes(node).items() if name != "simulated"
+                }
     return told

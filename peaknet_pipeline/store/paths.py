@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.attributes import read_attribute
 from peaknet_pipeline.hdf5.files import LinkedFiles
 from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.records import make_record, parse_json, read_json
@@ -57,7 +58,7 @@ def read_left_out_rings(store: Store, key: str) -> RingParams:
     """Return the rings on which a run's peaks don't count."""
     path = statistics_path(store, key)
     with LinkedFiles(path) as files:
-        told = files.file.attrs.get("left_out_rings", "{}")
+        told = read_attribute(files.file, "left_out_rings", "{}")
         return RingParams.from_mapping(parse_json(told, where=path, error=RunError))
 
 

@@ -1,55 +1,19 @@
 """Damaged and hostile files: a clear error within bounded memory, never a crash or a look outside."""
 
-import contextlib
-import json
-import os
 import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.runs.cxi import read_cxi_peaks, write_cxi_peaks
+from peaknet_pipeline.runs.cxi import read_cxi_peaks
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.probe import probe_run
-from peaknet_pipeline_tests.runs import fuzz_reader
 from peaknet_pipeline_tests.runs.files import CXI_DATA, slab_geometry, write_slab_run
-from peaknet_pipeline_tests.runs.test_cxi import random_peaks
-from peaknet_pipeline_tests.runs.test_nexus import write_master
 
-PROJECT = Path(fuzz_reader.__file__).resolve().parents[2]
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_random_damage_is_read_or_refused_within_bounded_memory(tmp_path: Path, seed: int) -> None:
-    write_slab_run(
-        tmp_path / "good.cxi", mask=np.zeros((18, 8), np.uint8), values={"/LCLS/photon_energy_eV": 9500.0}
-    )
-    with open_run(tmp_path / "good.cxi", slab_geometry()) as run:
-        write_cxi_peaks(tmp_path / "good_peaks.cxi", random_peaks(50, 4), run)
-    write_master(tmp_path, (2,))
-    (tmp_path / "run_master.h5").rename(tmp_path / "good_master.h5")
-    (tmp_path / "good.geom").write_text(slab_geometry().text)
-    command = [sys.executable, fuzz_reader.__file__, str(tmp_path), str(seed), "70"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    counts = json.loads(done.stdout)
-    assert counts["refused"] > 30
-    # HDF5 itself may hang or crash on damaged heaps: a probe in a process of its own survives that.
-    assert counts["hung"] + counts["crashed"] <= 6
-    for outcome in ("hung", "crashed"):
-        if (tmp_path / f"{outcome}.cxi").exists():
-            started = time.monotonic()
-            with contextlib.suppress(RunError):
-                probe_run(tmp_path / f"{outcome}.cxi", tmp_path / "good.geom", timeout_s=3)
-            assert time.monotonic() - started < 20
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_a_probe_reports_what_an_inspection_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
