@@ -82,6 +82,9 @@ def run_indexamajig(
     for needed in (cxi, geometry, cell):
         if not needed.is_file():
             raise IndexingError("no such file", where=needed)
+    if not str(cxi.resolve()).isprintable():
+        what = "a path with line breaks or control characters cannot stand in indexamajig's list of files"
+        raise IndexingError(what, where=cxi.resolve(), remedy="Rename the folder or the file.")
     stream.parent.mkdir(parents=True, exist_ok=True)
     listing, log, partial, own_cell = (
         stream.with_suffix(s) for s in (".lst", ".log", ".stream.part", ".cell.part")

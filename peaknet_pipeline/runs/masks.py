@@ -280,6 +280,8 @@ def _fit(bad: BoolArray, geometry: Geometry | None, path: Path) -> BoolArray:
         return bad
     try:
         slab_map = map_panels(bad.shape, geometry)
+        if slab_map.frame_axis is not None:
+            raise RunError("it is one mask per frame, or of other panels")
         stack: BoolArray = slab_map.to_stack(bad[slab_map.window]).astype(np.bool_)[0]
         return stack
     except RunError as error:

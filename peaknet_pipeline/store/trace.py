@@ -128,16 +128,20 @@ def format_trace(step: Step) -> str:
         lines.append(f"{title:>15}  {', '.join(values) or '–'}")
     sources = [s for s in steps if not s.origin]
     lines.append(f"{'sources':>15}  {len({s.path for s in sources})} files that were not made here")
-    wrong = [f"{s.path.relative_to(base)}: {problem}" for s in steps for problem in s.problems]
+    wrong = [f"{_from(base, s.path)}: {problem}" for s in steps for problem in s.problems]
     lines.append(f"{'problems':>15}  {len(wrong) or 'none: every file is as it was recorded'}")
     return "\n".join([*lines, *(f"{'':>15}  {text}" for text in wrong)])
+
+
+def _from(base: Path, path: Path) -> str:
+    return os.path.relpath(path, base)
 
 
 def _branches(step: Step, indent: str, base: Path) -> Iterator[str]:
     """Yield a line per input; sources that are as they were share one line."""
     plain = [s for s in step.inputs if not s.origin and not s.problems]
     told = [s for s in step.inputs if s not in plain]
-    entries = [", ".join(str(s.path.relative_to(base)) for s in plain)] if plain else []
+    entries = [", ".join(_from(base, s.path) for s in plain)] if plain else []
     entries += [_line(s, base) for s in told]
     below: list[Step | None] = [None] * bool(plain) + list(told)
     for number, (entry, child) in enumerate(zip(entries, below, strict=True)):
@@ -149,7 +153,7 @@ def _branches(step: Step, indent: str, base: Path) -> Iterator[str]:
 
 def _line(step: Step, base: Path) -> str:
     origin = step.origin
-    parts = [str(step.path.relative_to(base))]
+    parts = [_from(base, step.path)]
     if origin:
         told = [origin.get("stage", ""), origin.get("run", ""), origin.get("model", "")]
         parts.append(" ".join(text for text in told if text))

@@ -160,3 +160,10 @@ def test_a_table_of_another_program_is_refused_in_one_line(tmp_path, metadata):
     assert isinstance(read_table_metadata(path), dict)
     with pytest.raises(TableError):
         read_table(path, PEAKS)
+
+
+@pytest.mark.parametrize("shape", [(4, 18, 8), (1, 18, 8), (17, 8), (2, 18, 8), (18, 7)])
+def test_a_mask_of_another_shape_is_refused_with_both_shapes(tmp_path, shape):
+    np.save(tmp_path / "m.npy", np.zeros(shape, "u1"))
+    with pytest.raises(RunError, match=r"the mask does not fit.*\(3, 6, 8\), found"):
+        read_mask(tmp_path / "m.npy", slab_geometry())

@@ -229,3 +229,17 @@ def test_a_missing_indexamajig_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(IndexingError, match=r"not on the PATH.*--engine lattice"):
         run_indexamajig(tmp_path, geometry=tmp_path, cell=tmp_path, stream=tmp_path / "x.stream")
+
+
+def test_a_path_that_would_add_lines_to_the_list_is_refused(engine, tmp_path, indexed):
+    engine(f'cp "{tmp_path}/made.stream" "$out"')
+    folder = tmp_path / "a.cxi\n"
+    folder.mkdir()
+    (folder / "b.cxi").write_bytes(b"cxi")
+    with pytest.raises(IndexingError, match="a path with line breaks"):
+        run_indexamajig(
+            folder / "b.cxi",
+            geometry=tmp_path / "in.geom",
+            cell=tmp_path / "in.cell",
+            stream=tmp_path / "x.stream",
+        )
