@@ -1,36 +1,31 @@
-"""Jobs: parts of the chain that people launch as one."""
+"""Jobs: parts of the chain that people launch as one; each asset says which one it belongs to."""
 
 from typing import Any
 
 import dagster as dg
 
-INGEST = (
-    "raw_run",
-    "run_statistics",
-    "classical_peaks",
-    "found_cell",
-    "classical_index",
-    "diagnosis",
-    "peak_labels",
-)
-TRAIN = ("training_set", "peaknet_teacher", "peaknet_student", "champion")
-INFER = ("peaknet_peaks", "peaknet_index", "run_metrics", "curation", "curated_labels")
-SUMMARY = ("experiment_summary",)
+from peaknet_pipeline.orchestration.chain import CHAIN
+from peaknet_pipeline.store import asset
+
+JOBS = {
+    asset.INGEST: "A raw run to labels.",
+    asset.IMPROVE: "One turn of the loop: labels and curated frames to teacher, student, comparison, champion.",
+    asset.INFER: "A raw run to rates and to what it can teach.",
+    asset.SUMMARIZE: "All runs to one table and report.",
+}
+
+
+def assets_of(job: str) -> tuple[str, ...]:
+    """Return the names of a job's assets, upstream first."""
+    return tuple(spec.name for spec in CHAIN if spec.job == job)
+
+
+INGEST, TRAIN, INFER, SUMMARY = (assets_of(job) for job in JOBS)
 
 
 def build_jobs() -> list[Any]:
-    """Make the four jobs of the chain."""
+    """Make the jobs of the chain."""
     return [
-        dg.define_asset_job("ingest_run", selection=list(INGEST), description="A raw run to labels."),
-        dg.define_asset_job(
-            "improve_model",
-            selection=list(TRAIN),
-            description="One turn of the loop: labels and curated frames to teacher, student, comparison, champion.",
-        ),
-        dg.define_asset_job(
-            "infer_run", selection=list(INFER), description="A raw run to rates and to what it can teach."
-        ),
-        dg.define_asset_job(
-            "summarize", selection=list(SUMMARY), description="All runs to one table and report."
-        ),
+        dg.define_asset_job(job, selection=list(assets_of(job)), description=told)
+        for job, told in JOBS.items()
     ]

@@ -27,7 +27,7 @@ from peaknet_pipeline.steps.index_run import index_with_control
 from peaknet_pipeline.steps.network_params import InferenceParams, RunInferenceParams
 from peaknet_pipeline.steps.peak_tables import add_resolution, join_peaks
 from peaknet_pipeline.steps.progress import progress_bar
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import IMPROVE, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, present_champion
@@ -92,6 +92,7 @@ def champion(store: Store, keys: Sequence[str], *, overrides: Mapping[str, Any] 
 
 CHAMPION_ASSET = Asset(
     champion,
+    job=IMPROVE,
     output=comparison_path,
     deps=("training_set", "peaknet_student", "run_statistics"),
     per_run=False,

@@ -14,7 +14,7 @@ from peaknet_pipeline.stages.peak_checks import peak_result
 from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.experiment import Experiment
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
@@ -83,6 +83,7 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
 
 CLASSICAL_PEAKS_ASSET = Asset(
     classical_peaks,
+    job=INGEST,
     output=classical_path,
     deps=("raw_run", "run_statistics"),
     kinds=("parquet", "python"),

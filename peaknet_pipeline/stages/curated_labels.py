@@ -16,7 +16,7 @@ from peaknet_pipeline.stages.peak_labels import (
     label_parameters,
     label_run,
 )
-from peaknet_pipeline.store.asset import MISSING, Asset
+from peaknet_pipeline.store.asset import INFER, MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -65,6 +65,7 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
 
 CURATED_LABELS_ASSET = Asset(
     curated_labels,
+    job=INFER,
     output=curated_labels_path,
     deps=("run_statistics", "peaknet_peaks", "peaknet_index", "curation"),
     kinds=("hdf5", "parquet"),

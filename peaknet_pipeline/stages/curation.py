@@ -6,7 +6,7 @@ from typing import Any
 from peaknet_pipeline.labels.curate import REASONS, CurationParams, rank_candidates
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS
-from peaknet_pipeline.store.asset import MISSING, Asset
+from peaknet_pipeline.store.asset import INFER, MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import FINDERS, curation_path, index_path, peaks_path
@@ -46,6 +46,7 @@ def curation(store: Store, key: str, *, overrides: Mapping[str, Any] | None = No
 
 CURATION_ASSET = Asset(
     curation,
+    job=INFER,
     output=curation_path,
     deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
     kinds=("parquet",),

@@ -15,7 +15,7 @@ from peaknet_pipeline.schemas import DIAGNOSIS, INDEX, PEAKS
 from peaknet_pipeline.stages.classical_peaks import classical_parameters
 from peaknet_pipeline.steps.find_causes import describe, find_causes, tabulate
 from peaknet_pipeline.steps.peak_causes import Evidence
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -69,6 +69,7 @@ def diagnosis(store: Store, key: str, *, overrides: Mapping[str, Any] | None = N
 
 DIAGNOSIS_ASSET = Asset(
     diagnosis,
+    job=INGEST,
     output=diagnosis_path,
     deps=("run_statistics", "classical_peaks", "classical_index"),
     kinds=("parquet", "python"),

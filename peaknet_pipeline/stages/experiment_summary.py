@@ -9,7 +9,7 @@ from peaknet_pipeline.schemas import RUNS, SCORES
 from peaknet_pipeline.stages.reporting import report_path, write_experiment_report
 from peaknet_pipeline.stages.run_metrics import rates_in_range
 from peaknet_pipeline.stages.run_table import run_table
-from peaknet_pipeline.store.asset import UPDATED, Asset
+from peaknet_pipeline.store.asset import SUMMARIZE, UPDATED, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import runs_path, summary_path
@@ -58,6 +58,7 @@ def experiment_summary(
 
 EXPERIMENT_SUMMARY_ASSET = Asset(
     experiment_summary,
+    job=SUMMARIZE,
     output=summary_path,
     deps=("run_metrics",),
     per_run=False,

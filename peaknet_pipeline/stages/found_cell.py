@@ -10,7 +10,7 @@ from peaknet_pipeline.provenance import Recipe
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.steps.cell_of_run import cell_figures, consensus_figures, plot_agreement
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import peaks_path
@@ -50,6 +50,7 @@ def found_cell(store: Store, key: str, *, overrides: Mapping[str, Any] | None = 
 
 FOUND_CELL_ASSET = Asset(
     found_cell,
+    job=INGEST,
     output=found_cell_path,
     deps=("classical_peaks",),
     kinds=("python",),

@@ -37,7 +37,7 @@ from peaknet_pipeline.steps.label_quality import (
 )
 from peaknet_pipeline.steps.progress import counting_bar
 from peaknet_pipeline.steps.truth import read_truth_of
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -110,6 +110,7 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
 
 PEAK_LABELS_ASSET = Asset(
     peak_labels,
+    job=INGEST,
     output=labels_path,
     deps=("run_statistics", "classical_peaks", "classical_index"),
     kinds=("hdf5", "parquet"),

@@ -14,7 +14,7 @@ from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.stream_run import RunSource
 from peaknet_pipeline.steps.write_peaks import write_found
-from peaknet_pipeline.store.asset import MISSING, Asset
+from peaknet_pipeline.store.asset import INFER, MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import inference_model, model_inputs
@@ -89,6 +89,7 @@ def peaknet_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 
 PEAKNET_PEAKS_ASSET = Asset(
     peaknet_peaks,
+    job=INFER,
     output=peaknet_path,
     deps=("raw_run", "run_statistics", "champion"),
     kinds=("hdf5", "parquet", "pytorch"),

@@ -12,7 +12,7 @@ from peaknet_pipeline.geometry.resolve import typical_value
 from peaknet_pipeline.provenance import Recipe
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.shot_values import shot_doubts
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import manifest_path
@@ -53,6 +53,7 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
 
 RAW_RUN_ASSET = Asset(
     raw_run,
+    job=INGEST,
     output=manifest_path,
     kinds=("hdf5",),
     checks=("has_photon_energy", "has_camera_length"),

@@ -17,7 +17,7 @@ from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
 from peaknet_pipeline.steps.progress import progress_bar
-from peaknet_pipeline.store.asset import MISSING, Asset
+from peaknet_pipeline.store.asset import INFER, INGEST, MISSING, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
@@ -46,6 +46,7 @@ def classical_index(store: Store, key: str, *, overrides: Mapping[str, Any] | No
 
 CLASSICAL_INDEX_ASSET = Asset(
     classical_index,
+    job=INGEST,
     output=classical_index_path,
     deps=("classical_peaks", "found_cell"),
     kinds=("parquet", "pytorch"),
@@ -62,6 +63,7 @@ def peaknet_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None
 
 PEAKNET_INDEX_ASSET = Asset(
     peaknet_index,
+    job=INFER,
     output=peaknet_index_path,
     deps=("peaknet_peaks", "found_cell"),
     kinds=("parquet", "pytorch"),

@@ -17,7 +17,7 @@ from peaknet_pipeline.provenance import (
 from peaknet_pipeline.schemas import INDEX, PEAKS, SCORES, SPLIT, PeakTable, Scores
 from peaknet_pipeline.simulate.truth import Truth
 from peaknet_pipeline.steps.truth import read_truth_of
-from peaknet_pipeline.store.asset import MISSING, Asset
+from peaknet_pipeline.store.asset import INFER, MISSING, Asset
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
@@ -63,6 +63,7 @@ def run_metrics(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
 
 RUN_METRICS_ASSET = Asset(
     run_metrics,
+    job=INFER,
     output=metrics_path,
     deps=("classical_peaks", "classical_index", "peaknet_peaks", "peaknet_index"),
     kinds=("parquet",),

@@ -18,7 +18,7 @@ from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.steps.mask_of_run import StatisticsParams, mask_figures, plot_report, write_statistics
 from peaknet_pipeline.steps.progress import progress_bar
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import manifest_path, statistics_path
@@ -62,6 +62,7 @@ def run_statistics(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
 
 RUN_STATISTICS_ASSET = Asset(
     run_statistics,
+    job=INGEST,
     output=statistics_path,
     deps=("raw_run",),
     kinds=("hdf5", "numpy"),

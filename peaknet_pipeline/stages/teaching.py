@@ -28,7 +28,7 @@ from peaknet_pipeline.plots.curves import plot_losses
 from peaknet_pipeline.provenance import Recipe, make_recipe, now, write_recipe
 from peaknet_pipeline.schemas import SPLIT, SplitTable
 from peaknet_pipeline.steps.progress import counting_bar, progress_bar
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import IMPROVE, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.models import newest_model, newest_path, write_newest
@@ -101,6 +101,7 @@ def peaknet_teacher(
 
 PEAKNET_TEACHER_ASSET = Asset(
     peaknet_teacher,
+    job=IMPROVE,
     output=lambda store, scope: newest_path(store, "teacher"),
     deps=("training_set",),
     per_run=False,
@@ -140,6 +141,7 @@ def peaknet_student(
 
 PEAKNET_STUDENT_ASSET = Asset(
     peaknet_student,
+    job=IMPROVE,
     output=lambda store, scope: newest_path(store, "student"),
     deps=("training_set", "peaknet_teacher"),
     per_run=False,

@@ -16,7 +16,7 @@ from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.schemas import CURATION, DATA_ENGINE, SPLIT, SplitTable
 from peaknet_pipeline.stages.data_engine import engine_figures, summarize_training_set
 from peaknet_pipeline.stages.peak_labels import label_problems
-from peaknet_pipeline.store.asset import Asset
+from peaknet_pipeline.store.asset import IMPROVE, Asset
 from peaknet_pipeline.store.freshness import has_its_inputs
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
@@ -90,6 +90,7 @@ def training_set(
 
 TRAINING_SET_ASSET = Asset(
     training_set,
+    job=IMPROVE,
     output=training_set_path,
     deps=("peak_labels",),
     per_run=False,

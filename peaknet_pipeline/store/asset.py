@@ -9,6 +9,9 @@ from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
 from peaknet_pipeline.store.stage_result import StageResult
 
+INGEST, IMPROVE, INFER, SUMMARIZE = "ingest_run", "improve_model", "infer_run", "summarize"
+"""The jobs: a raw run to labels; one turn of the loop; a raw run to rates; all runs to one table."""
+
 MISSING, UPDATED = "missing", "updated"
 """When an asset is made without being asked for: where its output is missing, or after any input was made anew."""
 
@@ -23,6 +26,8 @@ class Asset:
         Makes it; the asset bears its name and its docstring.
     deps : tuple of str
         Names of the assets that it reads.
+    job : str, optional
+        The job that it belongs to; without one it is made by hand.
     output : callable, optional
         Gives its main file from store and key (``all`` unless ``per_run``); a table of the asset's name by default.
     per_run : bool
@@ -44,6 +49,7 @@ class Asset:
 
     run: Callable[..., StageResult]
     deps: tuple[str, ...] = ()
+    job: str | None = None
     output: Callable[[Store, str], Path] | None = None
     per_run: bool = True
     kinds: tuple[str, ...] = ()

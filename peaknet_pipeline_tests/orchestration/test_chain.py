@@ -114,7 +114,7 @@ def test_rows_and_cxi_files_name_run_code_parameters_model_and_labels_and_trace_
             assert step.origin["run"] == KEYS[0]
             assert step.origin["label_manifest"] == manifest
             assert step.origin["model"] == row["model"]
-        sources = {s.path.name for s in step.walk() if not s.origin}
+        sources = {s.path.name for s in step.walk() if not s.inputs}
         assert {"r0001.h5", "small.geom", "small.cell"} <= sources
         assert not [s for s in step.walk() if s.problems]
 
