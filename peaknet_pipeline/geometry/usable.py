@@ -8,6 +8,7 @@ Values are compared in single precision, which is what the finders, like CrystFE
 interval with exact ends, so that compiled loops, numpy and torch decide alike without rounding anything themselves.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numba
@@ -46,12 +47,26 @@ class UsableValues(NamedTuple):
 
 ALL_VALUES = UsableValues()
 
+Flags = tuple[float | None, float | None, float | None]
+"""A geometry's ``flag_less_than``, ``flag_more_than`` and ``flag_equal``."""
+
+
+def flags_of(geometry: Geometry) -> Flags:
+    """Return a geometry's three flags."""
+    return geometry.flag_less_than, geometry.flag_more_than, geometry.flag_equal
+
+
+def with_flags(geometry: Geometry, flags: Flags) -> Geometry:
+    """Return the geometry with other flags."""
+    low, high, equal = flags
+    return replace(geometry, flag_less_than=low, flag_more_than=high, flag_equal=equal)
+
 
 def usable_values(geometry: Geometry | None) -> UsableValues:
     """Return the values that a geometry's flags allow; all without a geometry."""
     if geometry is None:
         return ALL_VALUES
-    return value_range(geometry.flag_less_than, geometry.flag_more_than, geometry.flag_equal)
+    return value_range(*flags_of(geometry))
 
 
 def value_range(

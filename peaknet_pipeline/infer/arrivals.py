@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.errors import PeaknetError, StreamError
+from peaknet_pipeline.geometry.usable import Flags
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, IntArray
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a file says about its frames: mask (n_panels, ss, fs) and first photon energy in eV, where it does."""
+    """What a file says about its frames, where it does: mask (n_panels, ss, fs), first photon energy in eV, flags of values."""
 
     bad_pixels: BoolArray | None = None
     photon_energy_ev: float | None = None
+    flags: Flags | None = None
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,10 @@ class LiveStatistics:
         self._recent: deque[tuple[float, int]] = deque()
         self._powder: Float32Array | None = None
 
+    def use(self, usable: UsableValues) -> None:
+        """Take these pixel values alone into the virtual powder from now on."""
+        self._usable = usable
+
     def add(self, arrival: Arrival, peaks: PeakTable, n_indexed: int | None = None) -> None:
         """Count a batch whose peaks are written; ``n_indexed`` of its frames index, if that was tried."""
         now = self._clock()

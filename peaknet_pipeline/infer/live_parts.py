@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from peaknet_pipeline.atomic import replace_atomically, write_file
+from peaknet_pipeline.geometry.usable import Flags
 from peaknet_pipeline.infer.arrivals import FileFacts
 from peaknet_pipeline.infer.found import Found
 from peaknet_pipeline.infer.frame_numbers import FrameNumbers
@@ -21,7 +22,7 @@ from peaknet_pipeline.infer.part_files import read_part
 from peaknet_pipeline.infer.part_sink import PART_S, PartSink
 from peaknet_pipeline.infer.parts import Parts
 from peaknet_pipeline.runs.cxi_append import CxiFile
-from peaknet_pipeline.types import IntArray
+from peaknet_pipeline.types import Float64Array, IntArray
 
 FACTS_FILE, FILES_FILE = "facts.npz", "files.json"
 
@@ -91,6 +92,8 @@ def write_facts(folder: Path, facts: FileFacts) -> None:
     """Keep what the first file said, for a stream that goes on."""
     kept: dict[str, Any] = {} if facts.bad_pixels is None else {"bad_pixels": facts.bad_pixels}
     energy = np.nan if facts.photon_energy_ev is None else facts.photon_energy_ev
+    if facts.flags is not None:
+        kept["flags"] = np.array([np.nan if flag is None else flag for flag in facts.flags])
     with replace_atomically(folder / FACTS_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, photon_energy_ev=energy, **kept)
 
@@ -99,5 +102,12 @@ def read_facts(folder: Path) -> FileFacts | None:
     """Return what an earlier stream kept; None if it kept nothing that can be read."""
     with suppress(FileNotFoundError, ValueError, KeyError), np.load(folder / FACTS_FILE) as kept:
         energy = float(kept["photon_energy_ev"])
-        return FileFacts(kept.get("bad_pixels"), energy if energy > 0 else None)
+        return FileFacts(kept.get("bad_pixels"), energy if energy > 0 else None, _flags(kept.get("flags")))
     return None
+
+
+def _flags(kept: Float64Array | None) -> Flags | None:
+    if kept is None:
+        return None
+    low, high, equal = (None if np.isnan(flag) else float(flag) for flag in kept)
+    return low, high, equal

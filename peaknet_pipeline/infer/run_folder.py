@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError, StreamError
+from peaknet_pipeline.geometry.usable import flags_of
 from peaknet_pipeline.infer.arrivals import (
     Arrival,
     FileFacts,
@@ -78,7 +79,8 @@ def _frames_of(
     if listed.state == "broken":
         raise StreamError(listed.reason)
     with open_run(listed.path, geometry, more_roots=more_roots) as run:
-        facts = FileFacts(run.bad_pixels, first_known(run.photon_energy_ev))
+        flags = None if run.geometry is None else flags_of(run.geometry)
+        facts = FileFacts(run.bad_pixels, first_known(run.photon_energy_ev), flags)
         first = files.first_of(str(listed.path.relative_to(folder)), run.n_frames)
         for start, stop in taken.gaps(first, first + run.n_frames):
             for begin in range(start, stop, batch_frames):

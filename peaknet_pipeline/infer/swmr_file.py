@@ -11,6 +11,7 @@ import numpy as np
 from peaknet_pipeline.errors import RunError, StreamError
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.slabs import mask_layers
+from peaknet_pipeline.geometry.usable import flags_of
 from peaknet_pipeline.hdf5.chunks import read_chunks, read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.infer.arrivals import (
@@ -24,6 +25,8 @@ from peaknet_pipeline.infer.arrivals import (
     read_usable,
 )
 from peaknet_pipeline.infer.frame_numbers import FrameNumbers
+from peaknet_pipeline.runs.formats import file_format
+from peaknet_pipeline.runs.nexus_limits import with_file_limits
 from peaknet_pipeline.runs.run_masks import read_run_mask
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
 from peaknet_pipeline.runs.sources import check_frames
@@ -65,7 +68,7 @@ def follow_file(
         return
     with opened as files:
         growing = GrowingData(files, data_path, geometry)
-        facts = _facts_of_growing(files, geometry)
+        facts = _facts_of_growing(files, geometry, growing.dtype)
         most = n_frames if n_frames is not None else np.iinfo(np.int64).max
         done, news = 0, time.monotonic()
         while done < most and not patience.is_stopped:
@@ -111,6 +114,12 @@ class GrowingData:
             raise StreamError(
                 "frames are not counted by the first dimension", where=path, found=dataset.shape
             )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the frames, as stored."""
+        dtype: np.dtype[Any] = self._dataset.dtype
+        return dtype
 
     def count(self, done: int) -> int:
         """Return the frames that are there by now, at least ``done``."""
@@ -182,7 +191,7 @@ def _why_not_yet(path: Path, error: Exception) -> str | None:
     return None
 
 
-def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None) -> FileFacts:
+def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None, dtype: np.dtype[Any]) -> FileFacts:
     if geometry is None:
         return FileFacts()
     named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
@@ -190,7 +199,10 @@ def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None) -> FileFact
     bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
     energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
     values = [v for v in _first_values(energy) if v > 0] if isinstance(energy, h5py.Dataset) else []
-    return FileFacts(bad, first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values])))
+    known = first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values]))
+    if file_format(files) == "nxmx":
+        geometry = with_file_limits(files, geometry, dtype)
+    return FileFacts(bad, known, flags_of(geometry))
 
 
 def _first_values(dataset: Any) -> list[float]:

@@ -13,7 +13,7 @@ from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
-from peaknet_pipeline.geometry.usable import usable_values
+from peaknet_pipeline.geometry.usable import flags_of, usable_values, with_flags
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.infer.figure_server import serve_figures
 from peaknet_pipeline.infer.found import Found
@@ -135,8 +135,14 @@ def stream_command(
             ending.until(arrivals), detector, say,
             masked=bool(masks), kept=None if parts is None else read_facts(parts.folder),
         )  # fmt: skip
-        if facts.bad_pixels is not None and (facts.bad_pixels & ~bad).any():
+        new_mask = facts.bad_pixels is not None and bool((facts.bad_pixels & ~bad).any())
+        new_flags = facts.flags is not None and facts.flags != flags_of(detector)
+        if facts.bad_pixels is not None and new_mask:
             bad = bad | settle_polarity(facts.bad_pixels, "of the frames", invert=invert_masks, doubt=say)
+        if facts.flags is not None and new_flags:
+            detector = with_flags(detector, facts.flags)
+            statistics.use(usable_values(detector))
+        if new_mask or new_flags:
             find = kind.make(detection, detector, bad, network, segmentation is not None)
         energy = energy or facts.photon_energy_ev
         detector = dataclasses.replace(detector, photon_energy_ev=energy)

@@ -142,11 +142,13 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_parts_before(tmp_path: Pat
 def test_facts_are_kept(tmp_path: Path) -> None:
     assert read_facts(tmp_path) is None
     mask = np.arange(30).reshape(1, 6, 5) % 7 == 0
-    for facts in (FileFacts(mask, 9500.0), FileFacts(None, None)):
+    flags = (-100.0, None, 32767.0)
+    for facts in (FileFacts(mask, 9500.0, flags), FileFacts(None, None)):
         write_facts(tmp_path, facts)
         kept = read_facts(tmp_path)
         assert kept is not None
         assert kept.photon_energy_ev == facts.photon_energy_ev
+        assert kept.flags == facts.flags
         np.testing.assert_array_equal(kept.bad_pixels, facts.bad_pixels)  # type: ignore[arg-type]
 
 

@@ -258,3 +258,54 @@ def test_what_came_before_a_source_broke_is_written_and_the_error_told(
         stream(str(growing), geometry, tmp_path / "o.parquet", "batch_frames=2", "idle_s=9")
     assert set(read_table(tmp_path / "o.parquet", PEAKS)["frame"]) <= set(range(4))
     assert len(read_table(tmp_path / "o.parquet", PEAKS)) > 0
+
+
+PLAIN_GEOMETRY = """clen = 0.1
+photon_energy = 9500
+adu_per_photon = 1
+res = 10000
+data = /entry/data/data
+dim0 = %
+dim1 = ss
+dim2 = fs
+p0/min_fs = 0
+p0/max_fs = 95
+p0/min_ss = 0
+p0/max_ss = 63
+p0/corner_x = -48
+p0/corner_y = -32
+p0/fs = x
+p0/ss = y
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "folder"])
+def test_limits_that_only_the_file_tells_hold_in_a_live_stream_too(tmp_path: Path, source: str) -> None:
+    """A geometry without flags, an NXmx file with underload_value: a patch below it takes no spot's ring with it."""
+    frames = np.random.default_rng(3).poisson(10, (3, 64, 96)).astype(np.int16)
+    for ss, fs in ((12, 12), (12, 60), (50, 12), (50, 60)):
+        frames[:, ss - 1 : ss + 2, fs - 1 : fs + 2] += 400
+    frames[:, 26:34, 20:70] = -200
+    (tmp_path / "in").mkdir()
+    with h5py.File(tmp_path / "in" / "r0001.h5", "w", libver="latest") as file:
+        file["entry/definition"] = "NXmx"
+        file.create_dataset("entry/data/data", data=frames, maxshape=(None, 64, 96), chunks=(1, 64, 96))
+        file["entry/instrument/detector/underload_value"] = -100
+        file["entry/instrument/detector/detector_distance"] = 0.1
+    geometry = tmp_path / "g.geom"
+    geometry.write_text(PLAIN_GEOMETRY)
+    settings = ("threshold=100", "min_snr=5")
+    find_command(
+        tmp_path / "in" / "r0001.h5", geometry=geometry, finder="peakfinder8", model=None, settings=settings,
+        masks=(), out=tmp_path / "found.parquet", cxi=None,
+    )  # fmt: skip
+    place = tmp_path / "in" / "r0001.h5" if source == "file" else tmp_path / "in"
+    ending = ("n_frames=3",) if source == "file" else ("idle_s=1", "settle_s=0")
+    stream(str(place), geometry, tmp_path / "live.parquet", *settings, *ending)
+    found, live = (read_table(tmp_path / name, PEAKS) for name in ("found.parquet", "live.parquet"))
+    columns = ["frame", "panel", "fs", "ss", "intensity", "background"]
+    assert len(found)
+    assert live[columns].equals(found[columns])
+    geometry.write_text("flag_lessthan = -500\n" + PLAIN_GEOMETRY)
+    stream(str(place), geometry, tmp_path / "unlimited.parquet", *settings, *ending)
+    assert not read_table(tmp_path / "unlimited.parquet", PEAKS)[columns].equals(found[columns])
