@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.geometry.usable import (
@@ -47,6 +47,7 @@ def plain_rule(value: np.float32, low: float | None, high: float | None, equal: 
     return equal is None or np.rint(value) != np.rint(np.float32(equal))
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.floats(-400, 400, width=32), min_size=1, max_size=30),
     low=FLAGS,

@@ -1,7 +1,7 @@
 """Cells from .cell, PDB and CIF files obey CrystFEL's rules, and what contradicts itself is refused with the way out."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peaknet_pipeline.errors import CellError
@@ -52,6 +52,7 @@ def kind(cell):
     return cell.lattice_type, cell.centering, cell.unique_axis
 
 
+@settings(deadline=None)
 @given(
     lattice=st.sampled_from(LATTICE_TYPES), centering=st.sampled_from(CENTERINGS),
     shape=st.sampled_from(sorted(SHAPES)), unique=st.sampled_from(["*", "a", "b", "c"]),
