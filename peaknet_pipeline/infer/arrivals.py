@@ -15,11 +15,16 @@ from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, IntArray
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a file says about its frames, where it does: mask (n_panels, ss, fs), first photon energy in eV, flags of values."""
+    """What a file says about its frames, where it does.
+
+    ``bad_pixels`` is its mask, (n_panels, ss, fs); photon energy, eV, and camera length without ``coffset``, m, are the
+    medians of the shots that have them; ``flags`` are the limits of usable values.
+    """
 
     bad_pixels: BoolArray | None = None
     photon_energy_ev: float | None = None
     flags: Flags | None = None
+    clen_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,3 @@ def arrived_from_file(first: int, frames: FrameArray, facts: FileFacts, waiting:
     """Return frames of a file, numbered from ``first``, that were read now."""
     times = np.full(len(frames), time.time())
     return Arrival(np.arange(first, first + len(frames)), frames, times, facts, waiting)
-
-
-def first_known(energies: Float64Array) -> float | None:
-    """Return the first photon energy; None where there is none, or it is no number above zero."""
-    return float(energies[0]) if energies.size and energies[0] > 0 else None

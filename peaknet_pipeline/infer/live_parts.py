@@ -91,18 +91,23 @@ def image_type(parts: Parts) -> np.dtype[np.generic] | None:
 def write_facts(folder: Path, facts: FileFacts) -> None:
     """Keep what the first file said, for a stream that goes on."""
     kept: dict[str, Any] = {} if facts.bad_pixels is None else {"bad_pixels": facts.bad_pixels}
-    energy = np.nan if facts.photon_energy_ev is None else facts.photon_energy_ev
+    energy, clen = (np.nan if v is None else v for v in (facts.photon_energy_ev, facts.clen_m))
     if facts.flags is not None:
         kept["flags"] = np.array([np.nan if flag is None else flag for flag in facts.flags])
     with replace_atomically(folder / FACTS_FILE) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, photon_energy_ev=energy, **kept)
+        np.savez_compressed(file, photon_energy_ev=energy, clen_m=clen, **kept)
 
 
 def read_facts(folder: Path) -> FileFacts | None:
     """Return what an earlier stream kept; None if it kept nothing that can be read."""
     with suppress(FileNotFoundError, ValueError, KeyError), np.load(folder / FACTS_FILE) as kept:
-        energy = float(kept["photon_energy_ev"])
-        return FileFacts(kept.get("bad_pixels"), energy if energy > 0 else None, _flags(kept.get("flags")))
+        energy, clen = (float(kept[name]) for name in ("photon_energy_ev", "clen_m"))
+        return FileFacts(
+            kept.get("bad_pixels"),
+            None if np.isnan(energy) else energy,
+            _flags(kept.get("flags")),
+            None if np.isnan(clen) else clen,
+        )
     return None
 
 

@@ -56,6 +56,11 @@ class LiveParams(Parameters):
         unit="eV",
         gt=0,
     )
+    clen_m: float | None = parameter(
+        None,
+        meaning="camera length without coffset; that of the followed file without it, where the geometry names a path",
+        unit="m",
+    )
 
 
 def open_source(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError, StreamError
+from peaknet_pipeline.geometry.resolve import typical_value
 from peaknet_pipeline.geometry.usable import flags_of
 from peaknet_pipeline.infer.arrivals import (
     Arrival,
@@ -12,7 +13,6 @@ from peaknet_pipeline.infer.arrivals import (
     Patience,
     Refuse,
     arrived_from_file,
-    first_known,
     ignore,
     read_usable,
 )
@@ -80,7 +80,8 @@ def _frames_of(
         raise StreamError(listed.reason)
     with open_run(listed.path, geometry, more_roots=more_roots) as run:
         flags = None if run.geometry is None else flags_of(run.geometry)
-        facts = FileFacts(run.bad_pixels, first_known(run.photon_energy_ev), flags)
+        energy, clen = typical_value(run.photon_energy_ev), typical_value(run.clen_m)
+        facts = FileFacts(run.bad_pixels, energy, flags, clen)
         first = files.first_of(str(listed.path.relative_to(folder)), run.n_frames)
         for start, stop in taken.gaps(first, first + run.n_frames):
             for begin in range(start, stop, batch_frames):

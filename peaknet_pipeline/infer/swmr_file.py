@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from peaknet_pipeline.errors import RunError, StreamError
-from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.geometry.resolve import typical_value
 from peaknet_pipeline.geometry.slabs import mask_layers
 from peaknet_pipeline.geometry.usable import flags_of
 from peaknet_pipeline.hdf5.chunks import read_chunks, read_whole
@@ -20,7 +20,6 @@ from peaknet_pipeline.infer.arrivals import (
     Patience,
     Refuse,
     arrived_from_file,
-    first_known,
     ignore,
     read_usable,
 )
@@ -28,9 +27,13 @@ from peaknet_pipeline.infer.frame_numbers import FrameNumbers
 from peaknet_pipeline.runs.formats import file_format
 from peaknet_pipeline.runs.nexus_limits import with_file_limits
 from peaknet_pipeline.runs.run_masks import read_run_mask
+from peaknet_pipeline.runs.shot_values import camera_lengths_in_m, energies_in_ev
 from peaknet_pipeline.runs.slabs import map_panels, map_plain
 from peaknet_pipeline.runs.sources import check_frames
-from peaknet_pipeline.types import FrameArray, Geometry
+from peaknet_pipeline.types import Float64Array, FrameArray, Geometry
+
+FIRST_VALUES = 100
+"""Shots whose photon energies and camera lengths say what a growing file's are."""
 
 RETRY_S = 0.1
 """Seconds after which frames that could not be read are tried once more."""
@@ -197,17 +200,18 @@ def _facts_of_growing(files: LinkedFiles, geometry: Geometry | None, dtype: np.d
     named = [layer.path for layer in mask_layers(geometry) if layer.file is None]
     there = all(files.find(path) is not None for path in named)
     bad = read_run_mask(files, geometry, geometry.stack_shape)[1] if there else None
-    energy = files.find(geometry.photon_energy_path) if geometry.photon_energy_path else None
-    values = [v for v in _first_values(energy) if v > 0] if isinstance(energy, h5py.Dataset) else []
-    known = first_known(np.array([energy_ev(v, geometry.photon_energy_unit) for v in values]))
+    energies = energies_in_ev(_first_values(files, geometry.photon_energy_path), geometry.photon_energy_unit)
+    lengths = camera_lengths_in_m(_first_values(files, geometry.clen_path), geometry)
     if file_format(files) == "nxmx":
         geometry = with_file_limits(files, geometry, dtype)
-    return FileFacts(bad, known, flags_of(geometry))
+    return FileFacts(bad, typical_value(energies), flags_of(geometry), typical_value(lengths))
 
 
-def _first_values(dataset: Any) -> list[float]:
-    """Return the first number of a data set, where it has one."""
-    if dataset.dtype.kind not in "uif" or not dataset.size:
-        return []
-    first = read_chunks(dataset, (slice(0, 1),) * dataset.ndim, None) if dataset.ndim else read_whole(dataset)
-    return [float(np.ravel(first)[0])]
+def _first_values(files: LinkedFiles, path: str | None) -> Float64Array:
+    """Return the first numbers of a data set, (n,); those not written yet are its fill value."""
+    dataset = files.find(path) if path else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "uif" or not dataset.size:
+        return np.empty(0)
+    first = (slice(0, FIRST_VALUES), *(slice(0, 1),) * (dataset.ndim - 1))
+    values = read_chunks(dataset, first, None) if dataset.ndim else read_whole(dataset)
+    return np.ravel(values).astype(np.float64)

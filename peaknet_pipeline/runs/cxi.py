@@ -196,7 +196,7 @@ def linked_geometry(geometry: Geometry, slab: CxiSlab, *, has_energy: bool, has_
         mask_good_bits=0,
         mask_bad_bits=0xFF,
         more_masks=(),
-        photon_energy_path=ENERGY_PATH if has_energy else geometry.photon_energy_path,
+        photon_energy_path=ENERGY_PATH if has_energy else None,
         photon_energy_unit="eV" if has_energy else geometry.photon_energy_unit,
         clen_path=CLEN_PATH if has_clen else None,
         clen_unit="mm",

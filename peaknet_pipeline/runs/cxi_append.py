@@ -87,11 +87,8 @@ class CxiFile:
                 compression="gzip",
                 shuffle=True,
             )
-        for name, dtype in (
-            (f"{RESULT}/nPeaks", np.int32),
-            (f"{RESULT}/frame", np.int64),
-            (ENERGY_PATH, np.float64),
-        ):
+        energies = () if self._geometry.photon_energy_ev is None else ((ENERGY_PATH, np.float64),)
+        for name, dtype in ((f"{RESULT}/nPeaks", np.int32), (f"{RESULT}/frame", np.int64), *energies):
             file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(1024,))
         file[RESULT].attrs.update(self._provenance)
 
@@ -137,11 +134,13 @@ class CxiFile:
         self._file.check_written()
 
     def _append_energy(self, n_frames: int) -> None:
-        energy = self._file[ENERGY_PATH]
         known = self._geometry.photon_energy_ev
+        if known is None:
+            return
+        energy = self._file[ENERGY_PATH]
         done = energy.shape[0]
         energy.resize(n_frames, axis=0)
-        energy[done:] = np.nan if known is None else known
+        energy[done:] = known
 
     def _append_lists(self, peaks: PeakTable, numbers: IntArray, done: int) -> None:
         row_of = {int(number): row for row, number in enumerate(numbers)}

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
-from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
 from peaknet_pipeline.runs.nexus_layout import find_beams, find_detector
 from peaknet_pipeline.runs.series import FrameOrder, substitute
-from peaknet_pipeline.runs.shot_values import usable_camera_lengths, usable_energies
+from peaknet_pipeline.runs.shot_values import camera_lengths_in_m, energies_in_ev
 from peaknet_pipeline.runs.units import photon_energies_ev
 from peaknet_pipeline.types import Float64Array, Geometry
 
@@ -20,7 +19,6 @@ CONVENTIONAL_ENERGY = (
     ("/entry_1/instrument_1/source_1/energy", "J"),
 )
 NEXUS_ENERGY = (("incident_wavelength", "Å"), ("incident_energy", "eV"))
-_METRES = {"mm": 1e-3, "m": 1.0}
 
 
 def read_photon_energy(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) -> Float64Array:
@@ -74,8 +72,7 @@ def read_clen(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) 
     """
     if geometry is None or geometry.clen_path is None:
         return None
-    values = read_per_frame(files, geometry.clen_path, order) * _METRES[geometry.clen_unit]
-    return usable_camera_lengths(values, geometry)
+    return camera_lengths_in_m(read_per_frame(files, geometry.clen_path, order), geometry)
 
 
 def read_per_frame(files: LinkedFiles, path: str, order: FrameOrder) -> Float64Array:
@@ -112,10 +109,6 @@ def _values(files: LinkedFiles, path: str, n_frames: int, *, or_more: bool = Fal
 def _to_ev(values: Float64Array, unit: str, files: LinkedFiles, path: str) -> Float64Array:
     """Return energies or wavelengths in eV; NaN where they are no numbers above zero, or placeholders."""
     try:
-        energy_ev(1.0, unit)
+        return energies_in_ev(values, unit)
     except GeometryError as error:
         raise RunError(f"{path}: {error.what}", where=files.path, found=error.found) from error
-    energies = np.full(len(values), np.nan)
-    for frame in np.flatnonzero(np.isfinite(values) & (values > 0)):
-        energies[frame] = energy_ev(float(values[frame]), unit)
-    return usable_energies(energies)

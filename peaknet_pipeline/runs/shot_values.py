@@ -6,6 +6,7 @@ have no resolution and are not indexed; one such shot must not refuse a run.
 
 import numpy as np
 
+from peaknet_pipeline.geometry.crystfel_text import energy_ev
 from peaknet_pipeline.geometry.resolve import typical_value
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry
@@ -15,6 +16,9 @@ SANE_ENERGY_EV = (1e3, 2e5)
 
 SANE_DISTANCE_M = (0.005, 20.0)
 """Distances of detectors from the sample."""
+
+METRES = {"mm": 1e-3, "m": 1.0}
+"""Units of camera lengths in geometry files."""
 
 
 def usable_energies(energies_ev: Float64Array) -> Float64Array:
@@ -29,6 +33,27 @@ def usable_camera_lengths(clen_m: Float64Array, geometry: Geometry) -> Float64Ar
     """
     offset = float(np.mean([panel.coffset_m for panel in geometry.panels]))
     return np.where(possible_values(clen_m + offset, SANE_DISTANCE_M), clen_m, np.nan)
+
+
+def energies_in_ev(values: Float64Array, unit: str) -> Float64Array:
+    """Return energies or wavelengths, (n_frames,), in a geometry's unit as usable photon energies, eV, else NaN.
+
+    Raises
+    ------
+    GeometryError
+        The unit is unknown.
+
+    """
+    energy_ev(1.0, unit)
+    energies = np.full(len(values), np.nan)
+    for frame in np.flatnonzero(np.isfinite(values) & (values > 0)):
+        energies[frame] = energy_ev(float(values[frame]), unit)
+    return usable_energies(energies)
+
+
+def camera_lengths_in_m(values: Float64Array, geometry: Geometry) -> Float64Array:
+    """Return camera lengths, (n_frames,), in the geometry's unit as usable ones, metres, else NaN."""
+    return usable_camera_lengths(values * METRES[geometry.clen_unit], geometry)
 
 
 def possible_values(values: Float64Array, sane: tuple[float, float]) -> BoolArray:

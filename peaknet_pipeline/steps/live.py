@@ -1,6 +1,5 @@
 """Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,9 @@ import numpy as np
 from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
+from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.geometry.usable import flags_of, usable_values, with_flags
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.infer.figure_server import serve_figures
@@ -103,6 +104,7 @@ def stream_command(
     energy = params.photon_energy_ev or detector.photon_energy_ev
     if cell is not None and source.startswith(SOCKETS):
         check_energy(energy, detector)
+        check_distance(resolve_geometry(detector, clen_m=params.clen_m))
     drawn = (read_drawn_mask(m, detector, invert=invert_masks, doubt=say) for m in masks)
     bad = np.logical_or.reduce([geometry_bad_pixels(detector), *drawn])
     statistics = LiveStatistics(min_peaks=min_peaks, usable=usable_values(detector), say=say)
@@ -116,7 +118,7 @@ def stream_command(
     outputs = LiveOutputs(out, cxi, segmentation, hits_only, min_peaks)
     with ExitStack() as stack:
         recipe = command_origin(f"stream {source} by {finder}", detection.to_dict(), inputs)["recipe"]
-        parts = stack.enter_context(outputs.kept(f"{recipe} {params.photon_energy_ev}"))
+        parts = stack.enter_context(outputs.kept(f"{recipe} {params.photon_energy_ev} {params.clen_m}"))
         address = stack.enter_context(_served(statistics, detector, serve))
         stop = stack.enter_context(ending_gently())
         if address is not None:
@@ -145,10 +147,15 @@ def stream_command(
         if new_mask or new_flags:
             find = kind.make(detection, detector, bad, network, segmentation is not None)
         energy = energy or facts.photon_energy_ev
-        detector = dataclasses.replace(detector, photon_energy_ev=energy)
+        clen = facts.clen_m if params.clen_m is None else params.clen_m
+        detector = resolve_geometry(detector, photon_energy_ev=energy, clen_m=clen)
+        if cxi is not None and facts is not NOTHING:
+            check_distance(detector)
         if energy is not None:
             find = with_resolution(find, detector, energy)
             told["photon_energy_ev"] = json.dumps([energy])
+        if clen is not None:
+            told["clen_m"] = json.dumps([clen])
         index = _indexer(detector, cell) if cell is not None and facts is not NOTHING else None
         if parts is not None and facts is not NOTHING:
             write_facts(parts.folder, facts)
@@ -232,11 +239,23 @@ def check_energy(energy: float | None, geometry: Geometry) -> float:
     return energy
 
 
+def check_distance(geometry: Geometry) -> None:
+    """Raise GeometryError where the camera length is not known."""
+    if not knows_distance(geometry):
+        raise GeometryError(
+            "no camera length, which lattices and a CXI file's geometry need",
+            where=geometry.source,
+            found=geometry.clen_path,
+            remedy="Give it with --set clen_m=… (metres, without coffset)",
+        )
+
+
 def _indexer(geometry: Geometry, cell: Path) -> Indexer:
     from peaknet_pipeline.indexing.cell import read_cell
     from peaknet_pipeline.indexing.lattice import index_peaks
 
     target, energy = read_cell(cell), check_energy(geometry.photon_energy_ev, geometry)
+    check_distance(geometry)
 
     def index(peaks: PeakTable) -> int:
         lattices = index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=target)

@@ -143,11 +143,11 @@ def test_facts_are_kept(tmp_path: Path) -> None:
     assert read_facts(tmp_path) is None
     mask = np.arange(30).reshape(1, 6, 5) % 7 == 0
     flags = (-100.0, None, 32767.0)
-    for facts in (FileFacts(mask, 9500.0, flags), FileFacts(None, None)):
+    for facts in (FileFacts(mask, 9500.0, flags, -0.42), FileFacts(None, None)):
         write_facts(tmp_path, facts)
         kept = read_facts(tmp_path)
         assert kept is not None
-        assert kept.photon_energy_ev == facts.photon_energy_ev
+        assert (kept.photon_energy_ev, kept.clen_m) == (facts.photon_energy_ev, facts.clen_m)
         assert kept.flags == facts.flags
         np.testing.assert_array_equal(kept.bad_pixels, facts.bad_pixels)  # type: ignore[arg-type]
 

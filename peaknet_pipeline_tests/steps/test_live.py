@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -27,12 +28,14 @@ from peaknet_pipeline.infer.params import OutputParams
 from peaknet_pipeline.infer.swmr_file import GrowingData
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import PEAKS
-from peaknet_pipeline.simulate.demo import demo_experiment
+from peaknet_pipeline.simulate.demo import DEMO_DISTANCE_M, demo_experiment
+from peaknet_pipeline.simulate.detectors import ENCODER_PATH, ENERGY_PATH
 from peaknet_pipeline.simulate.files import write_experiment_files
 from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.steps.find_in_file import find_command
 from peaknet_pipeline.steps.index_file import index_command
 from peaknet_pipeline.steps.live import read_parameters
+from peaknet_pipeline.steps.peak_record import read_recorded_peaks
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.types import FrameArray
 
@@ -140,6 +143,34 @@ def test_a_followed_file_gives_what_find_gives_of_the_same_run(
         out=tmp_path / "lattices.parquet", stream=None,
     )  # fmt: skip
     assert indexed["indexed"] >= followed["indexed"]
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_camera_length_that_the_geometry_leaves_to_the_file_is_the_files(
+    as_folder: bool, tmp_path: Path, simulated: tuple[Path, Path, FrameArray]
+) -> None:
+    """The first shot has neither energy nor camera length: those of the next ones count."""
+    path, geometry, _ = simulated
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    source = folder / path.name
+    source.write_bytes(path.read_bytes())
+    with h5py.File(source, "r+") as file:
+        file[ENERGY_PATH][0], file[ENCODER_PATH][0] = 0.0, np.nan
+    text = re.sub(r"(?m)^clen = .*$", f"clen = {ENCODER_PATH} mm", geometry.read_text(encoding="utf-8"))
+    named = tmp_path / "paths.geom"
+    named.write_text(text, encoding="utf-8")
+    settings = ["settle_s=0", "idle_s=2"] if as_folder else [f"n_frames={N_FRAMES}"]
+    extra = ["--finder", "peakfinder8", "--cxi", str(tmp_path / "live.cxi")]
+    out = tmp_path / "live.parquet"
+    stream(str(folder if as_folder else source), named, out, *settings, extra=extra)
+    peaks = read_table(out, PEAKS)
+    assert np.isfinite(peaks["inv_d"]).all()
+    recorded = read_recorded_peaks(out, named)
+    assert recorded.geometry.panels[0].clen_m == pytest.approx(DEMO_DISTANCE_M)
+    written = read_geometry(tmp_path / "live.geom")
+    assert written.clen_path is None
+    assert written.panels[0].clen_m == pytest.approx(DEMO_DISTANCE_M)
 
 
 def test_ctrl_c_ends_the_source_and_leaves_complete_files(
