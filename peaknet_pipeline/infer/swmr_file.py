@@ -212,6 +212,6 @@ def _first_values(files: LinkedFiles, path: str | None) -> Float64Array:
     dataset = files.find(path) if path else None
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "uif" or not dataset.size:
         return np.empty(0)
-    first = (slice(0, FIRST_VALUES), *(slice(0, 1),) * (dataset.ndim - 1))
+    first = tuple(slice(0, min(n, FIRST_VALUES if not k else 1)) for k, n in enumerate(dataset.shape))
     values = read_chunks(dataset, first, None) if dataset.ndim else read_whole(dataset)
     return np.ravel(values).astype(np.float64)
