@@ -114,6 +114,7 @@ def run(numbers: range, folder: Path) -> tuple[Counter[str], list[str]]:
         counts[outcome] += 1
         if outcome not in (OUTCOMES[ANSWERED], OUTCOMES[REFUSED]):
             failures.append(f"{outcome}: {draw(number)[0]}")
+            print(failures[-1], flush=True)
     return counts, failures
 
 
@@ -132,7 +133,6 @@ def main() -> None:
         started = time.monotonic()
         counts, failures = run(range(options.first, options.first + options.files), folder)
     print(f"{options.files} files in {time.monotonic() - started:.0f} s: {dict(counts)}")
-    print("\n".join(failures))
     sys.exit(1 if failures else 0)
 
 
