@@ -125,6 +125,8 @@ class _Reading(contextlib.ExitStack):
             if min(self._reads_left, self._elements_left) < 0:
                 what = f"the parts of {dataset.name} lie over each other without end"
                 raise RunError(what, where=dataset.file.filename)
+            if dataset.may_overlap:
+                self._finish()
             target = out[part.target].reshape(part.shape)  # a view: only dimensions of 1 come or go
             if target.dtype == part.source.dtype:
                 self.fill(part.source, part.box, target)

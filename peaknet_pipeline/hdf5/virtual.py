@@ -4,6 +4,7 @@ HDF5 would read the sources by itself, with its own filters. Here each part of a
 source that was checked, so that the source's chunks are read like any others.
 """
 
+import functools
 import itertools
 import math
 from bisect import bisect_left
@@ -20,6 +21,7 @@ from peaknet_pipeline.errors import RunError
 Indices = range | npt.NDArray[np.int64]
 Selection = tuple[slice, ...]
 MAX_BOXES = 4096
+MAX_COMPARED = 1000
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class VirtualDataset(h5py.Dataset):  # type: ignore[misc]
         ends = [[(_first(i), _last(i) + 1) for i in part.target] for part in parts]
         self.parts = tuple(parts)
         self._ends = np.array(ends, dtype=np.int64).reshape(len(parts), -1, 2)
+
+    @functools.cached_property
+    def may_overlap(self) -> bool:
+        """Whether parts may lie over each other, so that they must be read one after the other: the last one counts."""
+        if len(self.parts) > MAX_COMPARED:
+            return True
+        starts, stops = self._ends[:, :, 0], self._ends[:, :, 1]
+        meets = ((starts[:, None] < stops) & (stops[:, None] > starts)).all(axis=2)
+        np.fill_diagonal(meets, val=False)
+        return bool(meets.any())
 
     def parts_within(self, selection: Selection) -> Iterator[PartBox]:
         """Yield the boxes of sources that a box of this data set shows, in the order in which HDF5 reads them."""

@@ -174,3 +174,32 @@ def test_a_part_beyond_its_source_is_refused(tmp_path: Path, frames: np.ndarray[
         pytest.raises(RunError, match="other shapes than its source"),
     ):
         files.dataset("/v")
+
+
+class Backwards(ThreadPoolExecutor):
+    """A pool whose first jobs are its last."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self._wait_s = 0.2
+
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        """Let each job wait less than the one before."""
+        self._wait_s = max(0.0, self._wait_s - 0.02)
+        return super().submit(_after, self._wait_s, *arguments)
+
+
+def _after(seconds: float, job: Callable[..., None], *arguments: Any) -> None:
+    time.sleep(seconds)
+    job(*arguments)
+
+
+def test_the_last_part_counts_whatever_the_threads_do(tmp_path: Path, frames: np.ndarray[Any, Any]) -> None:
+    layout = h5py.VirtualLayout((1, 12, 8), "u2")
+    for n in (2, 5, 7):
+        layout[:] = source()[n : n + 1]
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file.create_virtual_dataset("v", layout)
+    with LinkedFiles(tmp_path / "run.h5") as files, Backwards() as pool:
+        values = read_chunks(files.dataset("/v"), np.s_[0:1, 0:12, 0:8], pool)
+    np.testing.assert_array_equal(values[0], frames[7])
