@@ -73,9 +73,8 @@ class VirtualDataset(h5py.Dataset):  # type: ignore[misc]
         if len(self.parts) > MAX_COMPARED:
             return True
         starts, stops = self._ends[:, :, 0], self._ends[:, :, 1]
-        meets = ((starts[:, None] < stops) & (stops[:, None] > starts)).all(axis=2)
-        np.fill_diagonal(meets, val=False)
-        return bool(meets.any())
+        meets = np.all((starts[:, None] < stops) & (stops[:, None] > starts), axis=2)
+        return bool(np.any(np.triu(meets, k=1)))
 
     def parts_within(self, selection: Selection) -> Iterator[PartBox]:
         """Yield the boxes of sources that a box of this data set shows, in the order in which HDF5 reads them."""
