@@ -12,7 +12,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_chunks
-from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFileMissingError, LinkedFiles
 from peaknet_pipeline.hdf5.storage import check_declared
 from peaknet_pipeline.runs.nexus_layout import find_entries
 from peaknet_pipeline.runs.series import (
@@ -84,14 +84,23 @@ def find_data_path(files: LinkedFiles) -> str:
         No data set looks like frames; the message lists what there is.
 
     """
+    broken: LinkedFileMissingError | None = None
     for path in CONVENTIONAL_DATA:
-        found = files.find(path)
+        try:
+            found = files.find(path)
+        except (
+            LinkedFileMissingError
+        ) as error:  # a virtual data set of a stopped run: its numbered sources may do
+            broken = broken or error
+            continue
         if found is not None and _looks_like_frames(found):
             return path
     for entry in find_entries(files):
         linked = _linked_data(files, f"{entry}/data")
         if linked is not None:
             return linked
+    if broken is not None:
+        raise broken
     return _largest_stack(files)
 
 

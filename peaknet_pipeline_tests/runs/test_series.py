@@ -76,6 +76,27 @@ def test_an_aborted_run_is_read_up_to_what_is_missing(tmp_path: Path, frames: np
         assert "ends after 1 of 3 data sets; without frames are data_000002, data_000003" in run.doubts[0]
 
 
+def test_a_virtual_data_set_of_a_stopped_run_gives_way_to_its_numbered_sources(
+    tmp_path: Path, frames: np.ndarray
+) -> None:
+    path = write_links(tmp_path, frames, ["data_000001", "data_000002", "data_000003"], missing=[2])
+    layout = h5py.VirtualLayout(frames.shape, frames.dtype)
+    for k in range(3):
+        layout[3 * k : 3 * k + 3] = h5py.VirtualSource(
+            f"part{k}.h5", "entry/data/data", (3, *frames.shape[1:])
+        )
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset("entry/data/data", layout)
+    with open_run(path) as run:
+        assert np.array_equal(run.read(0, run.n_frames)[:, 0], frames[:6])
+        assert "ends after 2 of 3 data sets" in run.doubts[0]
+    with h5py.File(path, "a") as file:
+        for k in range(3):
+            del file[f"entry/data/data_00000{k + 1}"]
+    with pytest.raises(RunError, match=r"a linked file is missing, found part2\.h5"):
+        open_run(path)
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty"])
 @pytest.mark.parametrize("gap", [0, 1])
 def test_frames_missing_before_the_end_are_refused(
