@@ -15,6 +15,9 @@ from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.raw_root import format_not_taken, read_raw_root, stamp_of
 from peaknet_pipeline.store.settings import pipeline_parameters
 
+FILES_UNCHANGED = "files_unchanged"
+"""The check of ``raw_run`` that says whether the files still are those that were ingested."""
+
 
 def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
     """Make the sensor that watches the raw root for ``job``."""
@@ -40,12 +43,20 @@ def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
         new = incoming.complete[: params.runs_per_tick]
         chosen = dict(list(again.items())[: params.runs_per_tick - len(new)])
         requested = {key: stamp for key, stamp in before["requested"].items() if key not in new} | chosen
-        context.update_cursor(json.dumps({"told": told, "requested": requested}))
+        verdicts = _verdicts_on_files(context, incoming.stale, before["stale"])
+        cursor = {"told": told, "requested": requested, "stale": digest_of(incoming.stale)}
+        context.update_cursor(json.dumps(cursor))
         if not new and not chosen:
-            return dg.SkipReason(_skipped(known, incoming))
+            skipped = _skipped(known, incoming)
+            return (
+                dg.SensorResult(skip_reason=skipped, asset_events=verdicts)
+                if verdicts
+                else dg.SkipReason(skipped)
+            )
         return dg.SensorResult(
             run_requests=[*_requests(dict.fromkeys(new)), *_requests(chosen)],
             dynamic_partitions_requests=[RUNS.build_add_request(new)] if new else [],
+            asset_events=verdicts,
         )
 
     return new_runs
@@ -62,9 +73,16 @@ def _skipped(known: set[str], incoming: IncomingRuns) -> str:
 
 
 def _read_cursor(context: dg.SensorEvaluationContext) -> dict[str, Any]:
-    """Return what was told before, as marks, and which state of its files each run was requested again for."""
+    """Return what was told before, as marks, and which state of its files each run was requested again for; and
+    a mark of the runs that were stale.
+    """
     before = json.loads(context.cursor or "{}")
-    return {"told": [], "requested": {}, **(before if isinstance(before, dict) else {})}
+    return {
+        "told": [],
+        "requested": {},
+        "stale": digest_of({}),
+        **(before if isinstance(before, dict) else {}),
+    }
 
 
 def _tell_once(context: dg.SensorEvaluationContext, incoming: IncomingRuns, told: Iterable[str]) -> list[str]:
@@ -81,6 +99,29 @@ def _tell_once(context: dg.SensorEvaluationContext, incoming: IncomingRuns, told
         if (key, why) in new:
             context.log.warning(f"{key} {why}")
     return sorted(marks)
+
+
+def _verdicts_on_files(
+    context: dg.SensorEvaluationContext, stale: Mapping[str, str], before: str
+) -> list[dg.AssetCheckEvaluation]:
+    """Return the check of ``raw_run`` that shows stale runs in the UI, if it says something else than the last one did."""
+    check = dg.AssetCheckKey(dg.AssetKey("raw_run"), FILES_UNCHANGED)
+    last = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
+    passed = last is None or last.status.value != "FAILED"
+    if passed == (not stale) and (passed or before == digest_of(stale)):
+        return []
+    runs = "; ".join(f"{key}: {why}" for key, why in stale.items())
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=check.asset_key,
+            check_name=check.name,
+            passed=not stale,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{len(stale)} runs are stale, with all that was made of them: {runs}"
+            if stale
+            else "no run's files were replaced after its ingestion",
+        )
+    ]
 
 
 def _to_request_again(

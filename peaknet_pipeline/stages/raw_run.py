@@ -44,7 +44,8 @@ def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = Non
             "checksum": info.checksum,
             "doubts": doubts,
         }
-        return StageResult(output, figures, checks=checks)
+        as_read = Check("files_unchanged", True, "the files are those that were read")
+        return StageResult(output, figures, checks=(*checks, as_read))
 
     linked = [path for path in info.files if path.resolve() not in {file.resolve() for file in context.files}]
     inputs = [*context.files, *linked, *context.settings_files]
@@ -56,7 +57,7 @@ RAW_RUN_ASSET = Asset(
     job=INGEST,
     output=manifest_path,
     kinds=("hdf5",),
-    checks=("has_photon_energy", "has_camera_length"),
+    checks=("has_photon_energy", "has_camera_length", "files_unchanged"),
     blocking=("has_photon_energy", "has_camera_length"),
 )
 

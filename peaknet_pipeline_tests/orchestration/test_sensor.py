@@ -28,11 +28,13 @@ def tick(world, cursor=None):
         resources={"store": StoreResource(root=str(world.store.root))},
     )
     result = sensor(context)
-    if cursor is not None:
-        cursor["cursor"] = context.cursor
     if isinstance(result, dg.SensorResult):
         for request in result.dynamic_partitions_requests:
             world.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        for event in result.asset_events:
+            world.instance.report_runless_asset_event(event)
+    if cursor is not None:
+        cursor["cursor"] = context.cursor
     return result
 
 
@@ -132,8 +134,16 @@ def test_a_file_replaced_after_ingestion_is_stale_and_requested_anew_where_the_s
     shutil.copy(folder / "r0002.h5", folder / "r0001.h5")
     settle(folder)
     capsys.readouterr()
-    assert "1 stale" in tick(fresh, cursor).skip_message
+    result = tick(fresh, cursor)
+    assert "1 stale" in result.skip_reason.skip_message
     assert "small-r0001 is stale: r0001.h5 was replaced or changed since" in capsys.readouterr().err
+    (verdict,) = result.asset_events
+    assert (verdict.check_name, verdict.passed, verdict.severity) == (
+        "files_unchanged",
+        False,
+        dg.AssetCheckSeverity.WARN,
+    )
+    assert "small-r0001: r0001.h5 was replaced" in verdict.description
     assert "1 stale" in tick(fresh, cursor).skip_message
     assert "is stale" not in capsys.readouterr().err
     row = run_table(fresh.store).set_index("run").loc["small-r0001"]
