@@ -1,5 +1,6 @@
 """Odd content of files is told in a line, and never reaches a terminal as a command."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.errors import GeometryError, RunError, TableError
 from peaknet_pipeline.geometry.crystfel import parse_geometry
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, shipped_models
@@ -167,3 +169,11 @@ def test_a_mask_of_another_shape_is_refused_with_both_shapes(tmp_path, shape):
     np.save(tmp_path / "m.npy", np.zeros(shape, "u1"))
     with pytest.raises(RunError, match=r"the mask does not fit.*\(3, 6, 8\), found"):
         read_mask(tmp_path / "m.npy", slab_geometry())
+
+
+def test_an_output_that_has_no_such_sign_is_told_in_another_way(monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    tell("0.1 Å⁻¹ of run 7")
+    shown.flush()
+    assert shown.buffer.getvalue() == b"0.1 \\xc5\\u207b\\xb9 of run 7\n"
