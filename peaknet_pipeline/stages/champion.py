@@ -7,25 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from peaknet_pipeline.geometry.distance import select_frames
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.infer.engine import Engine
 from peaknet_pipeline.labels.split import VALIDATE
 from peaknet_pipeline.learn.checkpoint import LoadedModel, read_checkpoint
 from peaknet_pipeline.learn.evaluation import Decision, YieldCount, judge_challenger, write_evaluation
 from peaknet_pipeline.learn.registry import promote
-from peaknet_pipeline.metrics import Rate, count_rates
+from peaknet_pipeline.metrics import Rate
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.provenance import Recipe, now
-from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import Run, geometry_of
-from peaknet_pipeline.runs.sample import read_frames, sample_frames
-from peaknet_pipeline.schemas import MODEL_COMPARISON, PeakTable
-from peaknet_pipeline.steps.find_with_network import engine_recipe
-from peaknet_pipeline.steps.index_run import index_with_control
+from peaknet_pipeline.schemas import MODEL_COMPARISON
+from peaknet_pipeline.steps.measure_yield import measure_yield
 from peaknet_pipeline.steps.network_params import InferenceParams, RunInferenceParams
-from peaknet_pipeline.steps.peak_tables import add_resolution, join_peaks
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.asset import IMPROVE, Asset
 from peaknet_pipeline.store.layout import Store
@@ -42,7 +35,6 @@ from peaknet_pipeline.store.settings import pipeline_parameters, settings_inputs
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.store.training_manifest import manifest_file, read_manifest
 from peaknet_pipeline.tables import empty_table, make_table, write_table
-from peaknet_pipeline.types import IntArray
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -126,7 +118,7 @@ def _evaluate(
             "model": folder.name,
             "role": role,
             "run": key,
-            **measure_yield(store, key, model, params, inference),
+            **_measure(store, key, model, params, inference),
         }
         for key in runs
     ]
@@ -137,25 +129,25 @@ def _evaluate(
     return table
 
 
-def measure_yield(
+def _measure(
     store: Store, key: str, model: LoadedModel, params: ChampionParams, inference: InferenceParams
 ) -> dict[str, float]:
-    """Find and index a sample of a run's frames with a model; return its counts, rates and false-index control."""
+    """Return a model's counts, rates and false-index control on a sample of a run's frames."""
     context = read_context(store, key)
-    index = context.experiment.parameters("index", IndexParams)
-    min_peaks = context.experiment.min_peaks
     with open_raw(context) as run, progress_bar(f"{model.card.name} on {key}") as progress:
-        inference = inference.fit(run.read(0, 1), run.n_frames)
-        chosen = sample_frames(run.n_frames, params.frames or None)
-        recipe = engine_recipe(
-            model, inference, geometry=geometry_of(run), bad_pixels=read_bad_pixels(store, key)
+        measured = measure_yield(
+            run,
+            model,
+            read_cell(cell_file(context)),
+            max_frames=params.frames or None,
+            inference=inference,
+            index=context.experiment.parameters("index", IndexParams),
+            min_peaks=context.experiment.min_peaks,
+            bad_pixels=read_bad_pixels(store, key),
+            rings=read_left_out_rings(store, key),
+            progress=progress,
         )
-        peaks = _find(run, recipe.make_engine(), chosen, inference.batch_frames, progress)
-        geometry, energy = select_frames(geometry_of(run), chosen), run.photon_energy_ev[chosen]
-        peaks = drop_ring_peaks(add_resolution(peaks, geometry, energy), read_left_out_rings(store, key))
-    cell = read_cell(cell_file(context))
-    lattices, control = index_with_control(peaks, geometry, energy, cell, index, min_peaks=min_peaks)
-    rates = count_rates(peaks, lattices, n_frames=len(chosen), min_peaks=min_peaks)
+    rates, control = measured.rates, measured.control
     return {
         "frames": rates.frames,
         "hits": rates.hits,
@@ -163,18 +155,8 @@ def measure_yield(
         "indexing_yield": rates.indexing_yield.value,
         "false_index_rate": Rate(control.n_indexed, control.n_scrambled).value,
         "scrambled": control.n_scrambled,
-        "peaks": len(peaks),
+        "peaks": measured.n_peaks,
     }
-
-
-def _find(run: Run, engine: Engine, chosen: IntArray, batch: int, progress: Any) -> PeakTable:
-    """Find the peaks of some frames; they are numbered by their place in ``chosen``."""
-    parts: list[PeakTable] = []
-    for first in range(0, len(chosen), batch):
-        numbers = chosen[first : first + batch]
-        parts.append(engine(read_frames(run, numbers), first))
-        progress(first + len(numbers), len(chosen))
-    return join_peaks(parts)
 
 
 def _count(rows: ModelComparison) -> YieldCount:

@@ -7,25 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.geometry.distance import select_frames
-from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.peaks.scan import ScanStageParams, best_setting, parameter_grid, scan_parameters
+from peaknet_pipeline.peaks.scan import ScanStageParams, best_setting
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.provenance import Recipe, origin_of
-from peaknet_pipeline.runs.rings import drop_ring_peaks
-from peaknet_pipeline.runs.run import geometry_of
-from peaknet_pipeline.runs.sample import read_frames
-from peaknet_pipeline.schemas import SCAN, PeakTable
-from peaknet_pipeline.steps.peak_tables import add_resolution
+from peaknet_pipeline.schemas import SCAN
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.scan_finder import (
     choose_frames,
-    grid_of,
-    index_scorer,
+    scan_frames,
     scan_table,
 )
 from peaknet_pipeline.store.asset import Asset
@@ -48,37 +40,12 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     def build(recipe: Recipe) -> StageResult:
         cell = read_cell(cell_path)
         with open_raw(context) as run, progress_bar(f"scan {key}", unit="setting") as progress:
-            geometry, rings, bad_pixels = (
-                geometry_of(run),
-                read_left_out_rings(store, key),
-                read_bad_pixels(store, key),
-            )
+            bad_pixels, rings = read_bad_pixels(store, key), read_left_out_rings(store, key)
             chosen = choose_frames(run, bad_pixels, params, base)
-            frames, energy, tried = read_frames(run, chosen), run.photon_energy_ev[chosen], 0
-            geometry = select_frames(geometry, chosen)
-            grid = parameter_grid(grid_of(params, frames, bad_pixels, run.usable), base)
-            grid += [] if base in grid else [base]
-            scored = index_scorer(
-                lambda peaks: index_peaks(
-                    peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=index
-                ),
-                len(chosen),
-            )
-
-            def score(peaks: PeakTable, setting: Peakfinder8Params) -> dict[str, float]:
-                nonlocal tried
-                tried += 1
-                progress(tried, len(grid))
-                return scored(drop_ring_peaks(add_resolution(peaks, geometry, energy), rings))
-
-            scan = scan_parameters(
-                frames,
-                radius=pixel_radius(geometry),
-                bad_pixels=bad_pixels,
-                grid=grid,
-                score=score,
-                usable=run.usable,
-            )
+            scan = scan_frames(
+                run, chosen, cell, params, base=base, index=index, bad_pixels=bad_pixels, rings=rings,
+                progress=progress,
+            )  # fmt: skip
         table = scan_table(scan, len(chosen))
         write_table(table, output, SCAN, extra=origin_of(recipe, run=key))
         return _result(output, table, scan, key, in_use=base)

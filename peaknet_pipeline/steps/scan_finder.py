@@ -2,22 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.geometry.distance import select_frames
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import UsableValues
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.peaks.scan import ScanParams, ScanStageParams, background_thresholds
+from peaknet_pipeline.peaks.scan import (
+    ScanParams,
+    ScanStageParams,
+    background_thresholds,
+    parameter_grid,
+    scan_parameters,
+)
+from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import read_frames, sample_frames
 from peaknet_pipeline.schemas import SCAN, IndexTable, PeakTable
+from peaknet_pipeline.steps.peak_tables import add_resolution
+from peaknet_pipeline.steps.progress import Progress
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import BoolArray, FrameArray
+from peaknet_pipeline.types import BoolArray, FrameArray, IntArray, UnitCell
 
 CROWDED = 1500
 """Mean peaks per frame from which on a setting is hopeless and isn't indexed; strong crystals reach a thousand."""
@@ -35,7 +46,7 @@ FRAMES_AT_ONCE = 16
 
 def choose_frames(
     run: Run, bad_pixels: BoolArray, params: ScanStageParams, base: Peakfinder8Params
-) -> "np.ndarray[Any, np.dtype[np.int64]]":
+) -> IntArray:
     """Return the frames that settings are tried on: likely hits, which tell what a setting indexes, and some others.
 
     All frames of a run of no more than ``params.frames``. Others fill up where there are fewer hits, and hits where there
@@ -64,6 +75,48 @@ def choose_frames(
         if n
     )
     return np.sort(np.concatenate(list(parts_chosen))).astype(np.int64)
+
+
+def scan_frames(
+    run: Run,
+    chosen: IntArray,
+    cell: UnitCell,
+    params: ScanStageParams,
+    *,
+    base: Peakfinder8Params,
+    index: IndexParams,
+    bad_pixels: BoolArray,
+    rings: RingParams,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Try every setting of the grid, and the one in use (``base``), on some frames of a run; one row per setting.
+
+    Each setting's peaks are indexed: its row tells the frames ``indexed`` and the peaks ``explained``. Peaks on ``rings``
+    don't count.
+    """
+    frames, energy, tried = read_frames(run, chosen), run.photon_energy_ev[chosen], 0
+    geometry = select_frames(geometry_of(run), chosen)
+    grid = parameter_grid(grid_of(params, frames, bad_pixels, run.usable), base)
+    grid += [] if base in grid else [base]
+    scored = index_scorer(
+        lambda peaks: index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=cell, params=index),
+        len(chosen),
+    )
+
+    def score(peaks: PeakTable, setting: Peakfinder8Params) -> dict[str, float]:
+        nonlocal tried
+        tried += 1
+        progress(tried, len(grid))
+        return scored(drop_ring_peaks(add_resolution(peaks, geometry, energy), rings))
+
+    return scan_parameters(
+        frames,
+        radius=pixel_radius(geometry),
+        bad_pixels=bad_pixels,
+        grid=grid,
+        score=score,
+        usable=run.usable,
+    )
 
 
 def index_scorer(
