@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 
 import peaknet_pipeline as pn
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.learn.checkpoint import load_shipped
 from peaknet_pipeline.runs.masks import write_mask
+from peaknet_pipeline.runs.rings import RingParams
 from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -25,6 +28,8 @@ from peaknet_pipeline.stages.run_statistics import run_statistics
 from peaknet_pipeline.steps.find_in_file import find_command
 from peaknet_pipeline.steps.finders import FINDERS
 from peaknet_pipeline.steps.index_file import index_command
+from peaknet_pipeline.steps.measure_yield import measure_yield
+from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import control_path, read_bad_pixels, reflections_path
 from peaknet_pipeline.tables import read_table
@@ -137,6 +142,19 @@ def test_a_frame_is_shown_with_its_peaks_and_reflections(found, run, files, tmp_
     rates = pn.rates(peaks, indexing, run)
     assert rates.frames == run.n_frames
     assert rates.indexed == indexing.lattices["frame"].nunique()
+
+
+def test_networks_are_compared_by_what_a_notebook_counts(found, run, files):
+    cell = pn.read_cell(files[2])
+    measured = measure_yield(
+        run, load_shipped(), cell, max_frames=None, inference=InferenceParams(), index=IndexParams(), min_peaks=12,
+        bad_pixels=run.bad_pixels, rings=RingParams(), progress=lambda done, total: None,
+    )  # fmt: skip
+    indexing = pn.index(found["peaknet"], run, cell, min_peaks=12)
+    assert measured.n_peaks == len(found["peaknet"])
+    assert measured.control == indexing.control
+    assert measured.rates == pn.rates(found["peaknet"], indexing, run, min_peaks=12)
+    assert measured.rates.indexed
 
 
 def test_masks_are_paths_or_arrays(run, tmp_path):
