@@ -60,7 +60,7 @@ def read_yaml(path: Path, *, error: type[PeaknetError]) -> dict[str, Any]:
     """
     try:
         text = _read_bounded(path, MAX_YAML_BYTES)
-        values = _PlainLoader(text).get_single_data()  # type: ignore[no-untyped-call]
+        values = _PlainLoader(text).get_single_data()
     except (yaml.YAMLError, *UNREADABLE, LookupError, TypeError, AttributeError) as why:
         raise error(f"not readable as YAML ({describe(why)})", where=path) from why
     if values is not None and not isinstance(values, dict):
