@@ -63,8 +63,10 @@ class PartSink:
             self._close()
             with _told_of_the_disk(self._parts.folder):
                 self._open = _OpenPart(self._parts.folder, int(numbers[0]))
+        part, self._open = self._open, None  # one that an error has cut short cannot be closed
         with _told_of_the_disk(self._parts.folder):
-            self._open.add(found, numbers)
+            part.add(found, numbers)
+        self._open = part
         self.close_full()
 
     def close_full(self) -> None:

@@ -21,6 +21,7 @@ from peaknet_pipeline.infer.part_sink import PartSink
 from peaknet_pipeline.infer.parts import Parts, open_parts
 from peaknet_pipeline.infer.sinks import ParquetSink, TableCollector
 from peaknet_pipeline.infer.stream import stream_run
+from peaknet_pipeline.types import IntArray
 from peaknet_pipeline_tests.infer import killed_stream
 from peaknet_pipeline_tests.infer.fakes import ArrayRun, one_peak_per_frame
 
@@ -153,6 +154,24 @@ def test_a_part_keeps_what_came_before_an_error(tmp_path: Path) -> None:
         raise KeyError
     assert Parts(parts.folder, N_FRAMES).written == [(0, 8)]
     assert read_part(parts.folder, (0, 8)).peaks.equals(found_in((0, 8)).peaks)
+
+
+def test_an_interrupt_in_the_middle_of_a_batch_gives_its_part_up_and_is_told_as_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_write(self: ParquetSink, found: Found, numbers: IntArray) -> None:
+        raise SystemExit(143)
+
+    with (
+        pytest.raises(SystemExit),
+        open_parts(tmp_path / "work", recipe="abc", n_frames=N_FRAMES) as parts,
+        PartSink(parts, part_s=0.0) as sink,
+    ):
+        sink.write(found_in((0, 3)), np.arange(0, 3))
+        monkeypatch.setattr(ParquetSink, "write", interrupted_write)
+        sink.write(found_in((3, 6)), np.arange(3, 6))
+    assert Parts(parts.folder, N_FRAMES).written == [(0, 3)]
+    assert [path.name for path in parts.folder.iterdir()] == ["000000000-000000003.parquet"]
 
 
 def test_pixels_of_many_batches_are_those_of_one(tmp_path: Path) -> None:
