@@ -39,7 +39,8 @@ def write_run_geometry(
             )
         completed = without_paths(run.geometry)
         write_geometry(completed, out, made_by="peaknet geometry")
-        return {"out": str(out), **geometry_facts(completed), **_changes(run)}
+        doubts = {"doubts": list(run.doubts)} if run.doubts else {}
+        return {"out": str(out), **geometry_facts(completed), **_changes(run), **doubts}
 
 
 def _changes(run: Run) -> dict[str, Any]:

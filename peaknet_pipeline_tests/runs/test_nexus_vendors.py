@@ -8,10 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
+from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.maps import peak_positions_m
 from peaknet_pipeline.runs.inspect import Inspection, inspect_path
 from peaknet_pipeline.runs.nexus_modules import Module, slow_first
 from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.steps.geometry_file import write_run_geometry
 from peaknet_pipeline.types import HC_EV_ANGSTROM
 from peaknet_pipeline_tests.runs.test_nexus import write_master
 
@@ -134,6 +136,18 @@ def test_a_beam_centre_that_nobody_set_is_doubted(tmp_path: Path) -> None:
     assert any(
         "beam_center_x and beam_center_y are both 0" in doubt for doubt in edited(tmp_path, zero).doubts
     )
+
+
+def test_a_geometry_that_is_doubted_is_written_with_the_doubt_and_one_that_is_not_there_says_why(
+    tmp_path: Path,
+) -> None:
+    master = tmp_path / "run_master.h5"
+    edited(tmp_path, lambda f: put(f, f"{DETECTOR}/y_pixel_size", 150.0, "um"))
+    told = write_run_geometry(master, geometry=None, out=tmp_path / "a.geom")
+    assert any("y_pixel_size 150 µm differ" in doubt for doubt in told["doubts"])
+    edited(tmp_path, lambda f: put(f, f"{DETECTOR}/detector_distance", np.nan))
+    with pytest.raises(GeometryError, match=r"the run carries no geometry, found .*detector_distance is nan"):
+        write_run_geometry(master, geometry=None, out=tmp_path / "b.geom")
 
 
 def test_a_beam_centre_in_metres_is_the_same_as_in_pixels(tmp_path: Path) -> None:
