@@ -101,6 +101,11 @@ class CalibratedRun(Run):
         """The data sets of the raw frames, each with the number in the run that its first frame has."""
         return self._raw.placed_sources
 
+    @property
+    def path_to_open(self) -> Path | tuple[Path, ...]:
+        """What ``open_run`` takes to open the raw run once more."""
+        return self._raw.path_to_open
+
     def locate(self, frame: int) -> tuple[Path, int]:
         """Return the file that a frame is read from, and its number there."""
         return self._raw.locate(frame)

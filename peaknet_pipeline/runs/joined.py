@@ -87,6 +87,12 @@ class JoinedRun(Run):
         placed = zip(self.parts, self._starts, strict=False)
         return tuple((int(first) + k, one) for part, first in placed for k, one in part.run.placed_sources)
 
+    @property
+    def path_to_open(self) -> Path | tuple[Path, ...]:
+        """The files, in order, where no folder and no list names the run."""
+        files = tuple(part.run.info.path for part in self.parts)
+        return files if self.info.path == files[0] else self.info.path
+
     def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, as :meth:`Run.read` does."""
         self.check_range(start, stop)

@@ -164,6 +164,11 @@ class Run:
                 "no such frames", where=self._files.path, expected=f"0 … {self.n_frames}", found=found
             )
 
+    @property
+    def path_to_open(self) -> Path | tuple[Path, ...]:
+        """What ``open_run`` takes to open the run once more: its file, its folder or list, or its files in order."""
+        return self.info.path
+
     def locate(self, frame: int) -> tuple[Path, int]:
         """Return the file that a frame is read from, and its number there."""
         return self.info.path, frame

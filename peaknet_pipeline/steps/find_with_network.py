@@ -44,7 +44,7 @@ def inference_in_run(
     ``metadata`` tells the origin, with the ``recipe``'s hash; ``folder`` is where unfinished work is kept, to go on from;
     ``segmentation`` is where the network's masks go.
     """
-    source = RunSource(run.info.path, run.geometry, run.info.data_path, more_roots=run.roots)
+    source = RunSource(run.path_to_open, run.geometry, run.info.data_path, more_roots=run.roots)
     return InferenceJob(
         source, run, model, params, bad_pixels,
         folder=folder, digest=metadata["recipe"], segmentation=segmentation, metadata=metadata,

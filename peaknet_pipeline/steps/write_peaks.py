@@ -72,7 +72,7 @@ def _write_cxi(
         "cxi_clipped_peaks": report.n_clipped_peaks,
     }
     if images == "copy":
-        raw, written = run.info.path.stat().st_size, path.stat().st_size
+        raw, written = run.info.size_bytes, path.stat().st_size
         figures |= {"cxi_bytes": written, "raw_bytes": raw, "bytes_kept": round(written / max(raw, 1), 4)}
     return figures
 

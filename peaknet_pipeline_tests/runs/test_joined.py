@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.runs.cxi_images import link_images, slab_of
 from peaknet_pipeline.runs.joined import RunPart, join_runs
 from peaknet_pipeline.runs.open import open_run
@@ -35,6 +36,7 @@ def test_frames_of_several_files_are_read_in_order_across_their_borders(parts):
             (paths[0], 0), (paths[0], 3), (paths[1], 0), (paths[2], 0), (paths[2], 4),
         ]  # fmt: skip
         assert run.info.files == tuple(paths)
+        assert run.path_to_open == tuple(paths)
         assert run.info.size_bytes == sum(path.stat().st_size for path in paths)
         with pytest.raises(RunError, match="no such frames"):
             run.read(11, 13)
@@ -101,7 +103,7 @@ def test_a_folder_that_holds_the_files_of_one_run_is_that_run(tmp_path):
     (folder / "notes.txt").write_text("second crystal")
     with open_run(folder, slab_geometry()) as run:
         np.testing.assert_array_equal(run.read(0, 4), np.concatenate(frames))
-        assert run.info.path == folder
+        assert run.info.path == run.path_to_open == folder
 
 
 @pytest.mark.parametrize("chosen", [None, [1, 0]])
@@ -112,7 +114,7 @@ def test_the_images_of_a_peak_list_are_those_of_every_file(parts, tmp_path, chos
     opened = [RunPart(open_run(path, geometry), picked) for path in paths]
     expected = frames if chosen is None else frames[[1, 0, 5, 4, 8, 7]]
     wanted = np.array([0, 2, 4, 5])
-    with join_runs(opened, paths[0], geometry=geometry) as run, h5py.File(tmp_path / "p.cxi", "w") as file:
+    with join_runs(opened, paths[0], geometry=geometry) as run, new_hdf5(tmp_path / "p.cxi") as file:
         link_images(file, tmp_path / "p.cxi", run, slab_of(run), wanted)
     with h5py.File(tmp_path / "p.cxi") as file:
         images = file["/entry_1/data_1/data"][:]
