@@ -7,6 +7,7 @@ have no resolution and are not indexed; one such shot must not refuse a run.
 import numpy as np
 
 from peaknet_pipeline.geometry.crystfel_text import energy_ev
+from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.resolve import typical_value
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry
@@ -83,6 +84,10 @@ def shot_doubts(run: Run) -> list[str]:
         known_m = run.clen_m[np.isfinite(run.clen_m)]
         if known_m.size and np.ptp(known_m) > 1e-4:
             doubts.append(f"The camera length changes by {1e3 * np.ptp(known_m):.2f} mm within the run.")
+    elif geometry is not None and not knows_distance(geometry):
+        doubts.append(
+            f"The camera length is not known: runs of this kind have no {geometry.clen_path}; give a number (clen)."
+        )
     known = energy[np.isfinite(energy)]
     if not known.size:
         return doubts

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.crystfel import parse_geometry
 from peaknet_pipeline.runs.inspect import inspect_path
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline_tests.runs.files import module_geometry, random_stack, slab_geometry
@@ -82,6 +83,15 @@ def test_energies_are_the_machines_and_else_the_geometrys(psana, named):
         assert run.photon_energy_ev.tolist() == [9480.0, 9500.0, 9500.0, 9520.0, 9500.0]
         assert run.geometry is not None
         assert run.geometry.photon_energy_ev == 9500.0
+
+
+def test_a_camera_length_at_a_path_that_such_runs_do_not_have_is_doubted(psana, named):
+    geometry = parse_geometry(slab_geometry().text.replace("clen = 0.1 m", "clen = /LCLS/encoder"))
+    report = inspect_path(named, geometry)
+    assert report.is_usable
+    assert "The camera length is not known: runs of this kind have no /LCLS/encoder" in " ".join(
+        report.doubts
+    )
 
 
 def test_without_psana_the_error_says_where_to_work(named, monkeypatch):
