@@ -36,6 +36,7 @@ class Schema:
 
 PeakTable: TypeAlias = pd.DataFrame
 IndexTable: TypeAlias = pd.DataFrame
+SecondLookTable: TypeAlias = pd.DataFrame
 ReflectionTable: TypeAlias = pd.DataFrame
 MatchTable: TypeAlias = pd.DataFrame
 FrameMatchTable: TypeAlias = pd.DataFrame
@@ -107,6 +108,28 @@ INDEX = Schema(
                 "mm",
                 f"detector shift in laboratory {xyz} refined for this lattice; NaN where it was kept",
                 nullable=True,
+            )
+            for xyz in "xy"
+        ),
+    ),
+)
+
+SECOND_LOOK = Schema(
+    "second_look",
+    "Lattices by the sum of weak evidence, and that sum for the lattices of the list indexer; one row per lattice",
+    (
+        _FRAME,
+        _LATTICE,
+        *_AXES,
+        Column("origin", "string", "", "who found it: list (the list indexer) or second look"),
+        Column("score", "float32", "nat", "log-likelihood ratio of all predicted reflections against noise"),
+        Column("n_predicted", "int32", "", "reflections predicted on good pixels, which the score sums over"),
+        *(
+            Column(
+                f"shift_{xyz}_mm",
+                "float32",
+                "mm",
+                f"detector shift in laboratory {xyz} that the score was highest at",
             )
             for xyz in "xy"
         ),
@@ -521,6 +544,7 @@ SCHEMAS = {
     for schema in (
         PEAKS,
         INDEX,
+        SECOND_LOOK,
         REFLECTIONS,
         PANEL_RESIDUALS,
         MATCHES,

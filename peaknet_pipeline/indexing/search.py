@@ -83,7 +83,7 @@ def find_orientations(
     score_turns = spin_scores_compiled if device.type == "cpu" else spin_scores
     score, turn = score_turns(*spots, pairs.frame, laboratory, crystal, target, n_turns, device)
     keep = _best_per_frame(pairs.frame, score, params.n_candidates)
-    return pairs.frame[keep], _rotations(
+    return pairs.frame[keep], turned_rotations(
         laboratory[keep], crystal[keep], np.asarray(turn[keep] * (2.0 * np.pi / n_turns), dtype=np.float64)
     )
 
@@ -101,7 +101,7 @@ def _frame_about(vectors: Float64Array) -> Float64Array:
     return np.stack([first, second, np.cross(first, second)], axis=2)
 
 
-def _rotations(laboratory: Float64Array, crystal: Float64Array, angle: Float64Array) -> Float64Array:
+def turned_rotations(laboratory: Float64Array, crystal: Float64Array, angle: Float64Array) -> Float64Array:
     turn = np.zeros_like(laboratory)
     turn[:, 0, 0] = 1.0
     turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)

@@ -1,0 +1,387 @@
+"""The second look at a run: frames without a lattice are searched once more, with all their weak evidence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from peaknet_pipeline.geometry.distance import camera_lengths_m
+from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
+from peaknet_pipeline.indexing.predict import table_axes
+from peaknet_pipeline.indexing.second_look.acceptance import (
+    SecondLookControl,
+    distinct_orientations,
+    make_control,
+)
+from peaknet_pipeline.indexing.second_look.diffraction_model import DiffractionModel
+from peaknet_pipeline.indexing.second_look.effort import is_worth_a_search, level_counts, quiet_counts
+from peaknet_pipeline.indexing.second_look.flat_detector import (
+    FlatDetector,
+    flat_positions,
+    make_flat_detector,
+    scrambled_places,
+)
+from peaknet_pipeline.indexing.second_look.frame_search import SecondLook
+from peaknet_pipeline.indexing.second_look.run_model import (
+    LEAST_FRAMES,
+    MOST_FRAMES,
+    KnownLattice,
+    RunModel,
+    estimate_run_model,
+)
+from peaknet_pipeline.indexing.second_look.spot_likelihood import make_rings
+from peaknet_pipeline.indexing.second_look.weak_frame import (
+    FoundLattice,
+    SecondLookParams,
+    WeakFrame,
+    frame_background,
+)
+from peaknet_pipeline.params import parameter
+from peaknet_pipeline.peaks.weak_spots import WeakSpotFinder, WeakSpotParams, draw_noise
+from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.runs.sample import sample_frames
+from peaknet_pipeline.schemas import SECOND_LOOK, IndexTable, SecondLookTable
+from peaknet_pipeline.steps.progress import Progress
+from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, FrameArray, IntArray, UnitCell
+
+SAMPLE = 60
+"""Frames that tell what a quiet one looks like, and which places repeat."""
+
+NOISE_FRAMES = 6
+"""Frames of drawn noise that tell how many weak spots noise makes."""
+
+SPOT_SIGMAS = (0.6, 0.8, 1.0, 1.4, 2.0)
+"""Spot shapes, px, among which the run's own lattices choose."""
+
+REPEAT_SIGNIFICANCE, REPEAT_FRAMES, REPEAT_SHARE = 4.0, 10, 0.1
+"""A place that is that bright in so many frames, and in that share of the sample, is no reflection."""
+
+KEPT_FOR_CONTROL = 64
+"""Frames whose weak spots are kept for further scrambled copies."""
+
+WIDE = {"cell_tolerance": 0.01, "cell_sigma": 0.005, "beam_sigma_px": 1.0}
+"""Search while hardly a frame of the run has a lattice: cell and distance may be off by 1 %."""
+
+
+@dataclass(frozen=True)
+class RunSecondLookParams(SecondLookParams, DiffractionModel):
+    """How a run is looked at again; widths and fall-off hold until the run's own lattices tell them."""
+
+    spot_sigma: float = parameter(
+        0.0,
+        meaning="standard deviation of the spots' shape; 0: what suits the run's own lattices best",
+        unit="px",
+        ge=0.0,
+        le=4.0,
+    )
+    n_controls: int = parameter(
+        600,
+        meaning="scrambled copies of the run's frames that are searched too; 600 show a false rate of 0.5 %",
+        ge=1,
+        le=100_000,
+    )
+    more_lattices: bool = parameter(True, meaning="look for further lattices in frames that have one already")
+
+    def parts(self) -> tuple[SecondLookParams, DiffractionModel]:
+        """Return the parameters of the search and the diffraction model."""
+        values = asdict(self)
+        return (
+            SecondLookParams.from_mapping(SecondLookParams.own(values)),
+            DiffractionModel.from_mapping(DiffractionModel.own(values)),
+        )
+
+
+@dataclass(frozen=True)
+class SecondLookOutcome:
+    """What the second look found.
+
+    ``table`` accepted lattices, and those of the list with their score; ``control`` of the run; ``model`` what the run's own
+    lattices told; ``n_searched`` frames without a lattice that were worth a search, ``n_left`` all frames without one;
+    ``spot_sigma`` px.
+    """
+
+    table: SecondLookTable
+    control: SecondLookControl
+    model: RunModel
+    n_searched: int
+    n_left: int
+    spot_sigma: float
+
+    def record(self) -> dict[str, Any]:
+        """Return all but the table, ready for JSON."""
+        model = {"cell": asdict(self.model.cell), **asdict(self.model.model), "n_frames": self.model.n_frames}
+        return {
+            "control": asdict(self.control) | {"false_rate_limit": self.control.false_rate_limit},
+            "model": model | {"shift_px": [float(v) for v in self.model.shift]},
+            "searched": self.n_searched,
+            "frames_without_a_lattice": self.n_left,
+            "spot_sigma_px": self.spot_sigma,
+        }
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """The best lattice of a frame before the bar is known: its frame, its score, and its weak spots if it may pass."""
+
+    frame: int
+    score: float
+    weak: WeakFrame | None
+
+
+def look_again(
+    run: Run,
+    lattices: IndexTable,
+    *,
+    bad_pixels: BoolArray,
+    cell: UnitCell,
+    params: RunSecondLookParams | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SecondLookOutcome:
+    """Index the frames of a run that the list indexer left, by the sum of their weak evidence.
+
+    Parameters
+    ----------
+    run : Run
+        With a geometry.
+    lattices : IndexTable
+        What the list indexer found, by any finder; its frames tell cell, beam, widths and fall-off.
+    bad_pixels : (n_panels, ss, fs) bool
+    cell : UnitCell
+    params : RunSecondLookParams, optional
+    seed : int
+        Of the scrambled copies.
+
+    """
+    params = params or RunSecondLookParams()
+    known = {int(f): axes for f, axes in zip(lattices["frame"], table_axes(lattices), strict=True)}
+    look = _RunLook(run, bad_pixels, cell, params, np.random.default_rng(seed), progress)
+    return look.outcome(lattices, known)
+
+
+class _RunLook:
+    """One walk over a run: first a sample that tells what is normal, then every frame once."""
+
+    def __init__(
+        self,
+        run: Run,
+        bad_pixels: BoolArray,
+        cell: UnitCell,
+        params: RunSecondLookParams,
+        generator: np.random.Generator,
+        progress: Progress | None,
+    ) -> None:
+        self.run, self.cell, self.params, self.generator = run, cell, params, generator
+        self.search, self.first_model = params.parts()
+        self.geometry = geometry_of(run)
+        self.gain = np.array([panel.adu_per_photon for panel in self.geometry.panels], dtype=np.float64)
+        self.bad = bad_pixels.copy()
+        self.progress = progress or (lambda done, total: None)
+        distances = camera_lengths_m(self.geometry, np.arange(run.n_frames))
+        usable = np.isfinite(run.photon_energy_ev) & (run.photon_energy_ev > 0) & np.isfinite(distances)
+        self.usable = np.flatnonzero(usable)
+
+    def outcome(self, lattices: IndexTable, known: Mapping[int, Float64Array]) -> SecondLookOutcome:
+        """See :func:`look_again`."""
+        left = np.array([f for f in self.usable if int(f) not in known], dtype=np.int64)
+        sigma = self.params.spot_sigma or 0.8
+        finder = self._finder(sigma)
+        quiet = self._learn_from_sample(finder)
+        self.flat = make_flat_detector(self.geometry, self.bad)
+        self.rings = make_rings(self.flat, np.random.default_rng(0))
+        if not self.params.spot_sigma:
+            sigma = self._suitable_sigma(known)
+        finder = self._finder(sigma)
+        model = self._run_model(finder, known, left, quiet)
+        look = self._look(model, self.search)
+        candidates, controls = self._search(look, finder, left, quiet)
+        control = self._control(look, controls)
+        rows = [
+            _rows(c.frame, look.lattices(c.weak, control.bar), "second look")
+            for c in candidates
+            if c.weak is not None and c.score >= control.bar
+        ]
+        rows += self._verify(look, finder, lattices, control.bar)
+        table = make_second_look_table(rows, look.flat, self.geometry, self.run.n_frames)
+        return SecondLookOutcome(table, control, model, len(candidates), len(left), sigma)
+
+    def _finder(self, sigma: float) -> WeakSpotFinder:
+        params = WeakSpotParams(spot_sigma=sigma)
+        return WeakSpotFinder(self.bad, self.gain, params, usable=self.run.usable)
+
+    def _frame(self, number: int) -> FrameArray:
+        frame: FrameArray = self.run.read(number, number + 1)[0]
+        return frame
+
+    def _weak(self, finder: WeakSpotFinder, number: int) -> WeakFrame:
+        spots = finder.find(self._frame(number))
+        places = flat_positions(self.flat, self.geometry, spots.panel, spots.fs, spots.ss, frame=number)
+        return WeakFrame(
+            places,
+            spots.significance,
+            frame_background(places, spots.background, self.rings),
+            float(self.run.photon_energy_ev[number]) / HC_EV_ANGSTROM,
+        )
+
+    def _learn_from_sample(self, finder: WeakSpotFinder) -> Float64Array:
+        """Mark places that repeat from frame to frame as bad, and return what a quiet frame shows at each level."""
+        sample = self.usable[sample_frames(len(self.usable), SAMPLE)]
+        seen = np.zeros(self.bad.shape, dtype=np.int32)
+        counts: list[IntArray] = []
+        noise: list[IntArray] = []
+        for number in sample:
+            frame = self._frame(int(number))
+            spots = finder.find(frame)
+            if len(noise) < NOISE_FRAMES:
+                drawn = finder.find(draw_noise(finder, frame, self.generator))
+                noise.append(level_counts(drawn.significance))
+            bright = spots.take(spots.significance >= REPEAT_SIGNIFICANCE)
+            np.add.at(seen, (bright.panel, np.rint(bright.ss).astype(int), np.rint(bright.fs).astype(int)), 1)
+            counts.append(level_counts(spots.significance))
+        repeats = seen >= max(REPEAT_FRAMES, REPEAT_SHARE * len(sample))
+        self.bad |= _grown(repeats)
+        return quiet_counts(np.stack(counts), np.stack(noise))
+
+    def _suitable_sigma(self, known: Mapping[int, Float64Array]) -> float:
+        """Return the spot shape under which the run's own lattices score highest in sum; 0.8 px where there are none."""
+        frames = list(known)[:: max(1, len(known) // 6)][:6]
+        if not frames:
+            return 0.8
+        scores = []
+        for sigma in SPOT_SIGMAS:
+            finder = self._finder(sigma)
+            look = self._look(RunModel(self.cell, self.first_model, np.zeros(2), 0, 0.0), self.search)
+            weak = [self._weak(finder, f) for f in frames]
+            scores.append(
+                sum(
+                    look.score(look.evidence(w), look.deformation(known[f]))
+                    for w, f in zip(weak, frames, strict=True)
+                )
+            )
+        return SPOT_SIGMAS[int(np.argmax(scores))]
+
+    def _look(self, model: RunModel, search: SecondLookParams) -> SecondLook:
+        return SecondLook(self.flat, model.cell, model.model, search, shift=model.shift, rings=self.rings)
+
+    def _run_model(
+        self, finder: WeakSpotFinder, known: Mapping[int, Float64Array], left: IntArray, quiet: Float64Array
+    ) -> RunModel:
+        """Return the run's model: from its known lattices, or, where there are hardly any, from a wider search's."""
+        step = -(-len(known) // MOST_FRAMES) if known else 1
+        used = [KnownLattice(self._weak(finder, f), known[f]) for f in list(known)[::step]]
+        if len(used) < LEAST_FRAMES:
+            used += self._found_widely(finder, left, quiet)
+        return estimate_run_model(used, self.flat, cell=self.cell, model=self.first_model, params=self.search)
+
+    def _found_widely(
+        self, finder: WeakSpotFinder, left: IntArray, quiet: Float64Array
+    ) -> list[KnownLattice]:
+        """Search some frames with a cell and a distance that may be off, and return the lattices beyond doubt."""
+        wide = replace(self.search, **{n: max(getattr(self.search, n), v) for n, v in WIDE.items()})
+        look = self._look(RunModel(self.cell, self.first_model, np.zeros(2), 0, 0.0), wide)
+        found, controls = [], []
+        for number in left[sample_frames(len(left), SAMPLE)]:
+            weak = self._weak(finder, int(number))
+            if not is_worth_a_search(level_counts(weak.significance), quiet):
+                continue
+            score, deformation, _ = look.search(weak)
+            controls.append(look.search(self._scrambled(weak))[0])
+            found.append((score, KnownLattice(weak, look.axes(deformation))))
+        bar = self._control(look, controls).bar
+        return [one for score, one in found if score >= bar]
+
+    def _scrambled(self, weak: WeakFrame) -> WeakFrame:
+        return replace(weak, places=scrambled_places(self.flat, weak.places, self.generator))
+
+    def _search(
+        self, look: SecondLook, finder: WeakSpotFinder, left: IntArray, quiet: Float64Array
+    ) -> tuple[list[_Candidate], list[float]]:
+        """Return the best lattice of each frame worth a search, and the scores of scrambled copies, spread over them."""
+        candidates: list[_Candidate] = []
+        controls: list[float] = []
+        kept: list[WeakFrame] = []
+        floor = self._control(look, []).floor
+        owed, copies = 0.0, max(1.0, self.params.n_controls / max(len(left), 1))
+        for done, number in enumerate(left, start=1):
+            weak = self._weak(finder, int(number))
+            if is_worth_a_search(level_counts(weak.significance), quiet):
+                score = look.search(weak)[0]
+                candidates.append(_Candidate(int(number), score, weak if score >= floor else None))
+                kept = [*kept[-KEPT_FOR_CONTROL + 1 :], weak]
+                owed += copies
+            while owed >= 1.0 and len(controls) < self.params.n_controls:
+                controls.append(look.search(self._scrambled(weak))[0])
+                owed -= 1.0
+            self.progress(done, len(left))
+        # Where few frames were worth a search, more copies of them complete the control.
+        while kept and len(controls) < self.params.n_controls:
+            controls.append(look.search(self._scrambled(kept[len(controls) % len(kept)]))[0])
+        return candidates, controls
+
+    def _control(self, look: SecondLook, scores: Sequence[float]) -> SecondLookControl:
+        wave = float(np.median(self.run.photon_energy_ev[self.usable])) / HC_EV_ANGSTROM
+        orientations = distinct_orientations(look.target, self.flat, wave)
+        return make_control(list(scores), n_orientations=orientations)
+
+    def _verify(
+        self, look: SecondLook, finder: WeakSpotFinder, lattices: IndexTable, bar: float
+    ) -> list[list[dict[str, Any]]]:
+        """Score the list's own lattices, and look for further ones beside them."""
+        rows = []
+        frames = lattices["frame"].to_numpy(dtype=np.int64)
+        for frame in np.intersect1d(frames, self.usable):
+            own = lattices[frames == frame]
+            weak = self._weak(finder, int(frame))
+            listed, rest = look.verify(weak, list(table_axes(own)))
+            rows.append(_rows(int(frame), listed, "list"))
+            if self.params.more_lattices:
+                more = look.lattices(rest, bar, beside=listed)
+                rows.append(_rows(int(frame), more, "second look", first=len(listed)))
+        return rows
+
+
+def _grown(marks: BoolArray) -> BoolArray:
+    """Return marks (n_panels, ss, fs) with their eight neighbours."""
+    from scipy.ndimage import binary_dilation
+
+    if not marks.any():
+        return marks
+    return np.asarray(binary_dilation(marks, structure=np.ones((1, 3, 3), dtype=np.bool_)))
+
+
+def _rows(
+    frame: int, lattices: Sequence[FoundLattice], origin: str, *, first: int = 0
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "frame": frame,
+            "lattice": first + number,
+            "origin": origin,
+            "score": one.score,
+            "n_predicted": one.n_predicted,
+            "axes": one.axes,
+            "shift": one.shift,
+        }
+        for number, one in enumerate(lattices)
+    ]
+
+
+def make_second_look_table(
+    rows: Sequence[Sequence[dict[str, Any]]], flat: FlatDetector, geometry: Any, n_frames: int
+) -> SecondLookTable:
+    """Return rows of frames as a SECOND_LOOK table, ordered by frame and lattice."""
+    flatrows = sorted((row for part in rows for row in part), key=lambda row: (row["frame"], row["lattice"]))
+    if not flatrows:
+        return empty_table(SECOND_LOOK)
+    frames = np.array([row["frame"] for row in flatrows], dtype=np.int64)
+    mm = 1e3 * camera_lengths_m(geometry, frames) / flat.distance
+    axes = np.stack([row["axes"].T.reshape(9) for row in flatrows])
+    shift = np.stack([row["shift"] for row in flatrows]) * mm[:, None]
+    columns: dict[str, Any] = {name: axes[:, i] for i, name in enumerate(AXIS_COLUMNS)}
+    columns |= {
+        name: [row[name] for row in flatrows] for name in ("lattice", "origin", "score", "n_predicted")
+    }
+    columns |= {"frame": frames, "shift_x_mm": shift[:, 0], "shift_y_mm": shift[:, 1]}
+    return make_table(SECOND_LOOK, columns)
