@@ -28,6 +28,7 @@ PLACES = {
     },
     "ScanStageParams": "`scan` in experiment.yaml",
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
+    "RunSecondLookParams": "`second_look` in experiment.yaml; `peaknet index --set second_look.NAME=VALUE`",
     "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
     "GeometryRefineParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
     "IndexamajigParams": "`peaknet index --engine indexamajig --set`",

@@ -136,6 +136,32 @@ SECOND_LOOK = Schema(
     ),
 )
 
+SECOND_LOOK_RATES = Schema(
+    "second_look_rates",
+    "Frames indexed with and without the second look, one row per finder, with the second look's own control",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("finder", "string", "", "whose peaks the list indexer had: classical or peaknet"),
+        Column("frames", "int32", "", "frames processed"),
+        Column("indexed", "int32", "", "frames with a lattice from the list of peaks"),
+        Column("second_look_indexed", "int32", "", "further frames with a lattice by the second look"),
+        Column("second_look_lattices", "int32", "", "lattices by the second look in all frames"),
+        Column("indexing_yield", "float32", "", "indexed / frames", nullable=True),
+        Column("second_look_yield", "float32", "", "(indexed + second_look_indexed) / frames", nullable=True),
+        Column("second_look_searched", "int32", "", "frames without a lattice whose evidence was searched"),
+        Column("second_look_copies", "int32", "", "scrambled copies searched as a control"),
+        Column("second_look_highest", "float32", "nat", "highest score of a scrambled copy", nullable=True),
+        Column("second_look_bar", "float32", "nat", "score from which a lattice is accepted"),
+        Column(
+            "second_look_false_limit",
+            "float32",
+            "",
+            "largest false rate of a search that the control leaves possible, 95 % confidence",
+        ),
+    ),
+)
+
 REFLECTIONS = Schema(
     "reflections",
     "Reflections predicted from the lattices",
@@ -545,6 +571,7 @@ SCHEMAS = {
         PEAKS,
         INDEX,
         SECOND_LOOK,
+        SECOND_LOOK_RATES,
         REFLECTIONS,
         PANEL_RESIDUALS,
         MATCHES,

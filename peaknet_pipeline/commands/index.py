@@ -44,6 +44,13 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
     required=True,
     help="Lattice table to write (Parquet).",
 )
+@click.option(
+    "--second-look",
+    "second_look",
+    type=OutputFile(".parquet"),
+    help="Also search the frames left in the raw run, with all their weak evidence, and write those lattices here. "
+    "Its settings: --set second_look.NAME=VALUE.",
+)
 @click.option("--stream", type=OutputFile(".stream"), help="Also write a CrystFEL stream.")
 @ROOTS
 @figures
@@ -54,6 +61,7 @@ def index(
     engine: str,
     settings: tuple[str, ...],
     out: Path,
+    second_look: Path | None,
     stream: Path | None,
     roots: tuple[Path, ...],
 ) -> dict[str, Any]:
@@ -67,6 +75,7 @@ def index(
         engine=engine,
         settings=settings,
         out=out,
+        second_look=second_look,
         stream=stream,
         roots=roots,
     )

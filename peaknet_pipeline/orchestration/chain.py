@@ -15,6 +15,7 @@ from peaknet_pipeline.stages.refined_geometry import REFINED_GEOMETRY_ASSET
 from peaknet_pipeline.stages.run_index import CLASSICAL_INDEX_ASSET, PEAKNET_INDEX_ASSET
 from peaknet_pipeline.stages.run_metrics import RUN_METRICS_ASSET
 from peaknet_pipeline.stages.run_statistics import RUN_STATISTICS_ASSET
+from peaknet_pipeline.stages.second_look import SECOND_LOOK_ASSET
 from peaknet_pipeline.stages.teaching import PEAKNET_STUDENT_ASSET, PEAKNET_TEACHER_ASSET
 from peaknet_pipeline.stages.training_set import TRAINING_SET_ASSET
 from peaknet_pipeline.store.asset import Asset
@@ -35,6 +36,7 @@ CHAIN: tuple[Asset, ...] = (
     CHAMPION_ASSET,
     PEAKNET_PEAKS_ASSET,
     PEAKNET_INDEX_ASSET,
+    SECOND_LOOK_ASSET,
     RUN_METRICS_ASSET,
     CURATION_ASSET,
     CURATED_LABELS_ASSET,

@@ -1,5 +1,6 @@
 """The ``peaknet index`` command: a peak table to lattices, with either engine, and a CrystFEL stream if wanted."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +11,20 @@ from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
+from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.provenance import command_origin, network_of
 from peaknet_pipeline.runs.run import geometry_of
-from peaknet_pipeline.schemas import INDEX, IndexTable
+from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, IndexTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
+from peaknet_pipeline.steps.look_again import SecondLookOutcome, look_again
 from peaknet_pipeline.steps.peak_record import RecordedPeaks, open_source, read_recorded_peaks
+from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import UnitCell
+
+SECOND_LOOK_SETTING = "second_look."
+"""What a setting of the second look begins with among those of the indexer."""
 
 
 def index_command(
@@ -29,6 +36,7 @@ def index_command(
     settings: Sequence[str],
     out: Path,
     stream: Path | None,
+    second_look: Path | None = None,
     roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Index a peak table and write its lattices; see ``peaknet index``.
@@ -38,12 +46,14 @@ def index_command(
     TableError, GeometryError, CellError, ParameterError
         One of the inputs is unusable.
     RunError
-        No photon energy is known, or the raw run is needed (indexamajig, a stream) and not there.
+        No photon energy is known, or the raw run is needed (indexamajig, a stream, the second look) and not there.
     IndexingError
         indexamajig is missing or failed.
 
     """
     recorded, target = read_recorded_peaks(peaks, geometry), read_cell(cell)
+    settings, look_settings = split_settings(settings, SECOND_LOOK_SETTING)
+    look_params = RunSecondLookParams.from_settings(look_settings)
     given = {"engine": engine, "settings": list(settings)}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
     start = time.perf_counter()
@@ -67,7 +77,48 @@ def index_command(
         "engine": engine,
         "out": str(out),
     }
+    if second_look is not None:
+        look = _look_again(recorded, lattices, target, look_params, roots)
+        write_table(
+            look.table, second_look, SECOND_LOOK, extra={**origin, "second_look": json.dumps(look.record())}
+        )
+        figures |= {**second_look_figures(look, lattices), "second_look": str(second_look)}
     return figures | ({"stream": str(stream)} if stream is not None else {})
+
+
+def split_settings(settings: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Divide ``NAME=VALUE`` settings into those without and those with a prefix, which is taken off."""
+    own = [s.removeprefix(prefix) for s in settings if s.startswith(prefix)]
+    return [s for s in settings if not s.startswith(prefix)], own
+
+
+def second_look_figures(look: SecondLookOutcome, lattices: IndexTable) -> dict[str, Any]:
+    """Return what the second look added, and what its control says."""
+    found = look.table[look.table["origin"] == "second look"]
+    return {
+        "second_look_indexed": len(set(found["frame"]) - set(lattices["frame"])),
+        "second_look_lattices": len(found),
+        "second_look_searched": look.n_searched,
+        "second_look_copies": look.control.n_copies,
+        "second_look_highest_control": round(look.control.highest, 2),
+        "second_look_bar": round(look.control.bar, 2),
+        "second_look_false_limit": round(look.control.false_rate_limit, 4),
+    }
+
+
+def _look_again(
+    recorded: RecordedPeaks,
+    lattices: IndexTable,
+    cell: UnitCell,
+    params: RunSecondLookParams,
+    roots: Sequence[Path],
+) -> SecondLookOutcome:
+    with (
+        open_source(recorded.metadata, recorded.geometry, roots=roots) as run,
+        progress_bar("second look") as bar,
+    ):
+        bad = recorded.bad_pixels(run)
+        return look_again(run, lattices, bad_pixels=bad, cell=cell, params=params, progress=bar)
 
 
 def _index(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
@@ -14,7 +15,6 @@ from peaknet_pipeline.indexing.second_look.acceptance import (
     distinct_orientations,
     make_control,
 )
-from peaknet_pipeline.indexing.second_look.diffraction_model import DiffractionModel
 from peaknet_pipeline.indexing.second_look.effort import is_worth_a_search, level_counts, quiet_counts
 from peaknet_pipeline.indexing.second_look.flat_detector import (
     FlatDetector,
@@ -30,6 +30,7 @@ from peaknet_pipeline.indexing.second_look.run_model import (
     RunModel,
     estimate_run_model,
 )
+from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.second_look.spot_likelihood import make_rings
 from peaknet_pipeline.indexing.second_look.weak_frame import (
     FoundLattice,
@@ -37,11 +38,10 @@ from peaknet_pipeline.indexing.second_look.weak_frame import (
     WeakFrame,
     frame_background,
 )
-from peaknet_pipeline.params import parameter
 from peaknet_pipeline.peaks.weak_spots import WeakSpotFinder, WeakSpotParams, draw_noise
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import sample_frames
-from peaknet_pipeline.schemas import SECOND_LOOK, IndexTable, SecondLookTable
+from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, SECOND_LOOK_RATES, IndexTable, SecondLookTable
 from peaknet_pipeline.steps.progress import Progress
 from peaknet_pipeline.tables import empty_table, make_table
 from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, FrameArray, IntArray, UnitCell
@@ -63,34 +63,6 @@ KEPT_FOR_CONTROL = 64
 
 WIDE = {"cell_tolerance": 0.01, "cell_sigma": 0.005, "beam_sigma_px": 1.0}
 """Search while hardly a frame of the run has a lattice: cell and distance may be off by 1 %."""
-
-
-@dataclass(frozen=True)
-class RunSecondLookParams(SecondLookParams, DiffractionModel):
-    """How a run is looked at again; widths and fall-off hold until the run's own lattices tell them."""
-
-    spot_sigma: float = parameter(
-        0.0,
-        meaning="standard deviation of the spots' shape; 0: what suits the run's own lattices best",
-        unit="px",
-        ge=0.0,
-        le=4.0,
-    )
-    n_controls: int = parameter(
-        600,
-        meaning="scrambled copies of the run's frames that are searched too; 600 show a false rate of 0.5 %",
-        ge=1,
-        le=100_000,
-    )
-    more_lattices: bool = parameter(True, meaning="look for further lattices in frames that have one already")
-
-    def parts(self) -> tuple[SecondLookParams, DiffractionModel]:
-        """Return the parameters of the search and the diffraction model."""
-        values = asdict(self)
-        return (
-            SecondLookParams.from_mapping(SecondLookParams.own(values)),
-            DiffractionModel.from_mapping(DiffractionModel.own(values)),
-        )
 
 
 @dataclass(frozen=True)
@@ -137,6 +109,7 @@ def look_again(
     bad_pixels: BoolArray,
     cell: UnitCell,
     params: RunSecondLookParams | None = None,
+    frames: IntArray | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SecondLookOutcome:
@@ -151,14 +124,18 @@ def look_again(
     bad_pixels : (n_panels, ss, fs) bool
     cell : UnitCell
     params : RunSecondLookParams, optional
+    frames : (n,) int, optional
+        Frames to search; by default those without a lattice.
     seed : int
         Of the scrambled copies.
 
     """
     params = params or RunSecondLookParams()
     known = {int(f): axes for f, axes in zip(lattices["frame"], table_axes(lattices), strict=True)}
+    if frames is None:
+        frames = np.setdiff1d(np.arange(run.n_frames), np.array(list(known), dtype=np.int64))
     look = _RunLook(run, bad_pixels, cell, params, np.random.default_rng(seed), progress)
-    return look.outcome(lattices, known)
+    return look.outcome(lattices, known, frames)
 
 
 class _RunLook:
@@ -183,9 +160,11 @@ class _RunLook:
         usable = np.isfinite(run.photon_energy_ev) & (run.photon_energy_ev > 0) & np.isfinite(distances)
         self.usable = np.flatnonzero(usable)
 
-    def outcome(self, lattices: IndexTable, known: Mapping[int, Float64Array]) -> SecondLookOutcome:
+    def outcome(
+        self, lattices: IndexTable, known: Mapping[int, Float64Array], frames: IntArray
+    ) -> SecondLookOutcome:
         """See :func:`look_again`."""
-        left = np.array([f for f in self.usable if int(f) not in known], dtype=np.int64)
+        left = np.intersect1d(frames, self.usable)
         sigma = self.params.spot_sigma or 0.8
         finder = self._finder(sigma)
         quiet = self._learn_from_sample(finder)
@@ -203,7 +182,8 @@ class _RunLook:
             for c in candidates
             if c.weak is not None and c.score >= control.bar
         ]
-        rows += self._verify(look, finder, lattices, control.bar)
+        listed = lattices[~lattices["frame"].isin(left)]
+        rows += self._verify(look, finder, listed, control.bar)
         table = make_second_look_table(rows, look.flat, self.geometry, self.run.n_frames)
         return SecondLookOutcome(table, control, model, len(candidates), len(left), sigma)
 
@@ -385,3 +365,51 @@ def make_second_look_table(
     }
     columns |= {"frame": frames, "shift_x_mm": shift[:, 0], "shift_y_mm": shift[:, 1]}
     return make_table(SECOND_LOOK, columns)
+
+
+def best_lattices(tables: Sequence[IndexTable]) -> IndexTable:
+    """Return each frame's lattices from the table in which they explain most peaks, ordered by frame and lattice."""
+    best: dict[int, IndexTable] = {}
+    for table in tables:
+        for frame, rows in table.groupby("frame", sort=False):
+            number = int(str(frame))
+            if number not in best or rows["n_explained"].sum() > best[number]["n_explained"].sum():
+                best[number] = rows
+    if not best:
+        return empty_table(INDEX)
+    return pd.concat([best[number] for number in sorted(best)], ignore_index=True)
+
+
+def frames_left(tables: Sequence[IndexTable], n_frames: int) -> IntArray:
+    """Return the frames that at least one of the tables has no lattice of, ascending."""
+    settled = np.ones(n_frames, dtype=np.bool_)
+    for table in tables:
+        settled &= np.isin(np.arange(n_frames), table["frame"].to_numpy(dtype=np.int64))
+    return np.flatnonzero(~settled)
+
+
+def second_look_rates(
+    outcome: SecondLookOutcome, lattices: IndexTable, *, experiment: str, run: str, finder: str, n_frames: int
+) -> pd.DataFrame:
+    """Return the row of one finder in the SECOND_LOOK_RATES table: its list's frames, those added, and the control."""
+    listed = set(lattices["frame"].tolist())
+    found = outcome.table[outcome.table["origin"] == "second look"]
+    added = set(found["frame"].tolist()) - listed
+    control = outcome.control
+    row = {
+        "experiment": experiment,
+        "run": run,
+        "finder": finder,
+        "frames": n_frames,
+        "indexed": len(listed),
+        "second_look_indexed": len(added),
+        "second_look_lattices": len(found),
+        "indexing_yield": len(listed) / n_frames if n_frames else np.nan,
+        "second_look_yield": (len(listed) + len(added)) / n_frames if n_frames else np.nan,
+        "second_look_searched": outcome.n_searched,
+        "second_look_copies": control.n_copies,
+        "second_look_highest": control.highest if np.isfinite(control.highest) else np.nan,
+        "second_look_bar": control.bar,
+        "second_look_false_limit": control.false_rate_limit,
+    }
+    return make_table(SECOND_LOOK_RATES, {name: [value] for name, value in row.items()})

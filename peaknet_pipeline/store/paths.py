@@ -147,6 +147,21 @@ def curated_fits_path(store: Store, key: str) -> Path:
     return store.table("curated_labels/fits", key)
 
 
+def second_look_path(store: Store, key: str) -> Path:
+    """Return where the lattices of a run's second look lie."""
+    return store.table("second_look", key)
+
+
+def second_look_rates_path(store: Store, key: str) -> Path:
+    """Return where the rates with and without a run's second look lie."""
+    return store.table("second_look/rates", key)
+
+
+def second_look_record_path(store: Store, key: str) -> Path:
+    """Return where the control and the model of a run's second look lie."""
+    return store.file("second_look", key, ".json")
+
+
 def curation_path(store: Store, key: str) -> Path:
     """Return where a run's candidates lie."""
     return store.table("curation", key)

@@ -9,6 +9,7 @@ from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
+from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.metrics import MetricParams
@@ -41,6 +42,7 @@ SECTIONS: Mapping[str, type[Parameters]] = {
     "mask": MaskParams,
     "cell_search": BlindParams,
     "refine_geometry": GeometryRefineParams,
+    "second_look": RunSecondLookParams,
 }
 """Parameter sections that ``experiment.yaml`` may hold."""
 

@@ -9,13 +9,13 @@ from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.provenance import read_recipe
-from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES
+from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES, SECOND_LOOK, SECOND_LOOK_RATES
 from peaknet_pipeline.store.scores import format_scores, read_all_scores
 from peaknet_pipeline.store.trace import trace_file
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 
-BY_HAND = ("finder_scan", "refined_geometry")
+BY_HAND = ("finder_scan", "refined_geometry", "second_look")
 """Assets that no job makes."""
 
 
@@ -183,3 +183,21 @@ def test_the_scan_records_the_whole_grid_and_its_best_setting_indexes_no_less_th
     assert scan["indexed"].iloc[0] >= used
     assert scan["threshold"].iloc[0] == 70.0
     assert scan["indexed"].iloc[1] < scan["indexed"].iloc[0]
+
+
+def test_the_second_look_has_rates_and_a_control_of_its_own(made):
+    config = {"ops": {"second_look": {"config": {"n_controls": 6, "max_pairs": 500, "n_refined": 60}}}}
+    result = made.materialize(["second_look"], KEYS[2], run_config=config)
+    assert result.success, failure_text(result)
+    rates = read_table(made.store.table("second_look/rates", KEYS[2]), SECOND_LOOK_RATES)
+    lattices = read_table(made.store.table("second_look", KEYS[2]), SECOND_LOOK)
+    assert sorted(rates["finder"]) == ["classical", "peaknet"]
+    known = read_all_scores(made.store).set_index(["run", "finder"])["indexed"]
+    for row in rates.to_dict("records"):
+        assert row["indexed"] == known[KEYS[2], row["finder"]]
+        assert row["second_look_yield"] == pytest.approx(
+            (row["indexed"] + row["second_look_indexed"]) / row["frames"]
+        )
+    found = lattices[lattices["origin"] == "second look"]
+    assert (found["score"] >= rates["second_look_bar"].iloc[0]).all()
+    assert rates["second_look_highest"].fillna(-1.0).iloc[0] < rates["second_look_bar"].iloc[0]

@@ -38,7 +38,8 @@ def quiet_counts(counts: IntArray, noise: IntArray) -> Float64Array:
     if len(counts) < 10:
         return np.asarray(drawn, dtype=np.float64)
     low = np.quantile(counts, 0.1, axis=0)
-    return np.asarray(np.minimum(low + 1.28 * np.sqrt(low), np.maximum(2.0 * drawn, drawn + 1.0)))
+    most = np.maximum(2.0 * drawn, drawn + 0.3)
+    return np.asarray(np.minimum(low + 1.28 * np.sqrt(low + 1.0), most))
 
 
 def is_worth_a_search(counts: IntArray, quiet: Float64Array) -> bool:

@@ -30,7 +30,9 @@ class SecondLookParams(Parameters):
     beam_sigma_px: float = parameter(
         0.3, meaning="spread of the beam centre from frame to frame", unit="px", ge=0.0, le=10.0
     )
-    max_lattices: int = parameter(3, meaning="lattices sought in one frame", ge=1, le=10)
+    max_lattices: int = parameter(
+        3, meaning="lattices of one frame at most, those of the list included", ge=1, le=10
+    )
     min_misorientation_deg: float = parameter(
         1.0, meaning="a further lattice nearer than this to another is the same one", unit="deg", ge=0.0
     )

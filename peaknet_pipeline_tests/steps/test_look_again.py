@@ -1,0 +1,161 @@
+"""The second look at a run: what another program simulated comes back right where the list of peaks holds nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from peaknet_pipeline.indexing.cell import read_cell
+from peaknet_pipeline.indexing.lattice import index_peaks
+from peaknet_pipeline.indexing.parameters import IndexParams
+from peaknet_pipeline.indexing.predict import table_axes
+from peaknet_pipeline.indexing.second_look.acceptance import make_control
+from peaknet_pipeline.indexing.second_look.diffraction_model import DiffractionModel
+from peaknet_pipeline.indexing.second_look.effort import is_worth_a_search, quiet_counts
+from peaknet_pipeline.indexing.second_look.run_model import RunModel
+from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
+from peaknet_pipeline.indexing.symmetry import misorientation_deg
+from peaknet_pipeline.runs.open import open_run
+from peaknet_pipeline.schemas import INDEX, PEAKS, SECOND_LOOK
+from peaknet_pipeline.steps.look_again import (
+    SecondLookOutcome,
+    best_lattices,
+    frames_left,
+    look_again,
+    second_look_rates,
+)
+from peaknet_pipeline.tables import empty_table
+from peaknet_pipeline.types import UnitCell
+
+FRAMES = 10
+FEW = RunSecondLookParams(n_controls=4, max_pairs=2500, n_refined=300, spot_sigma=0.8)
+
+
+NO_MODEL = RunModel(
+    UnitCell(50.0, 60.0, 70.0, 90.0, 90.0, 90.0, "orthorhombic", "P", "*"),
+    DiffractionModel(),
+    np.zeros(2),
+    0,
+    0.0,
+)
+
+
+class Thinned:
+    """The first frames of a run with every photon kept with the same chance; the rest is the run's own."""
+
+    def __init__(self, run: Any, share: float, n_frames: int) -> None:
+        self._run, self.n_frames = run, n_frames
+        frames = run.read(0, n_frames)
+        self._frames = np.random.default_rng(9).binomial(frames.astype(np.int64), share).astype(frames.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._run, name)
+        return value[: self.n_frames] if name == "photon_energy_ev" else value
+
+    def read(self, start: int, stop: int) -> Any:
+        return self._frames[start:stop]
+
+
+@contextmanager
+def thinned(folder: Path, share: float) -> Iterator[Any]:
+    with open_run(folder / "sim1k.cxi", folder / "sim1k.geom") as run:
+        yield Thinned(run, share, FRAMES)
+
+
+def true_axes(folder: Path) -> dict[int, list[np.ndarray]]:
+    with h5py.File(folder / "sim1k.cxi") as file:
+        axes, counts = file["/truth/recip_invm"][()] * 1e-10, file["/truth/n_lattices"][()]
+    return {frame: [axes[frame, k].T for k in range(counts[frame])] for frame in range(FRAMES)}
+
+
+def test_a_fiftieth_of_the_photons_is_enough_and_no_lattice_is_wrong(realdata: Path) -> None:
+    folder = realdata / "crystfel_simulated"
+    cell, truth = read_cell(folder / "lyso.cell"), true_axes(folder)
+    with thinned(folder, 0.02) as run:
+        nothing = index_peaks(
+            empty_table(PEAKS), geometry=run.geometry, photon_energy_ev=9500.0, cell=cell,
+            params=IndexParams(device="cpu"),
+        )  # fmt: skip
+        look = look_again(run, nothing, bad_pixels=run.bad_pixels, cell=cell, params=FEW)
+    hits = {frame for frame, axes in truth.items() if axes}
+    found = set(look.table["frame"])
+    assert len(found & hits) >= len(hits) - 2
+    for frame, axes in zip(look.table["frame"], table_axes(look.table), strict=True):
+        off = [misorientation_deg(axes, one, cell) for one in truth[int(frame)]]
+        assert min(off, default=90.0) < 0.3, f"frame {frame}"
+    assert (look.table["score"] >= look.control.bar).all()
+    assert look.control.n_copies == FEW.n_controls
+    assert look.control.highest < look.control.bar
+
+
+def test_lattices_of_the_list_are_verified_and_tell_the_cell(realdata: Path) -> None:
+    folder = realdata / "crystfel_simulated"
+    truth = true_axes(folder)
+    cell = read_cell(folder / "lyso.cell")
+    frames = [frame for frame, axes in truth.items() if axes][:6]
+    table = empty_table(INDEX)
+    rows = {name: [] for name in table.columns} | {"frame": frames, "lattice": [0] * 6}
+    flat = np.stack([truth[frame][0].T.reshape(9) for frame in frames])
+    rows |= {f"{a}star_{x}": flat[:, 3 * i + j] for i, a in enumerate("abc") for j, x in enumerate("xyz")}
+    rows |= {"n_peaks": [20] * 6, "n_explained": [20] * 6, "residual": [0.001] * 6}
+    rows |= {"shift_x_mm": [np.nan] * 6, "shift_y_mm": [np.nan] * 6}
+    known = table.__class__(rows)
+    wrong_cell = read_cell(folder / "lyso.cell").__class__(
+        **{**vars(cell), "a": cell.a * 1.006, "b": cell.b * 1.006}
+    )
+    with thinned(folder, 0.3) as run:
+        look = look_again(
+            run,
+            known,
+            bad_pixels=run.bad_pixels,
+            cell=wrong_cell,
+            params=FEW,
+            frames=np.array([], dtype=np.int64),
+        )
+    listed = look.table[look.table["origin"] == "list"]
+    assert listed["frame"].tolist() == frames
+    assert (listed["score"] > 100.0).all()
+    assert look.model.cell.a == pytest.approx(cell.a, rel=5e-4)
+    assert look.model.n_frames == 6
+
+
+def test_a_frame_is_worth_a_search_by_what_quiet_frames_show() -> None:
+    quiet = np.random.default_rng(0).poisson([60, 11, 2, 0.3, 0.0], size=(40, 5))
+    noise = np.array([[58, 10, 1, 0, 0]])
+    expected = quiet_counts(quiet, noise)
+    assert np.mean([is_worth_a_search(row, expected) for row in quiet]) < 0.25
+    assert is_worth_a_search(np.array([62, 16, 9, 6, 2]), expected)
+    hits = quiet + np.array([80, 60, 50, 40, 30])
+    assert is_worth_a_search(hits[0], quiet_counts(hits, noise)), "a run of hits has no quiet frames to show"
+
+
+def test_frames_left_are_those_that_one_finder_misses() -> None:
+    empty = empty_table(INDEX).reindex(range(3))
+    one = empty.assign(frame=[0, 1, 2], n_explained=9)
+    two = empty.assign(frame=[1, 2, 4], n_explained=12)
+    assert frames_left([one, two], 6).tolist() == [0, 3, 4, 5]
+    assert best_lattices([one, two])["frame"].tolist() == [0, 1, 2, 4]
+    assert best_lattices([one, two])["n_explained"].tolist() == [9, 12, 12, 12]
+
+
+def test_rates_count_each_finders_own_gain() -> None:
+    table = (
+        empty_table(SECOND_LOOK)
+        .reindex(range(4))
+        .assign(frame=[1, 2, 2, 5], origin=["list"] + 3 * ["second look"])
+    )
+    control = make_control([3.0, 12.0], n_orientations=1e7)
+    look = SecondLookOutcome(table, control, NO_MODEL, n_searched=7, n_left=9, spot_sigma=0.8)
+    listed = empty_table(INDEX).reindex(range(2)).assign(frame=[1, 2])
+    row = second_look_rates(
+        look, listed, experiment="e", run="e-r0001", finder="classical", n_frames=20
+    ).iloc[0]
+    assert (row["indexed"], row["second_look_indexed"], row["second_look_lattices"]) == (2, 1, 3)
+    assert row["indexing_yield"] == pytest.approx(0.1)
+    assert row["second_look_yield"] == pytest.approx(0.15)
+    assert row["second_look_bar"] == pytest.approx(control.bar)
+    assert row["second_look_false_limit"] == pytest.approx(1 - 0.05**0.5)
