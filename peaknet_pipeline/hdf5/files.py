@@ -295,7 +295,7 @@ def open_hdf5(path: Path, *, growing: bool = False) -> Any:
     opener: Callable[..., Any] = h5py.File
     try:
         return opener(path, "r", libver="latest", swmr=True) if growing else opener(path, "r")
-    except OSError as error:
+    except DAMAGE as error:  # of a damaged root, HDF5 tells by RuntimeError
         raise _describe(path, str(error)) from error
 
 

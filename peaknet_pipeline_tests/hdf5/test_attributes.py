@@ -60,3 +60,15 @@ def test_a_group_whose_names_are_compressed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="stored with filters"):
             files.find("/g/values")
         assert [name for name, _ in files.datasets()] == []
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_file_whose_root_is_damaged_is_refused(tmp_path: Path, growing: bool) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        root = h5py.h5o.get_info(file.id).addr
+        file["x"] = 1
+    content = bytearray((tmp_path / "x.h5").read_bytes())
+    content[root : root + 4] = b"\xff\x07\x00\xff"
+    (tmp_path / "x.h5").write_bytes(content)
+    with pytest.raises(RunError, match=r"x\.h5"):
+        LinkedFiles(tmp_path / "x.h5", growing=growing).find("/x")
