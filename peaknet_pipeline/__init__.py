@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peaknet_pipeline.runs.open import open_run as open_run
     from peaknet_pipeline.steps.front_door import find as find
     from peaknet_pipeline.steps.front_door import index as index
+    from peaknet_pipeline.steps.front_door import look_again as look_again
     from peaknet_pipeline.steps.front_door import mask as mask
     from peaknet_pipeline.steps.front_door import predict as predict
     from peaknet_pipeline.steps.front_door import rates as rates
@@ -39,6 +40,7 @@ _PLACES = {
     "mask": _FRONT_DOOR,
     "find": _FRONT_DOOR,
     "index": _FRONT_DOOR,
+    "look_again": _FRONT_DOOR,
     "predict": _FRONT_DOOR,
     "rates": _FRONT_DOOR,
     "show": _FRONT_DOOR,

@@ -1,5 +1,6 @@
 """The documentation hangs together: every link leads somewhere, records are numbered, the changelog knows this version."""
 
+import json
 import os
 import re
 import subprocess
@@ -39,3 +40,19 @@ def test_the_changelog_has_a_section_for_this_version() -> None:
     versions = re.findall(r"^## (\S+)", (DOCS / "changelog.md").read_text(), flags=re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] in versions
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_notebook_runs_from_its_first_cell_to_its_last(path: Path, tmp_path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code"), (
+        "clear the outputs first"
+    )
+    script = tmp_path / "notebook.py"
+    script.write_text("\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code"))
+    ran = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=400, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr

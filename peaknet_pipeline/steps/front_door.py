@@ -18,6 +18,7 @@ from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
+from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.metrics import RunRates, count_rates
 from peaknet_pipeline.plots.images import draw_frame_peaks
 from peaknet_pipeline.runs.masks import read_drawn_mask
@@ -27,6 +28,8 @@ from peaknet_pipeline.schemas import IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.index_run import index_with_control, predict_run
+from peaknet_pipeline.steps.look_again import SecondLookOutcome
+from peaknet_pipeline.steps.look_again import look_again as look_again_at_run
 from peaknet_pipeline.steps.mask_of_run import StatisticsParams, mask_run
 from peaknet_pipeline.steps.peak_tables import positions_px
 from peaknet_pipeline.steps.progress import progress_bar
@@ -195,6 +198,38 @@ def predict(
     bad = _bad_pixels(run, bad_pixels)
     with progress_bar("reflections") as progress:
         return predict_run(run, indexing.lattices, peaks, indexing.cell, params, bad=bad, progress=progress)
+
+
+def look_again(
+    run: Run,
+    indexing: Indexing,
+    *,
+    bad_pixels: BoolArray | Path | str | None = None,
+    **settings: Any,
+) -> SecondLookOutcome:
+    """Search the frames of a run that have no lattice once more, by the sum of their weak evidence; see the second look's page.
+
+    Parameters
+    ----------
+    run : Run
+    indexing : Indexing
+        Of the list of peaks: its lattices tell the cell, the beam and how crystals diffract.
+    bad_pixels : as for :func:`find`
+    **settings
+        Parameters of the section ``second_look``, as ``n_controls=100``.
+
+    Returns
+    -------
+    SecondLookOutcome
+        Lattices with their score in nats, the control with its bar, what the run's own lattices told.
+
+    """
+    params = RunSecondLookParams.from_mapping(settings)
+    bad = _bad_pixels(run, bad_pixels)
+    with progress_bar("second look") as progress:
+        return look_again_at_run(
+            run, indexing.lattices, bad_pixels=bad, cell=indexing.cell, params=params, progress=progress
+        )
 
 
 def rates(peaks: PeakTable, indexing: Indexing, run: Run, *, min_peaks: int = MIN_PEAKS) -> RunRates:
