@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from peaknet_pipeline.errors import PeaknetError, TableError
+from peaknet_pipeline.indexing.second_look.acceptance import false_rate_limit
 from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.provenance import read_recipe
@@ -20,7 +22,7 @@ from peaknet_pipeline.report import (
     total_scores,
     write_report,
 )
-from peaknet_pipeline.schemas import RunTable, Scores
+from peaknet_pipeline.schemas import SECOND_LOOK_RATES, RunTable, Scores
 from peaknet_pipeline.stages import report_figures
 from peaknet_pipeline.stages.report_figures import Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
@@ -28,8 +30,16 @@ from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import plot_path
 from peaknet_pipeline.store.models import newest_path
-from peaknet_pipeline.store.paths import FINDERS, index_path, labels_path, peaks_path, statistics_path
+from peaknet_pipeline.store.paths import (
+    FINDERS,
+    index_path,
+    labels_path,
+    peaks_path,
+    second_look_rates_path,
+    statistics_path,
+)
 from peaknet_pipeline.store.scores import read_all_scores
+from peaknet_pipeline.tables import read_table
 from peaknet_pipeline.version import code_version
 
 MOST_RUNS = 8
@@ -81,6 +91,7 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
         _diagnoses(store, list(runs["run"])),
         Section("Runs", (), (runs_report(runs),), tuple(_rates(scores)), wide=True),
         Section("Classical and neural finder", (), (comparison_table(scores),)),
+        _second_look(store, list(runs["run"])),
         *(_drawn(pool) if pool.keys else ()),
         _models(store),
         *(_details(store, key) for key in pool.keys),
@@ -105,6 +116,36 @@ def _diagnoses(store: Store, keys: Sequence[str]) -> Section:
     text = f"{len(told)} of {len(keys)} runs were diagnosed; nothing is wrong with {clean} of them."
     tables = (ReportTable(("run", "cause", "the numbers that say so", "what to do"), rows, n_text=4),)
     return Section("Diagnosis", (text,), tables if rows else ())
+
+
+def _second_look(store: Store, keys: Sequence[str]) -> Section:
+    """Tell what the second look added to each finder's list, over all runs that have one, with their pooled control."""
+    paths = [second_look_rates_path(store, key) for key in keys]
+    tables = [read_table(path, SECOND_LOOK_RATES) for path in paths if path.is_file()]
+    if not tables:
+        return Section("Second look")
+    rates = pd.concat(tables, ignore_index=True)
+    copies = int(rates.drop_duplicates("run")["second_look_copies"].sum())
+    text = (
+        f"{len(tables)} of {len(keys)} runs were looked at again. No score of {copies:,} scrambled copies reached its run’s "
+        f"bar: the false rate of a search is below {false_rate_limit(copies):.1%} (95 %)."
+    )
+    rows = tuple(_second_look_row(str(f), group) for f, group in rates.groupby("finder"))
+    columns = (
+        "finder",
+        "frames",
+        "indexed by the list",
+        "further frames",
+        "yield of the list",
+        "yield with the second look",
+    )
+    return Section("Second look", (text,), (ReportTable(columns, rows, n_text=1),))
+
+
+def _second_look_row(finder: str, rates: pd.DataFrame) -> tuple[str, ...]:
+    frames, indexed, added = (int(rates[name].sum()) for name in ("frames", "indexed", "second_look_indexed"))
+    counts = (f"{frames:,}", f"{indexed:,}", f"{added:,}")
+    return (name_of(finder), *counts, _percent(indexed, frames), _percent(indexed + added, frames))
 
 
 def _tiles(runs: RunTable, scores: Scores) -> Iterator[Tile]:

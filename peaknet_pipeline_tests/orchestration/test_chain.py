@@ -10,6 +10,7 @@ from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES, SECOND_LOOK, SECOND_LOOK_RATES
+from peaknet_pipeline.stages.reporting import report_command
 from peaknet_pipeline.store.scores import format_scores, read_all_scores
 from peaknet_pipeline.store.trace import trace_file
 from peaknet_pipeline.tables import read_table
@@ -201,3 +202,6 @@ def test_the_second_look_has_rates_and_a_control_of_its_own(made):
     found = lattices[lattices["origin"] == "second look"]
     assert (found["score"] >= rates["second_look_bar"].iloc[0]).all()
     assert rates["second_look_highest"].fillna(-1.0).iloc[0] < rates["second_look_bar"].iloc[0]
+    page = report_command(made.store, KEYS[2].rpartition("-")[0]).read_text(encoding="utf-8")
+    told = f"1 of {len(KEYS)} runs were looked at again. No score of {rates['second_look_copies'].iloc[0]:,} scrambled copies"
+    assert told in page
