@@ -22,6 +22,9 @@ from peaknet_pipeline.types import BadRegion, Geometry, MaskLayer, Panel
 MAX_FILE_BYTES = 64 * 2**20
 MAX_STACK_PIXELS = 2**29
 
+LEAST_SCALE = 1e-12
+"""Detector units per photon or eV below which no scale is believed, nor above its inverse."""
+
 
 def read_geometry(path: Path | str) -> Geometry:
     """Read a CrystFEL ``.geom`` file.
@@ -182,6 +185,9 @@ def _check_panel(name: str, raw: dict[str, Any]) -> None:
             raise GeometryError(f"{where} has no pixels along {axis}", found=f"min {low}, max {high}")
     if math.isnan(raw["adu_per_photon"]) and math.isnan(raw["adu_per_eV"]):
         raise GeometryError(f"{where} has no intensity scale", remedy="Add adu_per_photon or adu_per_eV.")
+    for key in ("adu_per_photon", "adu_per_eV"):
+        if not (math.isnan(raw[key]) or LEAST_SCALE < raw[key] < 1.0 / LEAST_SCALE):
+            raise GeometryError(f"{where} has no usable {key}", expected="a number above 0", found=raw[key])
 
 
 def _check_directions(panels: dict[str, Any], extras: GeometryExtras) -> None:

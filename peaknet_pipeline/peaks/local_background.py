@@ -60,7 +60,8 @@ def block_background(
         spread = (within + area * spread) / (n + area)
         rate = new_rate
     least = LEAST_RATE * photon**2
-    return rate.astype(np.float32), np.maximum(spread, least).astype(np.float32)
+    most = np.finfo(np.float32).max  # squares of what is no count, such as 1e30, are beyond it
+    return rate.astype(np.float32), np.clip(spread, least, most).astype(np.float32)
 
 
 def _box_sum(values: Float64Array, reach: int) -> Float64Array:

@@ -142,9 +142,16 @@ def draw_noise(finder: WeakSpotFinder, frame: FrameArray, generator: np.random.G
         blocks = block_background(np.ascontiguousarray(panel, dtype=np.float32), finder.good[number], photon)
         n_ss, n_fs = panel.shape
         mean, variance = (np.kron(b, np.ones((BLOCK, BLOCK), np.float32))[:n_ss, :n_fs] for b in blocks)
-        expected = variance / photon**2
-        noise[number] = mean + photon * (generator.poisson(expected) - expected)
+        noise[number] = mean + photon * _draw_excess(variance / photon**2, generator)
     return noise
+
+
+def _draw_excess(expected: Float32Array, generator: np.random.Generator) -> Float64Array:
+    """Return Poisson variables less their ``expected`` values; of many photons, which have no integer, normal ones."""
+    many = 1e9
+    few = np.minimum(expected, many)
+    normal = np.sqrt(expected.astype(np.float64)) * generator.standard_normal(expected.shape)
+    return np.asarray(np.where(expected < many, generator.poisson(few) - few, normal), dtype=np.float64)
 
 
 def spot_profile(sigma: float) -> Float64Array:

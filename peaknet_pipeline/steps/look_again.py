@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.predict import table_axes
@@ -129,12 +130,19 @@ def look_again(
     seed : int
         Of the scrambled copies.
 
+    Raises
+    ------
+    RunError
+        No frame has both a photon energy and a camera length, or lattices are of frames that the run doesn't have.
+
     """
     params = params or RunSecondLookParams()
-    known = {int(f): axes for f, axes in zip(lattices["frame"], table_axes(lattices), strict=True)}
+    run.check_range(0, int(lattices["frame"].max()) + 1 if len(lattices) else 0)
     if frames is None:
-        frames = np.setdiff1d(np.arange(run.n_frames), np.array(list(known), dtype=np.int64))
+        frames = np.setdiff1d(np.arange(run.n_frames), lattices["frame"].to_numpy(dtype=np.int64))
     look = _RunLook(run, bad_pixels, cell, params, np.random.default_rng(seed), progress)
+    lattices = lattices[lattices["frame"].isin(look.usable)]
+    known = {int(f): axes for f, axes in zip(lattices["frame"], table_axes(lattices), strict=True)}
     return look.outcome(lattices, known, frames)
 
 
@@ -159,6 +167,14 @@ class _RunLook:
         distances = camera_lengths_m(self.geometry, np.arange(run.n_frames))
         usable = np.isfinite(run.photon_energy_ev) & (run.photon_energy_ev > 0) & np.isfinite(distances)
         self.usable = np.flatnonzero(usable)
+        if not self.usable.size:
+            raise RunError(
+                "no frame has both a photon energy and a camera length, so no lattice can be looked for",
+                where=run.info.path,
+                expected="numbers above 0",
+                found=f"{run.n_frames} frames without",
+                remedy="Give photon_energy and clen in the geometry.",
+            )
 
     def outcome(
         self, lattices: IndexTable, known: Mapping[int, Float64Array], frames: IntArray

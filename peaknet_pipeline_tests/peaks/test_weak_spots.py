@@ -97,3 +97,19 @@ def test_drawn_noise_has_the_frames_background_and_no_spot() -> None:
     noise = draw_noise(finder(), frame, np.random.default_rng(6))
     assert noise.mean() == pytest.approx(3.0, rel=0.05)
     assert finder().find(noise).significance.max() < 6.0 < finder().find(frame).significance.max()
+
+
+@pytest.mark.parametrize("scale", [1e15, 1e25, 3e37])
+def test_values_that_are_no_counts_have_a_finite_background_and_noise(scale: float) -> None:
+    frame = (np.random.default_rng(5).random(SHAPE) * scale).astype(np.float32)
+    mean, variance = block_background(frame[0], ~NOTHING_BAD[0], 1.0)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(variance).all()
+    noise = draw_noise(finder(), frame, np.random.default_rng(6))
+    assert np.isfinite(noise).all()
+    assert noise.mean(dtype=np.float64) == pytest.approx(0.5 * scale, rel=0.1)
+
+
+def test_noise_of_very_many_photons_has_their_spread() -> None:
+    frame = np.random.default_rng(7).normal(0.0, 1e6, SHAPE).astype(np.float32)
+    assert draw_noise(finder(), frame, np.random.default_rng(8)).std() == pytest.approx(1e6, rel=0.05)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -64,6 +65,18 @@ class Thinned:
 def thinned(folder: Path, share: float) -> Iterator[Any]:
     with open_run(folder / "sim1k.cxi", folder / "sim1k.geom") as run:
         yield Thinned(run, share, FRAMES)
+
+
+def blank_run(folder: Path, energies_ev: list[float]) -> Any:
+    """A run of three frames without a photon, on one panel of 64 × 64 pixels."""
+    with h5py.File(folder / "r0001.h5", "w") as file:
+        file["data"], file["energy"] = np.zeros((3, 64, 64), dtype=np.float32), energies_ev
+    (folder / "blank.geom").write_text(
+        "clen = 0.1 m\nadu_per_photon = 1\nres = 10000\ndata = /data\ndim0 = %\ndim1 = ss\ndim2 = fs\n"
+        "photon_energy = /energy eV\np0/min_fs = 0\np0/max_fs = 63\np0/min_ss = 0\np0/max_ss = 63\n"
+        "p0/fs = +1.0x\np0/ss = +1.0y\np0/corner_x = -32\np0/corner_y = -32\n"
+    )
+    return open_run(folder / "r0001.h5", folder / "blank.geom")
 
 
 def true_axes(folder: Path) -> dict[int, list[np.ndarray]]:
@@ -159,3 +172,22 @@ def test_rates_count_each_finders_own_gain() -> None:
     assert row["second_look_yield"] == pytest.approx(0.15)
     assert row["second_look_bar"] == pytest.approx(control.bar)
     assert row["second_look_false_limit"] == pytest.approx(1 - 0.05**0.5)
+
+
+def test_runs_without_a_photon_energy_and_lattices_of_other_runs_are_refused(tmp_path: Path) -> None:
+    other = empty_table(INDEX).reindex(range(1)).assign(frame=[7])
+    for energy, lattices, message in (
+        (np.nan, empty_table(INDEX), "no frame has both a photon energy and a camera length.*3 frames"),
+        (9500.0, other, "no such frames"),
+    ):
+        with blank_run(tmp_path, [energy] * 3) as run, pytest.raises(RunError, match=message):
+            look_again(run, lattices, bad_pixels=run.bad_pixels, cell=NO_MODEL.cell, params=FEW)
+
+
+def test_a_listed_lattice_of_a_frame_without_energy_is_left_out(tmp_path: Path) -> None:
+    axes = dict.fromkeys((f"{a}star_{x}" for a in "abc" for x in "xyz"), 0.0)
+    listed = empty_table(INDEX).reindex(range(1)).assign(frame=[0], **axes)
+    with blank_run(tmp_path, [np.nan, 9500.0, 9500.0]) as run:
+        look = look_again(run, listed, bad_pixels=run.bad_pixels, cell=NO_MODEL.cell, params=FEW)
+    assert look.table.empty
+    assert (look.n_left, look.model.n_frames, look.spot_sigma) == (2, 0, FEW.spot_sigma)

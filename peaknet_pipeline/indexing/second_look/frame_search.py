@@ -51,6 +51,10 @@ N_FINISHED = 4
 COARSE_POINTS = 40_000
 """Reciprocal-lattice points, from low resolution up, that candidates are ranked with before all of them are used."""
 
+MOST_POINTS = 4_000_000
+"""Reciprocal-lattice points that are counted at most, from low resolution up: all of them to 0.5 Å⁻¹ for primitive cells of
+up to 8·10⁶ Å³. Larger cells are counted to a lower resolution, so that any cell fits into memory."""
+
 EXPECTED_REAL = 0.01
 """Share of the weak spots (2σ and more) that are expected to be real before their significance is known."""
 
@@ -87,9 +91,10 @@ class SecondLook:
         self.shift = np.zeros(2) if shift is None else shift
         self.target: Target = make_target(cell)
         self.rings = rings or make_rings(flat, np.random.default_rng(0))
-        self.rows = make_rows(self.target.primitive, model.max_inv_d)
-        coarse = (COARSE_POINTS * 0.75 / (np.pi * self.target.volume)) ** (1.0 / 3.0)
-        self.coarse_rows = make_rows(self.target.primitive, min(model.max_inv_d, coarse))
+        self.rows, self.coarse_rows = (
+            make_rows(self.target.primitive, min(model.max_inv_d, _radius_of(n, self.target.volume)))
+            for n in (MOST_POINTS, COARSE_POINTS)
+        )
         self._tables: dict[float, ModelTable] = {}
 
     def model_table(self, wave: float) -> ModelTable:
@@ -274,6 +279,11 @@ class SecondLook:
             frame.places[~explained], frame.significance[~explained], frame.background, frame.wave
         )
         return FoundLattice(self.axes(deformation), score, shift, len(places)), rest
+
+
+def _radius_of(n_points: int, volume: float) -> float:
+    """Return the radius, Å⁻¹, that holds so many reciprocal-lattice points of a primitive cell of ``volume`` Å³."""
+    return float((n_points * 0.75 / (np.pi * volume)) ** (1.0 / 3.0))
 
 
 def _distinct(rotations: Float64Array, scores: Float64Array, n: int, *, angle: float = 0.003) -> list[int]:

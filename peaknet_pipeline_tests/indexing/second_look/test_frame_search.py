@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peaknet_pipeline.indexing.second_look import frame_search
 from peaknet_pipeline.indexing.second_look.acceptance import (
     distinct_orientations,
     false_rate_limit,
@@ -21,6 +22,7 @@ from peaknet_pipeline.indexing.second_look.spot_likelihood import (
     significance_bins,
 )
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
+from peaknet_pipeline.types import UnitCell
 from peaknet_pipeline_tests.indexing.weak_scenes import (
     FAST,
     LYSOZYME,
@@ -166,3 +168,14 @@ def test_six_hundred_copies_show_half_a_per_cent() -> None:
     control = make_control([3.0, 31.0, -np.inf], n_orientations=1e8)
     assert control.bar == 31.5
     assert control.floor == pytest.approx(23.7, abs=0.1)
+
+
+def test_a_cell_of_a_thousand_angstrom_is_counted_to_a_lower_resolution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frame_search, "MOST_POINTS", 60_000)
+    large = UnitCell(1000.0, 1000.0, 1000.0, 90.0, 90.0, 90.0, "cubic", "P", "*")
+    rows = SecondLook(FLAT, large, MODEL, FAST).rows
+    assert (rows.last - rows.first + 1).sum() == pytest.approx(60_000, rel=0.05)
+    small = SecondLook(FLAT, LYSOZYME, MODEL, FAST)
+    assert small.rows.max_inv_d == MODEL.max_inv_d
