@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.spatial.transform import Rotation
 
 from peaknet_pipeline.metrics import SNR_BANDS, recall_table
-from peaknet_pipeline.plots import curves, distributions, fits, images
+from peaknet_pipeline.plots import cells, curves, distributions, fits, geometry, images
 from peaknet_pipeline.plots.style import intensity_range
 from peaknet_pipeline.schemas import (
     DATA_ENGINE,
@@ -152,6 +153,54 @@ def test_mask_counts_bad_pixels_among_those_of_panels() -> None:
     half = has_colour(images.plot_mask(mask, title="t"), "#D55E00")
     mask[:75] = 1.0
     assert has_colour(images.plot_mask(mask, title="t"), "#D55E00") > 1.4 * half > 1000
+
+
+def figures_of(picture: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch, module: object) -> list[Figure]:
+    """Return the figures that a picture was made of."""
+    figures: list[Figure] = []
+    draw = vars(module)["to_png"]
+    monkeypatch.setattr(module, "to_png", lambda figure: figures.append(figure) or draw(figure))
+    picture()
+    return figures
+
+
+def test_mask_tells_the_detectors_pixels_not_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turned panel has another number of places in the picture than it has pixels."""
+    stack = np.zeros((1, 10, 10))
+    stack[0, 0, :3] = 1.0
+    (figure,) = figures_of(
+        lambda: images.plot_mask(np.zeros((12, 12)), title="t", stack=stack), monkeypatch, images
+    )
+    assert figure.axes[0].get_title(loc="left").endswith("3 of 100 pixels bad (3.00%)")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["good", "bad (3)", "no panel"]
+
+
+def test_no_picture_writes_one_legend_over_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels = pd.DataFrame({"before_px": [1.0], "after_px": [0.5], "shift_x_px": [0.1], "shift_y_px": [0.2]})
+    (figure,) = figures_of(
+        lambda: geometry.plot_geometry_refinement(panels, title="t"), monkeypatch, geometry
+    )
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["before", "after", "shift in x", "shift in y"]
+
+
+def test_a_frame_far_off_the_others_is_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced = np.tile([37.9, 79.1, 79.1, 90.0, 90.0, 90.0], (12, 1))
+    reduced[3, 1] = 200.0
+    agreeing = np.arange(12) != 3
+    (figure,) = figures_of(
+        lambda: cells.plot_reduced_cells(reduced, agreeing, CELL, title="t"), monkeypatch, cells
+    )
+    drawn = [max(patch.get_xy()[:, 1].max() for patch in axes.patches[1:]) for axes in figure.axes]
+    assert drawn == [1.0] * 6
+
+
+def test_found_peaks_are_seen_around_the_predicted_ones() -> None:
+    place = np.array([[5.0, 5.0]])
+    figure = images.draw_frame_peaks(np.zeros((10, 10)), {"found": place, "predicted": place}, title="t")
+    found, predicted = figure.axes[0].collections
+    assert found.get_sizes()[0] > 3 * predicted.get_sizes()[0]
+    assert not np.array_equal(found.get_paths()[0].vertices, predicted.get_paths()[0].vertices)
 
 
 def test_mask_shows_each_reason_in_its_colour_and_single_pixels_survive() -> None:

@@ -7,7 +7,7 @@ import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import DATA, JSON
-from peaknet_pipeline.commands.tell import tell
+from peaknet_pipeline.commands.tell import tell, tell_json
 
 
 @command()
@@ -26,6 +26,6 @@ def diagnose(key: str, data: Path, as_json: bool) -> None:
     store = Store(data.resolve())
     text = str(diagnosis(store, key).figures["diagnosis"])
     if as_json:
-        tell(json.dumps(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8"))))
+        tell_json(json.loads(diagnosis_text_path(store, key).read_text(encoding="utf-8")))
         return
     tell(text)

@@ -1,13 +1,12 @@
 """What a file is."""
 
-import json
 from pathlib import Path
 
 import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH, ROOTS
-from peaknet_pipeline.commands.tell import tell
+from peaknet_pipeline.commands.tell import tell, tell_json
 
 
 @command()
@@ -32,6 +31,6 @@ def inspect(
         report = inspect_settings(path)
     else:
         report = inspect_file(path, geometry=geometry, data_path=data_path, roots=roots)
-    tell(json.dumps(report.to_dict(), default=float) if as_json else format_inspection(report))
+    tell_json(report.to_dict()) if as_json else tell(format_inspection(report))
     if not report.is_usable:
         raise SystemExit(2)

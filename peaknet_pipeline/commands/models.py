@@ -1,14 +1,13 @@
 """The registered networks: the list, another champion, the way back."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from peaknet_pipeline.commands.options import DATA, JSON, figures
-from peaknet_pipeline.commands.tell import tell
+from peaknet_pipeline.commands.tell import tell, tell_json
 
 
 @click.group(invoke_without_command=True)
@@ -27,7 +26,7 @@ def models(context: click.Context, data: Path, as_json: bool) -> None:
         return
     entries = describe_models(store.models)
     if as_json:
-        tell(json.dumps([dataclasses.asdict(entry) for entry in entries]))
+        tell_json([dataclasses.asdict(entry) for entry in entries])
     else:
         tell(format_models(entries))
 

@@ -1,7 +1,7 @@
 """Options that several commands share, and the printing of figures."""
 
 import functools
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import Input
-from peaknet_pipeline.commands.tell import tell
+from peaknet_pipeline.commands.tell import tell, tell_json
 from peaknet_pipeline.hits import MIN_PEAKS as MIN_PEAKS_OF_HIT
 
 PATH = Input()
@@ -84,7 +84,7 @@ def figures(command: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> None:
         result = command(*args, **kwargs)
         if as_json:
-            tell(json.dumps(result, sort_keys=True, default=str))
+            tell_json(result)
             return
         for line in figure_lines(result):
             tell(line)
@@ -104,7 +104,16 @@ def figure_lines(figures: Mapping[str, Any], *, indent: str = "") -> Iterator[st
             yield f"{indent}{labels[name]}"
             yield from (f"{indent}  {line}" for line in _table(value))
         else:
-            yield f"{indent}{labels[name]:<{width}}  {value}"
+            yield f"{indent}{labels[name]:<{width}}  {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    """Return a figure as a person reads it: six digits, no sign of a zero, a dash where there is no number."""
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return "–"
+    return str((float(f"{value:.6g}") if abs(value) < 1e6 else round(value, 1)) + 0.0)
 
 
 def _are_rows(value: Any) -> bool:
@@ -114,7 +123,7 @@ def _are_rows(value: Any) -> bool:
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [_flatten(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
-    cells = [names, *([str(row.get(name, "")) for name in names] for row in flat)]
+    cells = [names, *([_plain(row.get(name, "")) for name in names] for row in flat)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in cells]
 

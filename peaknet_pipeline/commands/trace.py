@@ -1,13 +1,12 @@
 """The chain behind an output."""
 
-import json
 from pathlib import Path
 
 import click
 
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import JSON, PATH
-from peaknet_pipeline.commands.tell import tell
+from peaknet_pipeline.commands.tell import tell, tell_json
 
 
 @command()
@@ -21,6 +20,6 @@ def trace(file: Path, as_json: bool) -> None:
     from peaknet_pipeline.store.trace import format_trace, trace_file
 
     step = trace_file(file)
-    tell(json.dumps(step.to_dict()) if as_json else format_trace(step))
+    tell_json(step.to_dict()) if as_json else tell(format_trace(step))
     if any(part.problems for part in step.walk()):
         raise SystemExit(2)

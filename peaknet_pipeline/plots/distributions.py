@@ -17,6 +17,7 @@ from peaknet_pipeline.plots.style import (
     new_figure,
     say_nothing,
     to_png,
+    whole_ticks,
 )
 from peaknet_pipeline.schemas import IndexTable, PeakTable
 from peaknet_pipeline.types import Float64Array, UnitCell
@@ -112,7 +113,10 @@ def plot_peaks_per_frame(
 
 
 def plot_cells(lattices: Mapping[str, IndexTable], reference: UnitCell | None = None, *, title: str) -> bytes:
-    """Draw the six cell parameters' distributions over the lattices; the known cell is marked."""
+    """Draw the six cell parameters' distributions over the lattices; the known cell is marked.
+
+    Lattices beyond an axis are counted in its outermost bin.
+    """
     figure, axes = new_figure(9.6, 5.4, 2, 3)
     cells = {name: cell_parameters(table) for name, table in lattices.items()}
     for place, parameter, sign in zip(axes, CELL_NAMES, CELL_SIGNS, strict=True):
@@ -126,10 +130,10 @@ def plot_cells(lattices: Mapping[str, IndexTable], reference: UnitCell | None = 
         for number, (name, table) in enumerate(cells.items()):
             bins = list(np.linspace(low - margin, high + margin, 41))
             axes_colour = colour_of(name, number)
-            place.hist(
-                table[parameter], bins, histtype="step", lw=1.5, color=axes_colour, label=name_of(name)
-            )
+            values = np.clip(table[parameter], bins[0], bins[-1])
+            place.hist(values, bins, histtype="step", lw=1.5, color=axes_colour, label=name_of(name))
         few_ticks(place)
+        whole_ticks(place.yaxis)
         if reference is not None:
             place.axvline(getattr(reference, parameter), color="black", lw=1.0, ls="--", label="known cell")
     figure.suptitle(

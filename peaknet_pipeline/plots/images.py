@@ -59,9 +59,18 @@ def plot_image(
 
 
 def plot_mask(
-    image: Image, *, title: str, extent: Extent | None = None, reasons: Sequence[str] = ("bad",)
+    image: Image,
+    *,
+    title: str,
+    extent: Extent | None = None,
+    reasons: Sequence[str] = ("bad",),
+    stack: Image | None = None,
 ) -> bytes:
-    """Draw an assembled mask: k where the k-th of the ``reasons`` (from 1) makes a pixel bad, 0 good, NaN no panel."""
+    """Draw an assembled mask: k where the k-th of the ``reasons`` (from 1) makes a pixel bad, 0 good, NaN no panel.
+
+    ``stack``, (n_panels, ss, fs), holds the same values before the assembly: the pixels to count, since a turned panel
+    has more or fewer places in the picture than pixels. The picture's own are counted without it.
+    """
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -79,9 +88,10 @@ def plot_mask(
     )  # fmt: skip
     for number, colour in list(enumerate(colours.values()))[1:last]:
         _mark_few(axes, values == number, extent or _own_extent(values), colour)
-    n_bad, n_pixels = int((values > 0).sum()), int(np.isfinite(values).sum())
+    counted = values if stack is None else np.asarray(stack)
+    n_bad, n_pixels = int((counted > 0).sum()), int(np.isfinite(counted).sum())
     names = {
-        f"{n} ({int((values == k).sum())})" if 0 < k < last else n: c
+        f"{n} ({int((counted == k).sum())})" if 0 < k < last else n: c
         for k, (n, c) in enumerate(colours.items())
     }
     legend_below(axes, {name: Patch(facecolor=c, edgecolor="black", lw=0.4) for name, c in names.items()})
@@ -134,7 +144,7 @@ def draw_frame_peaks(
     figure, (axes,) = _image_figure(_height(np.shape(image), window or extent, 8.0) + 0.4)
     shown = _draw(axes, np.asarray(image, dtype=np.float64), extent, high=99.9)
     figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
-    sizes = {"classical": 70.0, "peaknet": 110.0, "truth": 30.0}
+    sizes = {"classical": 70.0, "peaknet": 110.0, "truth": 30.0, "found": 110.0, "predicted": 22.0}
     for number, (name, positions) in enumerate(peaks.items()):
         marker = FINDER_MARKERS.get(name, "D")
         colour = _on_image(name, number)
@@ -235,6 +245,10 @@ def _label_image(axes: "Axes", title: str, extent: Extent | None) -> None:
 
 def _on_image(name: str, number: int) -> str:
     """Return a colour that stands out on the image's blues and yellows."""
-    return {"classical": "#FFFFFF", "peaknet": "#FF7F0E", "truth": "#7CFC9A"}.get(
-        name, colour_of(name, number)
-    )
+    return {
+        "classical": "#FFFFFF",
+        "peaknet": "#FF7F0E",
+        "truth": "#7CFC9A",
+        "found": "#FFFFFF",
+        "predicted": "#FF7F0E",
+    }.get(name, colour_of(name, number))

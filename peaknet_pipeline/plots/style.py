@@ -8,13 +8,14 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 FINDER_COLOURS = {"classical": "#0072B2", "peaknet": "#D55E00", "truth": "#009E73"}
 """Okabe and Ito (2008): blue, vermilion, bluish green."""
 
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")
-FINDER_MARKERS = {"classical": "o", "peaknet": "s", "truth": "+"}
+FINDER_MARKERS = {"classical": "o", "peaknet": "s", "truth": "+", "found": "o", "predicted": "D"}
 FINDER_NAMES = {"classical": "classical", "peaknet": "PeakNet", "truth": "truth"}
 GREY = "#777777"
 IMAGE_COLOURS = "cividis"
@@ -130,3 +131,10 @@ def few_ticks(axes: "Axes", n: int = 4) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(n))
+
+
+def whole_ticks(axis: "Axis") -> None:
+    """Put ticks at whole numbers only, for counts and numbers of panels."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))

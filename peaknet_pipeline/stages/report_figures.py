@@ -100,7 +100,7 @@ def detector_figures(pool: Pool) -> Iterator[ReportFigure]:
     yield ReportFigure(plot_image(powder, title="Virtual powder", extent=extent, rings=rings), told)
     mask = np.asarray(assemble(bad.astype(np.float32), geometry), dtype=np.float32)
     yield ReportFigure(
-        plot_mask(mask, title="Bad pixels", extent=extent),
+        plot_mask(mask, title="Bad pixels", extent=extent, stack=bad),
         f"Pixels left out in {pool.keys[-1]}, the last run.",
     )
 

@@ -64,7 +64,7 @@ def plot_report(report: BadPixelReport, geometry: Geometry, *, title: str) -> by
     for k, layer in reversed(list(enumerate(report.layers.values(), start=1))):
         first[layer] = k
     image = np.asarray(assemble(first, geometry), dtype=np.float32)
-    return plot_mask(image, title=title, reasons=tuple(report.layers))
+    return plot_mask(image, title=title, reasons=tuple(report.layers), stack=first)
 
 
 def write_statistics(
