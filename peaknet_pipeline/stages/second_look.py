@@ -9,14 +9,14 @@ from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, SECOND_LOOK_RATES, IndexTable
-from peaknet_pipeline.steps.look_again import (
+from peaknet_pipeline.steps.look_again import look_again
+from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.second_look_tables import (
     SecondLookOutcome,
     best_lattices,
     frames_left,
-    look_again,
     second_look_rates,
 )
-from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.asset import MISSING, Asset
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store

@@ -28,11 +28,11 @@ from peaknet_pipeline.schemas import IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.index_run import index_with_control, predict_run
-from peaknet_pipeline.steps.look_again import SecondLookOutcome
 from peaknet_pipeline.steps.look_again import look_again as look_again_at_run
 from peaknet_pipeline.steps.mask_of_run import StatisticsParams, mask_run
 from peaknet_pipeline.steps.peak_tables import positions_px
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome
 from peaknet_pipeline.types import BoolArray, RunStatistics, UnitCell
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from peaknet_pipeline.provenance import command_origin, network_of
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, IndexTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
-from peaknet_pipeline.steps.look_again import SecondLookOutcome, look_again
+from peaknet_pipeline.steps.look_again import look_again
 from peaknet_pipeline.steps.peak_record import RecordedPeaks, open_source, read_recorded_peaks
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import UnitCell
 

@@ -1,15 +1,13 @@
 """The second look at a run: frames without a lattice are searched once more, with all their weak evidence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.distance import camera_lengths_m
-from peaknet_pipeline.indexing.lattice import AXIS_COLUMNS
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.second_look.acceptance import (
     SecondLookControl,
@@ -18,7 +16,6 @@ from peaknet_pipeline.indexing.second_look.acceptance import (
 )
 from peaknet_pipeline.indexing.second_look.effort import is_worth_a_search, level_counts, quiet_counts
 from peaknet_pipeline.indexing.second_look.flat_detector import (
-    FlatDetector,
     flat_positions,
     make_flat_detector,
     scrambled_places,
@@ -34,7 +31,6 @@ from peaknet_pipeline.indexing.second_look.run_model import (
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.second_look.spot_likelihood import make_rings
 from peaknet_pipeline.indexing.second_look.weak_frame import (
-    FoundLattice,
     SecondLookParams,
     WeakFrame,
     frame_background,
@@ -42,9 +38,9 @@ from peaknet_pipeline.indexing.second_look.weak_frame import (
 from peaknet_pipeline.peaks.weak_spots import WeakSpotFinder, WeakSpotParams, draw_noise
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import sample_frames
-from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, SECOND_LOOK_RATES, IndexTable, SecondLookTable
+from peaknet_pipeline.schemas import IndexTable
 from peaknet_pipeline.steps.progress import Progress
-from peaknet_pipeline.tables import empty_table, make_table
+from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome, lattice_rows, make_second_look_table
 from peaknet_pipeline.types import HC_EV_ANGSTROM, BoolArray, Float64Array, FrameArray, IntArray, UnitCell
 
 SAMPLE = 60
@@ -64,34 +60,6 @@ KEPT_FOR_CONTROL = 64
 
 WIDE = {"cell_tolerance": 0.01, "cell_sigma": 0.005, "beam_sigma_px": 1.0}
 """Search while hardly a frame of the run has a lattice: cell and distance may be off by 1 %."""
-
-
-@dataclass(frozen=True)
-class SecondLookOutcome:
-    """What the second look found.
-
-    ``table`` accepted lattices, and those of the list with their score; ``control`` of the run; ``model`` what the run's own
-    lattices told; ``n_searched`` frames without a lattice that were worth a search, ``n_left`` all frames without one;
-    ``spot_sigma`` px.
-    """
-
-    table: SecondLookTable
-    control: SecondLookControl
-    model: RunModel
-    n_searched: int
-    n_left: int
-    spot_sigma: float
-
-    def record(self) -> dict[str, Any]:
-        """Return all but the table, ready for JSON."""
-        model = {"cell": asdict(self.model.cell), **asdict(self.model.model), "n_frames": self.model.n_frames}
-        return {
-            "control": asdict(self.control) | {"false_rate_limit": self.control.false_rate_limit},
-            "model": model | {"shift_px": [float(v) for v in self.model.shift]},
-            "searched": self.n_searched,
-            "frames_without_a_lattice": self.n_left,
-            "spot_sigma_px": self.spot_sigma,
-        }
 
 
 @dataclass(frozen=True)
@@ -194,13 +162,13 @@ class _RunLook:
         candidates, controls = self._search(look, finder, left, quiet)
         control = self._control(look, controls)
         rows = [
-            _rows(c.frame, look.lattices(c.weak, control.bar), "second look")
+            lattice_rows(c.frame, look.lattices(c.weak, control.bar), "second look")
             for c in candidates
             if c.weak is not None and c.score >= control.bar
         ]
         listed = lattices[~lattices["frame"].isin(left)]
         rows += self._verify(look, finder, listed, control.bar)
-        table = make_second_look_table(rows, look.flat, self.geometry, self.run.n_frames)
+        table = make_second_look_table(rows, look.flat, self.geometry)
         return SecondLookOutcome(table, control, model, len(candidates), len(left), sigma)
 
     def _finder(self, sigma: float) -> WeakSpotFinder:
@@ -331,10 +299,10 @@ class _RunLook:
             own = lattices[frames == frame]
             weak = self._weak(finder, int(frame))
             listed, rest = look.verify(weak, list(table_axes(own)))
-            rows.append(_rows(int(frame), listed, "list"))
+            rows.append(lattice_rows(int(frame), listed, "list"))
             if self.params.more_lattices:
                 more = look.lattices(rest, bar, beside=listed)
-                rows.append(_rows(int(frame), more, "second look", first=len(listed)))
+                rows.append(lattice_rows(int(frame), more, "second look", first=len(listed)))
         return rows
 
 
@@ -345,87 +313,3 @@ def _grown(marks: BoolArray) -> BoolArray:
     if not marks.any():
         return marks
     return np.asarray(binary_dilation(marks, structure=np.ones((1, 3, 3), dtype=np.bool_)))
-
-
-def _rows(
-    frame: int, lattices: Sequence[FoundLattice], origin: str, *, first: int = 0
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "frame": frame,
-            "lattice": first + number,
-            "origin": origin,
-            "score": one.score,
-            "n_predicted": one.n_predicted,
-            "axes": one.axes,
-            "shift": one.shift,
-        }
-        for number, one in enumerate(lattices)
-    ]
-
-
-def make_second_look_table(
-    rows: Sequence[Sequence[dict[str, Any]]], flat: FlatDetector, geometry: Any, n_frames: int
-) -> SecondLookTable:
-    """Return rows of frames as a SECOND_LOOK table, ordered by frame and lattice."""
-    flatrows = sorted((row for part in rows for row in part), key=lambda row: (row["frame"], row["lattice"]))
-    if not flatrows:
-        return empty_table(SECOND_LOOK)
-    frames = np.array([row["frame"] for row in flatrows], dtype=np.int64)
-    mm = 1e3 * camera_lengths_m(geometry, frames) / flat.distance
-    axes = np.stack([row["axes"].T.reshape(9) for row in flatrows])
-    shift = np.stack([row["shift"] for row in flatrows]) * mm[:, None]
-    columns: dict[str, Any] = {name: axes[:, i] for i, name in enumerate(AXIS_COLUMNS)}
-    columns |= {
-        name: [row[name] for row in flatrows] for name in ("lattice", "origin", "score", "n_predicted")
-    }
-    columns |= {"frame": frames, "shift_x_mm": shift[:, 0], "shift_y_mm": shift[:, 1]}
-    return make_table(SECOND_LOOK, columns)
-
-
-def best_lattices(tables: Sequence[IndexTable]) -> IndexTable:
-    """Return each frame's lattices from the table in which they explain most peaks, ordered by frame and lattice."""
-    best: dict[int, IndexTable] = {}
-    for table in tables:
-        for frame, rows in table.groupby("frame", sort=False):
-            number = int(str(frame))
-            if number not in best or rows["n_explained"].sum() > best[number]["n_explained"].sum():
-                best[number] = rows
-    if not best:
-        return empty_table(INDEX)
-    return pd.concat([best[number] for number in sorted(best)], ignore_index=True)
-
-
-def frames_left(tables: Sequence[IndexTable], n_frames: int) -> IntArray:
-    """Return the frames that at least one of the tables has no lattice of, ascending."""
-    settled = np.ones(n_frames, dtype=np.bool_)
-    for table in tables:
-        settled &= np.isin(np.arange(n_frames), table["frame"].to_numpy(dtype=np.int64))
-    return np.flatnonzero(~settled)
-
-
-def second_look_rates(
-    outcome: SecondLookOutcome, lattices: IndexTable, *, experiment: str, run: str, finder: str, n_frames: int
-) -> pd.DataFrame:
-    """Return the row of one finder in the SECOND_LOOK_RATES table: its list's frames, those added, and the control."""
-    listed = set(lattices["frame"].tolist())
-    found = outcome.table[outcome.table["origin"] == "second look"]
-    added = set(found["frame"].tolist()) - listed
-    control = outcome.control
-    row = {
-        "experiment": experiment,
-        "run": run,
-        "finder": finder,
-        "frames": n_frames,
-        "indexed": len(listed),
-        "second_look_indexed": len(added),
-        "second_look_lattices": len(found),
-        "indexing_yield": len(listed) / n_frames if n_frames else np.nan,
-        "second_look_yield": (len(listed) + len(added)) / n_frames if n_frames else np.nan,
-        "second_look_searched": outcome.n_searched,
-        "second_look_copies": control.n_copies,
-        "second_look_highest": control.highest if np.isfinite(control.highest) else np.nan,
-        "second_look_bar": control.bar,
-        "second_look_false_limit": control.false_rate_limit,
-    }
-    return make_table(SECOND_LOOK_RATES, {name: [value] for name, value in row.items()})

@@ -22,11 +22,11 @@ from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import INDEX, PEAKS, SECOND_LOOK
-from peaknet_pipeline.steps.look_again import (
+from peaknet_pipeline.steps.look_again import look_again
+from peaknet_pipeline.steps.second_look_tables import (
     SecondLookOutcome,
     best_lattices,
     frames_left,
-    look_again,
     second_look_rates,
 )
 from peaknet_pipeline.tables import empty_table
