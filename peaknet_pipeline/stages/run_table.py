@@ -147,7 +147,7 @@ def format_runs(table: RunTable) -> str:
     *classical*: indexed frames of the classical finder.
     """
     if table.empty:
-        return "no run is known; put runs under raw/<experiment>/, or register them with `peaknet register`"
+        return "no run is known; put runs under raw/<experiment>/ of the data root, then register them with `peaknet register`"
     header = ("run", "date", "status", "frames", "hits", "rate", "of hits", "indexed", "yield", "classical",
               "peaks", "d / Å", "model")  # fmt: skip
     rows = [_printed(row) for row in table.to_dict("records")]

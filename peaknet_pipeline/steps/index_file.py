@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams
@@ -45,16 +46,22 @@ def index_command(
     Raises
     ------
     TableError, GeometryError, CellError, ParameterError
-        One of the inputs is unusable.
+        One of the inputs is unusable, or a setting is of a second look that was not asked for.
     RunError
         No photon energy is known, or the raw run is needed (indexamajig, a stream, the second look) and not there.
     IndexingError
         indexamajig is missing or failed.
 
     """
-    recorded, target = read_recorded_peaks(peaks, geometry), read_cell(cell)
     settings, look_settings = split_settings(settings, SECOND_LOOK_SETTING)
     look_params = RunSecondLookParams.from_settings(look_settings)
+    if look_settings and second_look is None:
+        raise ParameterError(
+            "no second look was asked for",
+            found=f"--set {SECOND_LOOK_SETTING}{look_settings[0]}",
+            remedy="Add --second-look FILE, or leave the setting out.",
+        )
+    recorded, target = read_recorded_peaks(peaks, geometry), read_cell(cell)
     given = {"engine": engine, "settings": list(settings)}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
     start = time.perf_counter()

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
@@ -22,6 +22,7 @@ from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import INDEX, PEAKS, SECOND_LOOK
+from peaknet_pipeline.steps.index_file import index_command
 from peaknet_pipeline.steps.look_again import look_again
 from peaknet_pipeline.steps.second_look_tables import (
     SecondLookOutcome,
@@ -191,3 +192,15 @@ def test_a_listed_lattice_of_a_frame_without_energy_is_left_out(tmp_path: Path) 
         look = look_again(run, listed, bad_pixels=run.bad_pixels, cell=NO_MODEL.cell, params=FEW)
     assert look.table.empty
     assert (look.n_left, look.model.n_frames, look.spot_sigma) == (2, 0, FEW.spot_sigma)
+
+
+def test_a_setting_of_a_second_look_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    names = {name: tmp_path / name for name in ("geometry", "cell", "out")}
+    with pytest.raises(ParameterError, match="Add --second-look FILE"):
+        index_command(
+            tmp_path / "peaks.parquet",
+            engine="lattice",
+            settings=["second_look.n_controls=9"],
+            stream=None,
+            **names,
+        )
