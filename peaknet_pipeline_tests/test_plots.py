@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.lines import Line2D
 from scipy.spatial.transform import Rotation
 
 from peaknet_pipeline.metrics import SNR_BANDS, recall_table
 from peaknet_pipeline.plots import cells, curves, distributions, fits, geometry, images
-from peaknet_pipeline.plots.style import intensity_range
+from peaknet_pipeline.plots.style import DPI, intensity_range, to_png
 from peaknet_pipeline.schemas import (
     DATA_ENGINE,
     FITS,
@@ -162,6 +163,16 @@ def figures_of(picture: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch, mo
     monkeypatch.setattr(module, "to_png", lambda figure: figures.append(figure) or draw(figure))
     picture()
     return figures
+
+
+@pytest.mark.parametrize("width", [7.3, 8.0, 9.2, 9.6, 10.4])
+def test_no_width_shears_a_picture(width: float) -> None:
+    """A vertical line stays in its columns from the top of the picture to its foot."""
+    figure = Figure(figsize=(width, 4.3), dpi=DPI)
+    figure.add_artist(Line2D([0.5, 0.5], [0, 1], color="black", lw=3))
+    dark = pixels_of(to_png(figure)).sum(axis=2) < 0.5
+    assert dark.any(axis=0).sum() <= 6
+    assert dark.any(axis=1).all()
 
 
 def test_mask_tells_the_detectors_pixels_not_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
