@@ -61,9 +61,10 @@ def to_png(figure: "Figure") -> bytes:
 
     told, canvas = PngInfo(), FigureCanvasAgg(figure)
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
-        canvas.draw()
+        canvas.draw()  # type: ignore[no-untyped-call]
     # The canvas knows its width: inches times dots per inch may lie a hair below it, and a wrong one shears the picture.
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    drawn = Image.fromarray(np.asarray(pixels)).convert("RGB")
     told.add_text("Software", "peaknet-pipeline")
     small = io.BytesIO()
     few = drawn.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
