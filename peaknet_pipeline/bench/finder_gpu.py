@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
-from peaknet_pipeline.peaks.peakfinder8_device import DevicePeakfinder8, device_peakfinder8
+from peaknet_pipeline.peaks.peakfinder8_device import DevicePeakfinder8
+from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
 BATCHES = (1, 4, 16, 64)

@@ -9,14 +9,13 @@ background may be centred on the other one.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
 from peaknet_pipeline.peaks.peakfinder8_frame import peak_table
@@ -31,7 +30,6 @@ JUMPS = 8
 NO_SEED = 2**62
 """Stands for the first seed of a group that has none."""
 
-KERNELS = ("auto", "triton", "torch")
 
 Background = tuple[Tensor, Tensor, Tensor]
 """Mean, population σ and maximum of local backgrounds, (n,) float64 each."""
@@ -205,42 +203,3 @@ class DevicePeakfinder8(ABC):
         rank = torch.arange(len(frame), device=frame.device) - torch.searchsorted(frame, frame)
         keep = rank < self.params.max_peaks
         return PeakBatch(frame[keep], rows[keep], n_frames)
-
-
-def device_peakfinder8(
-    radius: Float32Array,
-    bad_pixels: BoolArray,
-    params: Peakfinder8Params,
-    *,
-    device: str | torch.device = "cuda",
-    usable: UsableValues = ALL_VALUES,
-    kernels: str = "auto",
-) -> DevicePeakfinder8:
-    """Return peakfinder8 prepared on a device, with Triton's kernels where they can run, else with plain torch.
-
-    Parameters
-    ----------
-    radius, bad_pixels, params, usable
-        As for `Peakfinder8`.
-    device : str or torch.device
-    kernels : str
-        ``triton``, ``torch``, or ``auto``: Triton on a CUDA device where it is installed.
-
-    Raises
-    ------
-    ParameterError
-        Unknown kernels, or Triton is asked for and not installed.
-
-    """
-    if kernels not in KERNELS:
-        raise ParameterError("unknown kernels", expected=f"one of {KERNELS}", found=kernels)
-    installed = find_spec("triton") is not None
-    if kernels == "triton" and not installed:
-        raise ParameterError("triton is not installed", remedy="Install it, or take kernels='torch'.")
-    if kernels == "triton" or (kernels == "auto" and installed and torch.device(device).type == "cuda"):
-        from peaknet_pipeline.peaks.peakfinder8_triton import TritonPeakfinder8
-
-        return TritonPeakfinder8(radius, bad_pixels, params, device=device, usable=usable)
-    from peaknet_pipeline.peaks.peakfinder8_torch import TorchPeakfinder8
-
-    return TorchPeakfinder8(radius, bad_pixels, params, device=device, usable=usable)

@@ -17,7 +17,7 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import value_range
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
-from peaknet_pipeline.peaks.peakfinder8_device import device_peakfinder8
+from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
 
 HAS_GPU = torch.cuda.is_available()

@@ -19,7 +19,7 @@ from peaknet_pipeline.infer.live import LiveStatistics
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.peaks.droplet import DropletParams, find_droplets
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
-from peaknet_pipeline.peaks.peakfinder8_device import device_peakfinder8
+from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8
 from peaknet_pipeline.peaks.scan import background_thresholds, scan_parameters
 from peaknet_pipeline.runs.statistics import StatisticsAccumulator
 from peaknet_pipeline.types import Geometry
