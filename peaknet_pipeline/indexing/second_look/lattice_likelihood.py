@@ -18,7 +18,7 @@ import numpy as np
 
 from peaknet_pipeline.indexing.second_look import lattice_kernels as kernels
 from peaknet_pipeline.indexing.second_look.diffraction_model import N_SHELLS, LatticeRows, ModelTable
-from peaknet_pipeline.indexing.second_look.lattice_kernels import N_AMPLITUDES, WIDTHS, LookUp
+from peaknet_pipeline.indexing.second_look.lattice_kernels import N_AMPLITUDES, LookUp
 from peaknet_pipeline.types import Float32Array, Float64Array, UInt8Array
 
 
@@ -37,27 +37,6 @@ class FrameEvidence:
     wave: float
     distance: float
     half: int
-
-
-def score_lattice(
-    evidence: FrameEvidence,
-    model: ModelTable,
-    rows: LatticeRows,
-    deformation: Float64Array,
-    shift: Float64Array | None = None,
-) -> float:
-    """Return a lattice's log-likelihood ratio against noise, nats.
-
-    Parameters
-    ----------
-    deformation : (3, 3)
-        Crystal frame → laboratory.
-    shift : (2,), optional
-        By how much the detector is displaced, cells in x and y.
-
-    """
-    points = near_points(rows, deformation, evidence.wave, float(model.width.max()) * WIDTHS, 0.0)
-    return score_points(evidence, model, points, deformation, shift)
 
 
 def score_points(
