@@ -1,13 +1,11 @@
 """Attributes of HDF5 objects, as values and as text."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.files import DAMAGE
-from peaknet_pipeline.hdf5.trial import try_file
 
 
 def read_attribute(node: Any, name: str, default: Any = None) -> Any:
@@ -16,14 +14,12 @@ def read_attribute(node: Any, name: str, default: Any = None) -> Any:
     Raises
     ------
     RunError
-        It is damaged. Text of variable length is first read by another process, which a damaged file may end.
+        It is damaged.
 
     """
     try:
         if name not in node.attrs:
             return default
-        if node.attrs.get_id(name).dtype.hasobject:
-            try_file(Path(node.file.filename))
         value = node.attrs[name]
     except DAMAGE as error:
         what = f"attribute {name} of {node.name} is damaged ({error})"

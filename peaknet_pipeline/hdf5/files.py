@@ -12,6 +12,7 @@ import h5py
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.hdf5.chunks import read_whole
 from peaknet_pipeline.hdf5.storage import StorageCheck, address, check_group
+from peaknet_pipeline.hdf5.trial import try_file
 
 MAX_LINKS = 64
 MAX_OBJECTS = 20_000
@@ -285,13 +286,15 @@ def open_hdf5(path: Path, *, growing: bool = False) -> Any:
     Raises
     ------
     RunError
-        The file is missing, empty, truncated, still open for writing, or no HDF5; the message says which.
+        The file is missing, empty, truncated, still open for writing, or no HDF5; the message says which. Or HDF5
+        itself crashes on it, in a process of its own (:mod:`peaknet_pipeline.hdf5.trial`).
 
     """
     if not path.is_file():
         raise RunError("no such file", where=path, remedy="Check the path.")
     if path.stat().st_size == 0:
         raise RunError("the file is empty", where=path, expected="an HDF5 file", found="0 bytes")
+    try_file(path, growing=growing)
     opener: Callable[..., Any] = h5py.File
     try:
         return opener(path, "r", libver="latest", swmr=True) if growing else opener(path, "r")

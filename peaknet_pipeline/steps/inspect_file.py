@@ -16,8 +16,7 @@ from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
 from peaknet_pipeline.learn.model import count_parameters
 from peaknet_pipeline.records import describe
-from peaknet_pipeline.runs.inspect import Inspection
-from peaknet_pipeline.runs.probe import probe_run
+from peaknet_pipeline.runs.inspect import Inspection, inspect_path
 from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.steps.peak_record import FRAME_VALUES
 from peaknet_pipeline.tables import read_table, read_table_metadata, table_problems
@@ -52,7 +51,7 @@ def inspect_file(
         if look is not None:
             look(report)
         else:
-            report = _inspect_raw(path, geometry, data_path, roots)
+            report = inspect_path(path, geometry, data_path=data_path, more_roots=roots)
     except PeaknetError as error:
         report.problems.append(str(error))
     except Exception as error:  # a file can be wrong in ways that no reader foresaw: that is what is told
@@ -74,14 +73,6 @@ def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None]
         ".stream": partial(_inspect_stream, geometry=geometry),
     }
     return looks.get(path.suffix.lower())
-
-
-def _inspect_raw(
-    path: Path, geometry: Path | None, data_path: str | None, roots: Sequence[Path]
-) -> Inspection:
-    """Look from a process of its own: a damaged HDF5 file can crash or stall the library itself."""
-    told: dict[str, Any] = probe_run(path, geometry, data_path=data_path, more_roots=roots)
-    return Inspection(path, told["kind"], told["facts"], told["problems"], told["doubts"])
 
 
 def _inspect_table(report: Inspection) -> None:

@@ -6,6 +6,7 @@ one of them in this process, to be looked into. The numbers stand for the same f
 """
 
 import argparse
+import contextlib
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.geometry.crystfel import parse_geometry
+from peaknet_pipeline.hdf5.trial import try_file
 from peaknet_pipeline.infer.arrivals import Patience
 from peaknet_pipeline.infer.swmr_file import follow_file
 from peaknet_pipeline.labels.store import open_labels
@@ -94,6 +96,8 @@ def outcome_of(number: int, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     path = write_hostile(folder, number)
+    with contextlib.suppress(PeaknetError):
+        try_file(path)  # the child knows the answer, and starts no helper of its own
     child = os.fork()
     if child == 0:
         limit = _mapped_bytes() + 4 * EXTRA_BYTES

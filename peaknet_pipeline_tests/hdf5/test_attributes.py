@@ -40,10 +40,8 @@ def test_a_heap_of_texts_without_end_is_refused(tmp_path: Path) -> None:
     content[first + 8 : first + 16] = (2**64 - 16).to_bytes(8, "little")
     (tmp_path / "x.h5").write_bytes(content)
     started = time.process_time()
-    with LinkedFiles(tmp_path / "x.h5") as files:
-        with pytest.raises(RunError, match=r"crash|damaged"):
-            read_attribute(files.file, "units")
-        assert attribute_text(files.file, "units") == ""
+    with pytest.raises(RunError, match=r"HDF5 itself fails on the file \(SIG"):
+        LinkedFiles(tmp_path / "x.h5")
     assert time.process_time() - started < 2.0
 
 

@@ -10,23 +10,7 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.runs.cxi import read_cxi_peaks
 from peaknet_pipeline.runs.masks import read_mask
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.probe import probe_run
 from peaknet_pipeline_tests.runs.files import CXI_DATA, slab_geometry, write_slab_run
-
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-def test_a_probe_reports_what_an_inspection_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    write_slab_run(tmp_path / "run.cxi")
-    (tmp_path / "d.geom").write_text(slab_geometry().text)
-    report = probe_run(tmp_path / "run.cxi", tmp_path / "d.geom")
-    assert report["kind"] == "cxi"
-    assert report["problems"] == []
-    (tmp_path / "run.cxi").write_bytes(b"x" * 2000)
-    problems = probe_run(tmp_path / "run.cxi")["problems"]
-    assert isinstance(problems, list)
-    assert "not an HDF5 file" in problems[0]
 
 
 def _peak_memory_bytes() -> int:

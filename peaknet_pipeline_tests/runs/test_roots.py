@@ -10,7 +10,6 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.infer.live_sources import Patience, follow_folder
 from peaknet_pipeline.runs.inspect import inspect_path
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.runs.probe import probe_run
 from peaknet_pipeline_tests.runs.files import CXI_DATA, module_geometry, random_stack, write_run
 
 N_PANELS, HEIGHT, WIDTH = 3, 6, 8
@@ -43,16 +42,12 @@ def test_a_virtual_data_set_reads_its_sources_where_their_folder_is_allowed(
         assert np.array_equal(run.read(0, 4), stack)
 
 
-def test_inspection_and_its_probe_take_several_folders(
-    virtual: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inspection_takes_several_folders(virtual: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, _ = virtual
     (tmp_path / "a").mkdir()
     roots = [tmp_path / "a", tmp_path / "proc"]
     assert not inspect_path(path, more_roots=roots[:1]).is_usable
     assert inspect_path(path, more_roots=roots).facts["frames"] == 4
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    assert probe_run(path, more_roots=roots)["problems"] == []
 
 
 def test_what_lies_behind_an_allowed_link_is_confined_too(tmp_path: Path) -> None:
