@@ -10,11 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from peaknet_pipeline.errors import PeaknetError, RunError, printable
-from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.stream_read import read_stream
-from peaknet_pipeline.learn.checkpoint import CARD_FILE, read_checkpoint
-from peaknet_pipeline.learn.model import count_parameters
 from peaknet_pipeline.records import describe
 from peaknet_pipeline.runs.inspect import Inspection, inspect_path
 from peaknet_pipeline.schemas import SCHEMAS
@@ -62,8 +57,11 @@ def inspect_file(
 
 
 def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None] | None:
-    if (path / CARD_FILE).is_file():
-        return _inspect_model
+    if path.is_dir():
+        from peaknet_pipeline.learn.checkpoint import CARD_FILE
+
+        if (path / CARD_FILE).is_file():
+            return _inspect_model
     looks: dict[str, Callable[[Inspection], None]] = {
         ".parquet": _inspect_table,
         ".cell": _inspect_cell,
@@ -91,11 +89,18 @@ def _inspect_table(report: Inspection) -> None:
 
 
 def _inspect_cell(report: Inspection) -> None:
+    from peaknet_pipeline.indexing.cell import (
+        read_cell,
+    )  # each kind's own libraries, of seconds to import, are its own
+
     report.kind = "unit cell"
     report.facts |= asdict(read_cell(report.path))
 
 
 def _inspect_stream(report: Inspection, *, geometry: Path | None) -> None:
+    from peaknet_pipeline.geometry.crystfel import read_geometry
+    from peaknet_pipeline.indexing.stream_read import read_stream
+
     report.kind = "CrystFEL stream"
     stream = read_stream(report.path, geometry=read_geometry(geometry) if geometry is not None else None)
     report.facts |= {
@@ -109,6 +114,9 @@ def _inspect_stream(report: Inspection, *, geometry: Path | None) -> None:
 
 
 def _inspect_model(report: Inspection) -> None:
+    from peaknet_pipeline.learn.checkpoint import read_checkpoint
+    from peaknet_pipeline.learn.model import count_parameters
+
     report.kind = "network"
     model = read_checkpoint(report.path)
     card = {name: value for name, value in asdict(model.card).items() if value not in ("", {}, None)}

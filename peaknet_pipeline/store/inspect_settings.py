@@ -5,9 +5,6 @@ from pathlib import Path
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.runs.inspect import Inspection
 from peaknet_pipeline.store.raw_folder import SETTINGS_FILE
-from peaknet_pipeline.store.sections import settings_problems
-from peaknet_pipeline.store.settings import ROOTS, SECTIONS
-from peaknet_pipeline.store.settings_text import read_settings_text
 
 PIPELINE_FILE = "pipeline.yaml"
 
@@ -22,6 +19,12 @@ def inspect_settings(path: Path) -> Inspection:
 
     Parameters of ``pipeline.yaml`` are checked by the stages that they belong to; here its sections are.
     """
+    from peaknet_pipeline.store.sections import (
+        settings_problems,
+    )  # knows every stage's parameters: slow to import
+    from peaknet_pipeline.store.settings import ROOTS, SECTIONS
+    from peaknet_pipeline.store.settings_text import read_settings_text
+
     is_experiment = path.name == SETTINGS_FILE
     report = Inspection(path, "settings of an experiment" if is_experiment else "settings of the pipeline")
     try:

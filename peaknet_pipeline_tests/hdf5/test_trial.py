@@ -1,5 +1,6 @@
 """What ends HDF5 itself ends a child of another process, and is told as an error here."""
 
+import faulthandler
 import os
 import signal
 import threading
@@ -38,7 +39,11 @@ def test_a_sound_file_is_looked_into_once_for_each_state(file: Path, monkeypatch
 def test_a_signal_in_the_child_is_an_error_that_names_it(
     file: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(trial_process, "look_into", lambda *_: os.kill(os.getpid(), number))
+    def crash(*_: object) -> None:
+        faulthandler.disable()
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(trial_process, "look_into", crash)
     assert trial_process.ending(str(file), False) == -number
     monkeypatch.setattr(trial._helper, "ask", lambda _: -number)
     with pytest.raises(
