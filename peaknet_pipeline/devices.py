@@ -37,3 +37,15 @@ def choose_device(name: str) -> "torch.device":
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("no GPU that torch can use", found=name, remedy="Choose the device cpu or auto.")
     return device
+
+
+def is_cpu(name: str) -> bool:
+    """Say whether the named device is the CPU, without importing torch where the name says so.
+
+    Raises
+    ------
+    ModelError
+        There is no such device.
+
+    """
+    return name == "cpu" or choose_device(name).type == "cpu"

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from peaknet_pipeline.devices import choose_device, is_cpu
 from peaknet_pipeline.peaks.fit_lm import CONVERGED, Solutions, solve_batch
 from peaknet_pipeline.peaks.fit_params import FitFlag, FitParams
 from peaknet_pipeline.peaks.fit_patches import Patches
@@ -79,7 +80,7 @@ class FitResult:
         return FitResult(**columns)
 
 
-def fit_patches(patches: Patches, params: FitParams | None = None, *, device: str = "cpu") -> FitResult:
+def fit_patches(patches: Patches, params: FitParams | None = None) -> FitResult:
     """Fit the profile model to every patch by batched Levenberg–Marquardt and flag what went wrong.
 
     The slow equivalent is ``fit_lmfit.fit_patches_lmfit`` on the same patches.
@@ -88,14 +89,13 @@ def fit_patches(patches: Patches, params: FitParams | None = None, *, device: st
     ----------
     patches : Patches
     params : FitParams, optional
-    device : str
-        ``cpu`` fits by compiled loops over all cores, any other torch device in step on that device.
+        Its ``device`` says where: the CPU fits by compiled loops over all cores, a GPU all patches in step.
 
     """
     params = params or FitParams()
     n_pixels = patches.good.sum(axis=(1, 2)).astype(np.int64)
     enough = np.flatnonzero(n_pixels >= params.min_pixels)
-    solved = _solve(patches.take(enough), params, _solver(device))
+    solved = _solve(patches.take(enough), params, _solver(params.device))
     values, errors = np.full((len(patches), N_PROFILE), np.nan), np.full((len(patches), N_PROFILE), np.nan)
     chi2, significance, converged = np.full((3, len(patches)), np.nan)
     reduced = solved.chi2 / np.maximum(n_pixels[enough] - N_PROFILE, 1)
@@ -105,12 +105,12 @@ def fit_patches(patches: Patches, params: FitParams | None = None, *, device: st
     return judge_fits(patches, params, values, errors, chi2, significance, converged == 1)
 
 
-def _solver(device: str) -> Callable[..., Solutions]:
-    if device == "cpu":
+def _solver(name: str) -> Callable[..., Solutions]:
+    if is_cpu(name):
         return solve_batch
     from peaknet_pipeline.peaks.fit_torch import solve_batch_torch
 
-    return partial(solve_batch_torch, device=device)
+    return partial(solve_batch_torch, device=choose_device(name))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.devices import DeviceParams
+from peaknet_pipeline.params import Parameters, declared, parameter
 
 
 class FitFlag(IntFlag):
@@ -52,3 +53,4 @@ class FitParams(Parameters):
     )
     max_iterations: int = parameter(300, meaning="most trial steps of a fit", ge=1)
     tolerance: float = parameter(1e-8, meaning="relative decrease of χ² that counts as none", gt=0)
+    device: str = declared(DeviceParams, "device", default="cpu")

@@ -20,7 +20,7 @@ def solve_batch_torch(
     tied: bool,
     max_iterations: int,
     tolerance: float,
-    device: str = "cuda",
+    device: str | torch.device = "cuda",
     at_once: int = 131072,
 ) -> Solutions:
     """Fit the profile model to every patch on a torch device; arguments and result as ``fit_lm.solve_batch``.
@@ -29,8 +29,7 @@ def solve_batch_torch(
     ----------
     data, weight, start, lower, upper, tied, max_iterations, tolerance
         As in ``fit_lm.solve_batch``.
-    device : str
-        torch device.
+    device : str or torch.device
     at_once : int
         Patches in memory at a time; each takes about 20 kB.
 

@@ -8,10 +8,11 @@ from functools import partial
 
 import pandas as pd
 
+from peaknet_pipeline.devices import DeviceParams, choose_device, is_cpu
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, usable_values
-from peaknet_pipeline.params import Parameters, parameter
+from peaknet_pipeline.params import Parameters, declared, parameter
 from peaknet_pipeline.peaks.finder import ClassicalFinder, FindPeaks
 from peaknet_pipeline.peaks.peakfinder8_frame import (
     Workspace,
@@ -58,6 +59,17 @@ class Peakfinder8Params(Parameters):
         "exact", meaning="ring statistics from all pixels or from a sample", choices=("exact", "sampled")
     )
     sample_size: int = parameter(100, meaning="pixels per ring when sampled", unit="px", ge=2)
+
+
+@dataclass(frozen=True)
+class PlacedPeakfinder8Params(Peakfinder8Params):
+    """peakfinder8's rules, and where they run.
+
+    The CPU is the default, unlike the network's: the compiled finder keeps up with a reader, gives the same numbers on every
+    machine, and leaves the GPU to the network.
+    """
+
+    device: str = declared(DeviceParams, "device", default="cpu")
 
 
 class Peakfinder8:
@@ -221,11 +233,17 @@ def find_peaks(
     return pd.concat(tables, ignore_index=True) if tables else empty_table(PEAKS)
 
 
-def _prepare(params: Peakfinder8Params, geometry: Geometry, bad_pixels: BoolArray) -> FindPeaks:
-    finder = Peakfinder8(pixel_radius(geometry), bad_pixels, params, usable=usable_values(geometry))
+def _prepare(params: PlacedPeakfinder8Params, geometry: Geometry, bad_pixels: BoolArray) -> FindPeaks:
+    rules, radius, usable = Peakfinder8Params.part_of(params), pixel_radius(geometry), usable_values(geometry)
+    if not is_cpu(params.device):
+        from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8
+
+        device = choose_device(params.device)
+        return device_peakfinder8(radius, bad_pixels, rules, device=device, usable=usable).find_table
+    finder = Peakfinder8(radius, bad_pixels, rules, usable=usable)
     return lambda frames, first: finder.find(frames, first_frame=first)
 
 
 PEAKFINDER8 = ClassicalFinder(
-    "peakfinder8", "Cheetah's and CrystFEL's", "finder", Peakfinder8Params, _prepare
+    "peakfinder8", "Cheetah's and CrystFEL's", "finder", PlacedPeakfinder8Params, _prepare
 )

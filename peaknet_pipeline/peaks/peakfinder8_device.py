@@ -18,11 +18,11 @@ from torch import Tensor
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
-from peaknet_pipeline.peaks.peakfinder8_frame import peak_table
+from peaknet_pipeline.peaks.peakfinder8_frame import as_kernel_input, check_frames, peak_table
 from peaknet_pipeline.peaks.peakfinder8_search import N_COLUMNS
 from peaknet_pipeline.peaks.rings import RingPlan, plan_rings
 from peaknet_pipeline.schemas import PeakTable
-from peaknet_pipeline.types import BoolArray, Float32Array
+from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
 
 JUMPS = 8
 """Rounds of joining neighbours between two looks at whether anything still changes."""
@@ -106,6 +106,20 @@ class DevicePeakfinder8(ABC):
     def _load(self, frames: Tensor) -> Tensor:
         """Return the frames (n, n_pixels) on the device, in a type that the passes take."""
         return frames.reshape(len(frames), -1).to(self.device, torch.float32)
+
+    def find_table(self, frames: FrameArray, first_frame: int = 0) -> PeakTable:
+        """Find the peaks of frames (n, n_panels, ss, fs) on the host; the same table as `Peakfinder8.find`.
+
+        Raises
+        ------
+        RunError
+            The frames do not fit the radius map or are not numbers.
+
+        """
+        check_frames(frames, self.shape)
+        pixels = as_kernel_input(frames)
+        on_host = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+        return self.find(on_host.to(self.device)).to_table(first_frame)
 
     @torch.no_grad()
     def find(self, frames: Tensor) -> PeakBatch:

@@ -124,4 +124,8 @@ class CalibrationFile:
 
     def apply(self, raw: Run) -> CalibratedRun:
         """Return the run as keV or photons; RunError if the constants don't fit it."""
-        return CalibratedRun(raw, read_calibration(self.path), self.params)
+        return CalibratedRun(raw, *self.read())
+
+    def read(self) -> tuple[Calibration, CalibrationParams]:
+        """Return the constants and how they are used; RunError if the file is none."""
+        return read_calibration(self.path), self.params

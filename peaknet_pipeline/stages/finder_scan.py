@@ -9,7 +9,7 @@ import pandas as pd
 
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.peaks.peakfinder8 import PEAKFINDER8, Peakfinder8Params
 from peaknet_pipeline.peaks.scan import ScanStageParams, best_setting
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.provenance import Recipe, origin_of
@@ -33,7 +33,7 @@ def finder_scan(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
     """Every peakfinder8 setting of a grid on a sample of a run, scored by indexing yield: the expert-tuned baseline."""
     context = read_context(store, key)
     params = context.experiment.parameters("scan", ScanStageParams, overrides)
-    base = context.experiment.parameters("finder", Peakfinder8Params)
+    base = Peakfinder8Params.part_of(context.experiment.parameters("finder", PEAKFINDER8.parameters))
     index = context.experiment.parameters("index", IndexParams)
     output, cell_path = scan_path(store, key), cell_file(context)
 

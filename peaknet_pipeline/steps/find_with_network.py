@@ -23,7 +23,13 @@ from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.network_params import DetectionParams, InferenceParams
 from peaknet_pipeline.steps.peak_tables import add_resolution
 from peaknet_pipeline.steps.progress import Progress
-from peaknet_pipeline.steps.stream_run import EngineRecipe, RunSource, stream_locally, stream_on_ray
+from peaknet_pipeline.steps.stream_run import (
+    EngineRecipe,
+    RunSource,
+    calibrated_on_device,
+    stream_locally,
+    stream_on_ray,
+)
 from peaknet_pipeline.steps.write_peaks import short_metadata
 from peaknet_pipeline.types import BoolArray, Geometry
 from peaknet_pipeline.version import code_version
@@ -101,14 +107,15 @@ class InferenceJob:
         recipe = engine_recipe(
             self.model, params, geometry=geometry, bad_pixels=self.bad_pixels, masks=masks is not None
         )
+        source, recipe = calibrated_on_device(self.source, recipe, on_gpu=params.finds_on_gpu)
         collector = TableCollector()
         with self._parts() as parts:
             before = parts.n_written
             told = _shifted(progress, before, self.run.n_frames) if progress is not None else None
             if params.stream == "ray":
-                report = stream_on_ray(self.source, recipe, params.ray(), parts, progress=told)
+                report = stream_on_ray(source, recipe, params.ray(), parts, progress=told)
             else:
-                report = stream_locally(self.source, recipe, params.local(), parts, progress=told)
+                report = stream_locally(source, recipe, params.local(), parts, progress=told)
             parts.join([collector] if masks is None else [collector, masks])
             yield add_resolution(collector.table(), geometry, self.run.photon_energy_ev), report
 

@@ -68,6 +68,11 @@ class InferenceParams(OutputParams, DetectionParams):
             gpus_per_consumer=self.gpus_per_consumer,
         )
 
+    @property
+    def finds_on_gpu(self) -> bool:
+        """Whether the network runs on a GPU, here or on Ray."""
+        return self._device().type == "cuda"
+
     def _device(self) -> torch.device:
         """Return the kind of device where peaks are found; on Ray it may be another machine's."""
         on_ray_gpu = self.stream == "ray" and self.gpus_per_consumer > 0

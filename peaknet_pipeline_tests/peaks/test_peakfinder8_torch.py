@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.errors import ModelError, ParameterError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import value_range
-from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
+from peaknet_pipeline.peaks import peakfinder8
+from peaknet_pipeline.peaks.peakfinder8 import PEAKFINDER8, Peakfinder8Params, find_peaks
 from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8
 from peaknet_pipeline_tests.peaks.peak_scenes import paired, radius_map, spotty_frame
 
@@ -195,3 +196,25 @@ def test_the_order_of_frames_does_not_matter(kernels):
     backward["frame"] = 9 + len(frames) - backward["frame"]
     again = backward.sort_values("frame", kind="stable").reset_index(drop=True)
     pd.testing.assert_frame_equal(forward, again, check_dtype=False, rtol=1e-5)
+
+
+def test_the_finder_runs_on_the_device_that_its_parameters_name(monkeypatch, realdata):
+    """With the way of any other device taken on this machine's: same peaks, from read-only frames of any type."""
+    geometry = read_geometry(realdata / "thaumatin" / "stills.geom")
+    bad = np.zeros(pixel_radius(geometry).shape, bool)
+    frames = np.random.default_rng(4).poisson(3.0, (2, *bad.shape)).astype(np.float64)
+    frames[:, 0, 500:503, 700:702] += 80
+    frames.flags.writeable = False
+    params = PEAKFINDER8.parameters(threshold=20)
+    expected = PEAKFINDER8.make(params, geometry, bad)(frames, 7)
+    monkeypatch.setattr(peakfinder8, "is_cpu", lambda name: False)
+    found = PEAKFINDER8.make(params, geometry, bad)(frames, 7)
+    assert set(expected.frame) == {7, 8}
+    assert_same(found, expected)
+
+
+def test_a_device_that_is_not_there_is_refused(realdata):
+    geometry = read_geometry(realdata / "thaumatin" / "stills.geom")
+    bad = np.zeros(pixel_radius(geometry).shape, bool)
+    with pytest.raises(ModelError, match="no such device"):
+        PEAKFINDER8.make(PEAKFINDER8.parameters(device="gpu9"), geometry, bad)

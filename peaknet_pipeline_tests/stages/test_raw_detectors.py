@@ -1,20 +1,33 @@
 """Raw gain-switching frames and NXmx masters through the experiment's settings."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from peaknet_pipeline.cli import main
 from peaknet_pipeline.errors import ParameterError, RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.runs.calibrated import write_calibration
+from peaknet_pipeline.infer.network import Network
+from peaknet_pipeline.infer.params import DecodeParams, EngineParams
+from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
+from peaknet_pipeline.learn.normalise import NormaliseParameters
+from peaknet_pipeline.runs.calibrate import CalibrationParams
+from peaknet_pipeline.runs.calibrated import CalibrationFile, write_calibration
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.stages.peaknet_peaks import _source
 from peaknet_pipeline.stages.raw_run import raw_run
+from peaknet_pipeline.steps.find_with_network import InferenceJob
+from peaknet_pipeline.steps.network_params import InferenceParams
+from peaknet_pipeline.steps.stream_run import EngineRecipe, RunSource, calibrated_on_device
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.run_files import open_raw, read_context
+from peaknet_pipeline_tests.infer.fake_network import threshold_network
 from peaknet_pipeline_tests.runs.files import module_geometry, write_run
 from peaknet_pipeline_tests.runs.test_calibrate import SHAPE, constants, encode
 from peaknet_pipeline_tests.runs.test_nexus import write_master
+
+MODEL = LoadedModel(torch.nn.Identity(), NormaliseParameters(), ModelCard("none"))
 
 
 @pytest.fixture
@@ -23,7 +36,7 @@ def raw(tmp_path):
     store = Store(tmp_path)
     folder = store.raw_root / "jf"
     folder.mkdir(parents=True)
-    kev = np.random.default_rng(2).choice([0.0, 9.5, 600.0], (6, *SHAPE))
+    kev = np.random.default_rng(2).choice([0.0, 9.5, 600.0], (6, *SHAPE), p=[0.6, 0.37, 0.03])
     calibration = constants("jungfrau")
     write_run(folder / "r0001.h5", encode(kev, calibration, "jungfrau"))
     write_calibration(calibration, folder / "constants.h5")
@@ -83,3 +96,33 @@ def test_a_run_without_a_geometry_has_none_to_write(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["geometry", str(tmp_path / "plain.h5"), "--out", str(tmp_path / "x.geom")])
     assert "carries no geometry" in capsys.readouterr().err
+
+
+def test_a_network_on_a_gpu_calibrates_there_and_sees_the_same_frames(raw, monkeypatch):
+    """The way of a GPU, taken on the CPU: peaks of raw frames are those of frames that a reader calibrates."""
+    store, folder, _ = raw
+    context = read_context(store, "jf-r0001")
+    monkeypatch.setattr(Network, "from_checkpoint", lambda *_, **__: threshold_network())
+    peaks = {}
+    for on_gpu in (False, True):
+        monkeypatch.setattr(InferenceParams, "finds_on_gpu", on_gpu)
+        with open_raw(context) as run:
+            job = InferenceJob(
+                _source(context, run), run, MODEL, InferenceParams(min_neighbour=0), run.bad_pixels,
+                folder=folder / f"parts{on_gpu}", digest="x", segmentation=None, metadata={},
+            )  # fmt: skip
+            with job.streamed(None) as (found, _):
+                peaks[on_gpu] = found
+    assert len(peaks[False]) > 10
+    pd.testing.assert_frame_equal(peaks[True], peaks[False], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("photons", "on_gpu", "moves"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_calibration_moves_to_a_gpu_unless_photons_need_each_shots_energy(photons, on_gpu, moves, tmp_path):
+    file = CalibrationFile(tmp_path / "constants.h5", CalibrationParams(photons=photons))
+    source = RunSource(tmp_path / "run.h5", None, calibration=file)
+    recipe = EngineRecipe(MODEL, np.zeros(SHAPE, bool), None, None, DecodeParams(), EngineParams())
+    placed = calibrated_on_device(source, recipe, on_gpu=on_gpu)
+    assert [one.calibration for one in placed] == ([None, file] if moves else [file, None])
