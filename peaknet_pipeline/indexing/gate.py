@@ -91,6 +91,9 @@ def _significance(
 ) -> Float64Array:
     inside = (used & (misfit <= tolerance)).sum(axis=1)
     chance = min(4.0 / 3.0 * np.pi * tolerance**3 * volume, 0.999)
+    # P(k or more of n) when each spot is near a lattice point with the chance of the tolerance's volume.
     rarity = -stats.binom.logsf(inside - 1, used.sum(axis=1), chance) / np.log(10.0)
+    # Orientations that can be told apart: the rotation group's volume 8π² (fewer by the lattice's own rotations) over that of
+    # the turns, (tolerance/|q|)³, which move a typical spot by less than the tolerance.
     trials = 8.0 * np.pi**2 / n_rotations * (np.maximum(reach, tolerance) / tolerance) ** 3
     return np.asarray(np.minimum(rarity, MOST) - np.log10(np.maximum(trials, 1.0)), dtype=np.float64)

@@ -94,6 +94,8 @@ def shifted_spots(q: torch.Tensor, beam: torch.Tensor | None, shift: torch.Tenso
         return q
     wave, ahead, across = _beam_frame(beam)
     out = q + beam[:, None]
+    # A pixel lies at k / (k · ahead) on the plane at unit distance; the shift moves it there, and the
+    # Ewald sphere of radius 1/λ gives its q again.
     place = out / (out @ ahead[:, :, None]) + torch.einsum("nik,nk->ni", across, shift)[:, None]
     unit = place / torch.linalg.vector_norm(place, dim=2, keepdim=True)
     moved: torch.Tensor = wave[:, None, None] * (unit - ahead[:, None])
@@ -112,6 +114,8 @@ def _beam_frame(beam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 def _start(axes: torch.Tensor, basis: torch.Tensor, strains: torch.Tensor, tolerance: float) -> _State:
+    # Polar decomposition A B⁻¹ = R S by the singular values: R is the nearest rotation, S - 1 the strain, of which
+    # only the part that keeps the symmetry is taken (the strains are orthonormal).
     deformed = axes @ torch.linalg.inv(basis)
     u, _, vt = torch.linalg.svd(deformed)
     rotation = u @ vt
@@ -142,8 +146,10 @@ def _step(
     point = lattice_points_near(spots, axes)
     difference = spots - point
     rays = torch.zeros_like(q) if beam is None else _unit(spots + beam[:, None])
+    # The two parts of each misfit: along the ray it is the excitation error, across it the error of position.
     along = (difference * rays).sum(dim=2)
     across = difference.square().sum(dim=2) - along.square()
+    # Expectation: who belongs, at the present widths. Maximisation: widths, then one Gauss-Newton step.
     member = _membership(across, along, used, state, torch.linalg.det(basis), flat=beam is not None)
     widths = _widths(across, along, member, state, tolerance, flat=beam is not None)
     columns = [-cross_matrix(point), _stretch_columns(point, axes, state.rotation, basis, free)]
@@ -177,6 +183,8 @@ def _membership(
 ) -> torch.Tensor:
     """Return the probability that each spot belongs to the lattice, (n, m)."""
     a, b = state.widths[:, :1], state.widths[:, 1:]
+    # Bayes: density of a member, N(0, a²) twice across and N(0, b²) along, against one stray per cell of
+    # reciprocal space; the volume of that cell is det A.
     norm = (2.0 * torch.pi) ** 1.5 * (a.square() * b if flat else a**3)
     near = torch.exp(-0.5 * (across / a.square() + (along / b).square())) / norm
     strays = state.strays[:, None]
@@ -199,6 +207,7 @@ def _widths(
     a2 = (member * across).sum(dim=1) / (2.0 if flat else 3.0) / left
     b2 = (member * along.square()).sum(dim=1) / left
     expected = across.new_tensor([PRIOR_ACROSS, PRIOR_ALONG]).mul(tolerance).square()
+    # Mean of the measured variance and the expected one, which counts for PRIOR_SPOTS spots.
     squares = torch.stack([a2, b2], dim=1) * n[:, None] + PRIOR_SPOTS * expected
     widths = (squares / (n[:, None] + PRIOR_SPOTS)).sqrt()
     return widths.clamp(LEAST_WIDTH * tolerance, LARGEST_WIDTH * tolerance)
@@ -216,6 +225,7 @@ def _shift_columns(spots: torch.Tensor, beam: torch.Tensor) -> torch.Tensor:
     wave, ahead, across = _beam_frame(beam)
     ray = _unit(spots + beam[:, None])
     size = (ray @ ahead[:, :, None]) * wave[:, None, None]
+    # d(k/|k|) = (1 - r rᵀ) dk / |k|: the part along the ray does not turn it; |k| is 1 / (r · ahead) at unit distance.
     flat = across[:, None] - ray[..., None] * torch.einsum("nma,nak->nmk", ray, across)[:, :, None]
     return size[..., None] * flat
 
@@ -231,6 +241,8 @@ def _solve(
     n_strains: int,
 ) -> torch.Tensor:
     """Return the change of turn, strains and shift, (n, 3 + k), of one weighted Gauss-Newton step with its priors."""
+    # Each spot's inverse covariance is W = p [(1 - r rᵀ)/a² + r rᵀ/b²]: p/a² in all directions plus p (1/b² - 1/a²)
+    # along the ray. The step solves (Σ Jᵀ W J + P) x = Σ Jᵀ W d - P x₀ with the priors' precisions P at x₀.
     inner, outer = widths.square().reciprocal().unbind(dim=1)
     towards = torch.einsum("nma,nmak->nmk", rays, columns)
     along = (rays * difference).sum(dim=2)
@@ -240,6 +252,7 @@ def _solve(
     right = torch.einsum("nm,nmak,nma->nk", whole, columns, difference)
     right = right + torch.einsum("nm,nmk,nm->nk", ray, towards, along)
     current = torch.cat([state.strain[:, :n_strains], state.shift], dim=1)[:, : normal.shape[1] - 3]
+    # 1 Å⁻² on the turn only keeps the system regular where a frame's spots lie on one line.
     precision = torch.ones(normal.shape[1], dtype=normal.dtype, device=normal.device)
     precision[3 : 3 + n_strains] = sigmas[0] ** -2 if n_strains else 0.0
     precision[3 + n_strains :] = sigmas[1] ** -2 if sigmas[1] > 0 else 0.0

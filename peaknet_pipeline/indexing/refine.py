@@ -91,6 +91,8 @@ def refine_rotation(
 def _rotation_step(
     spots: Spots, rotation: torch.Tensor, basis: torch.Tensor, tolerance: torch.Tensor
 ) -> torch.Tensor:
+    # Least squares for the small turn v that moves lattice points g towards spots: Σ w |d - v × g|² is least where
+    # Σ w (|g|² 1 - g gᵀ) v = Σ w g × d. The matrix is singular where all points lie on one line: hence the ridge.
     point = lattice_points_near(spots.q, rotation @ basis)
     difference = spots.q - point
     weight = _biweight(difference.square().sum(dim=2) / tolerance.square(), spots.used)
@@ -111,6 +113,7 @@ def _biweight(squared: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
 
 def rotation_of(vector: torch.Tensor) -> torch.Tensor:
     """Return exp([v]×), (n, 3, 3), by Rodrigues' formula."""
+    # exp([v]×) = 1 + sin φ/φ [v]× + (1 - cos φ)/φ² [v]×², φ = |v|; their series where φ² is within rounding.
     squared = vector.square().sum(dim=1)[:, None, None]
     angle = squared.sqrt().clamp_min(1e-4)
     first = torch.where(squared > 1e-8, torch.sin(angle) / angle, 1.0 - squared / 6.0)
@@ -130,6 +133,7 @@ def cross_matrix(vector: torch.Tensor) -> torch.Tensor:
 
 def log_odds(spots: Spots, axes: torch.Tensor, tolerance: torch.Tensor, volume: float) -> torch.Tensor:
     """Return each candidate's score (n,): Σ -ln(chance to be that near) · max(0, 1 - (misfit/tolerance)²)."""
+    # The share of reciprocal space that lies within the tolerance of a lattice point, one of which has 1/volume.
     chance = (4.0 / 3.0 * torch.pi * tolerance**3 * volume).clamp(max=1.0)
     close = (1.0 - misfit(spots, axes).square().sum(dim=2) / tolerance.square()).clamp_min(0.0)
     return (-torch.log(chance) * close * spots.used).sum(dim=1)
@@ -160,11 +164,13 @@ def refine_lattice(
     widths = torch.full((len(rotation), 2), 0.5 * tolerance, dtype=spots.q.dtype, device=spots.q.device)
     length = torch.linalg.vector_norm(spots.q, dim=2)
     for step in range(n_steps):
+        # A cell that is off by a share s misses by s·|q|: high angles are forgiven that at first, later ever less.
         scale = 1.0 + length * (cell_tolerance / tolerance * 0.5**step)
         axes = _strained(rotation, strain, basis, strains)
         point = lattice_points_near(spots.q, axes)
         difference = spots.q - point
         metric, widths = _weights(difference / scale[..., None], rays, spots.used, widths, tolerance)
+        # The weights were found of scaled misfits; the equations are of unscaled ones.
         metric = metric / scale.square()[..., None, None]
         columns = _derivatives(point, rotation, basis, strains[:n_strains], axes)
         change = _solve(columns, difference, metric, strain[:, :n_strains], cell_sigma)
@@ -220,6 +226,7 @@ def _weights(
     widths = (0.5 * (widths + new)).clamp(0.1 * tolerance, tolerance)
     a, b = widths[:, :1], widths[:, 1:]
     scaled = (across / a).square() * 2 + (along / b).square()
+    # Tukey's biweight: nothing beyond 4 σ counts. The covariance is a² across, in two directions, and b² along.
     weight = _biweight(scaled / 16.0, used)
     inner, loose = a.square().reciprocal()[..., None, None], b.square().reciprocal()[..., None, None]
     return weight[..., None, None] * (inner * (eye - outer) + loose * outer), widths
@@ -247,6 +254,7 @@ def _solve(
     if n_strain:
         prior[3:] = cell_sigma**-2
         right = torch.cat([right[:, :3], right[:, 3:] - strain * cell_sigma**-2], dim=1)
+    # On the turn 1 Å⁻², nothing beside the spots' 10⁴ and more, keeps the system regular where they lie on one line.
     prior[:3] = 1.0
     change: torch.Tensor = torch.linalg.solve(normal + torch.diag(prior), right[..., None])[..., 0]
     return change

@@ -77,6 +77,7 @@ def _turn(
         squared = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) / tolerance[j] ** 2
         if squared >= 1.0:
             continue
+        # The normal equations of refine._rotation_step: Σ w (|g|² 1 - g gᵀ) v = Σ w g × d.
         weight = (1.0 - squared) ** 2
         square = g[0] * g[0] + g[1] * g[1] + g[2] * g[2]
         for a in range(3):
@@ -207,6 +208,7 @@ def _lattice_step(
         across[j] = np.sqrt(max(squared - along[j] ** 2, 0.0) / (2.0 if m else 3.0))
         near[j] = free[j] and squared < tolerance**2
         difference[j] = d * scale[j]
+    # Half of the way to the new widths, 1.48 times the median misfit (σ of a normal error), within their bounds.
     for a, values in enumerate((across, along)):
         spread = 1.4826 * _lower_median(np.abs(values[near])) if near.any() else 0.0
         widths[a] = min(max(0.5 * (widths[a] + spread), 0.1 * tolerance), tolerance)
@@ -254,6 +256,7 @@ def _normal_equations(
     k = 3 + strains.shape[0]
     normal, right, columns = np.zeros((k, k)), np.zeros(k), np.zeros((3, k))
     tilted = np.zeros((strains.shape[0], 3, 3))
+    # Columns of the Jacobian: a turn v moves g by v × g = -[g]× v, a strain e moves it by R E_e B h.
     for e in range(strains.shape[0]):
         tilted[e] = rotation @ strains[e] @ basis
     for j in range(len(scale)):
@@ -266,6 +269,7 @@ def _normal_equations(
         for e in range(strains.shape[0]):
             columns[:, 3 + e] = tilted[e] @ index[j]
         _accumulate(normal, right, columns, difference[j], rays[j], weight, widths)
+    # The strain's normal prior pulls back towards no strain; 1 on the turn only keeps the system regular.
     for a in range(k):
         normal[a, a] += 1.0 if a < 3 else cell_sigma**-2
         if a >= 3:

@@ -81,6 +81,8 @@ def _series(
     for j in range(q.shape[0]):
         if weight[j] <= 0.0:
             continue
+        # In the frame of the seed spot, a turn by φ leaves the part along it, and turns (x, y) into
+        # (x cos φ - y sin φ, x sin φ + y cos φ): each index of a spot is constant + cos φ · second + sin φ · third.
         along = q[j, 0] * axes[0, 0] + q[j, 1] * axes[1, 0] + q[j, 2] * axes[2, 0]
         x = q[j, 0] * axes[0, 1] + q[j, 1] * axes[1, 1] + q[j, 2] * axes[2, 1]
         y = q[j, 0] * axes[0, 2] + q[j, 1] * axes[1, 2] + q[j, 2] * axes[2, 2]
@@ -109,6 +111,7 @@ def _score(
         h = series[0, j] + c * series[3, j] + s * series[6, j]
         k = series[1, j] + c * series[4, j] + s * series[7, j]
         m = series[2, j] + c * series[5, j] + s * series[8, j]
+        # From the indices only their distance from whole numbers is kept; hᵀ (BᵀB) h is its square in Å⁻².
         h -= np.floor(h + half)
         k -= np.floor(k + half)
         m -= np.floor(m + half)

@@ -35,6 +35,7 @@ def _limits(n: float, total: float, square: float, origin: float, rules: Rules) 
     """Mean, lower and upper limit from count, Σ and Σ² about ``origin``; an empty ring has no limits."""
     if n == 0:
         return 0.0, -START_LIMIT, np.inf
+    # Sums about an origin near the mean: Σ² - (Σ)²/n of large raw values would lose its digits.
     shift = total / n
     reach = rules.min_snr * np.sqrt(max(square / n - shift * shift, 0.0))
     mean = origin + shift

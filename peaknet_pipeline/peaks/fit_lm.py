@@ -133,6 +133,7 @@ def _damped_step(normal, gradient, scale, free, n, damping, work, step):
         i = free[a]
         for b in range(a + 1):
             work[a, b] = normal[i, free[b]] / (scale[i] * scale[free[b]])
+        # Marquardt's scaling: with a unit diagonal one damping fits photons, pixels and η alike.
         work[a, a] += damping
         step[a] = gradient[i] / scale[i]
     if not factor_cholesky(work, n):
@@ -146,6 +147,7 @@ def _damped_step(normal, gradient, scale, free, n, damping, work, step):
 @njit(nogil=True, cache=True)
 def _promise(normal, gradient, p, trial):
     """Return the decrease of χ² that the quadratic model promises for the move from p to trial."""
+    # χ²(p) - χ²(p + d) ≈ 2 gᵀd - dᵀ N d with N = JᵀJ, g = Jᵀr, r = weighted data minus model.
     n = len(p)
     total = 0.0
     for i in range(n):
@@ -200,6 +202,8 @@ def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_itera
             fill_jacobian(weight, p, shapes, jacobian, tied)
             fill_normal_equations(jacobian, residual, normal, gradient, tied)
             ratio = gained / promised if promised > 0.0 else 0.0
+            # Nielsen's update: where the quadratic model holds (ratio near 1) the damping falls to a third, where it
+            # hardly does (ratio near 0) it doubles; failed steps in a row raise it ever faster.
             damping = max(damping * max(1.0 / 3.0, 1.0 - (2.0 * ratio - 1.0) ** 3), 1e-12)
             growth = 2.0
         else:
@@ -218,6 +222,7 @@ def _solve_one(data, weight, p, variance, summary, lower, upper, tied, max_itera
 @njit(nogil=True, cache=True)
 def _fixed_shape_variance(normal, work, column):
     """Return the amplitude's variance with only the plane free beside it; NaN when that is singular."""
+    # Parameters 0 (amplitude) and 8, 9, 10 (the plane): their block of N, scaled to a unit diagonal.
     for a in range(4):
         i = 0 if a == 0 else 7 + a
         for b in range(a + 1):
@@ -248,6 +253,7 @@ def _fill_variance(normal, p, lower, upper, variance, work, column, free):
             )
     if not factor_cholesky(work, n):
         return
+    # One column of N⁻¹ at a time; its diagonal element is the variance.
     for a in range(n):
         column[:n] = 0.0
         column[a] = 1.0
