@@ -170,6 +170,8 @@ class TruthScores:
         expected SNR, and shells of 1/d in Å⁻¹ over the spots that count in recall.
     true_peaks : bool, (n_peaks,)
         Which peaks lie on a true spot, as ``precision`` counts them.
+    spot_distance_px : float, (n_spots,)
+        How far off each spot's peak lies; NaN where none was found.
 
     """
 
@@ -179,6 +181,7 @@ class TruthScores:
     by_snr: pd.DataFrame
     by_shell: pd.DataFrame
     true_peaks: BoolArray
+    spot_distance_px: Float64Array
 
 
 def score_peaks(peaks: pd.DataFrame, truth: pd.DataFrame, params: TruthParams | None = None) -> TruthScores:
@@ -210,6 +213,7 @@ def score_peaks(peaks: pd.DataFrame, truth: pd.DataFrame, params: TruthParams | 
             truth["inv_d"].to_numpy(np.float64)[counted], found[counted], distance[counted], tuple(edges)
         ),
         excused,
+        distance,
     )
 
 

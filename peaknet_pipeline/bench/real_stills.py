@@ -45,6 +45,8 @@ CONFIRMING, SHIFT_PX = 5.0, 20.0
 """Threshold (photons) of the confirming peakfinder8 where no lattice is known; shift that shows what chance gives."""
 
 SCRAMBLES = 20
+TRUTH_COLUMNS = ("panel", "fs", "ss", "photons", "background", "brightest", "snr", "good")
+
 LEAST_SNR = 5.0
 """Expected SNR, in the 3x3 pixels around a simulated spot, from which it counts in recall."""
 
@@ -140,7 +142,7 @@ def measure_simulated(run: Run, model: LoadedModel, frames: Sequence[int] | None
     """Compare some frames, or all, with CrystFEL's simulated spots, counted from :data:`LEAST_SNR`."""
     frames = range(run.n_frames) if frames is None else frames
     peaks = find_with_network(run, model, frames)
-    truth = _truth_of(run, frames)
+    truth = truth_of_file(run, frames)
     strong = truth[(truth["snr"] >= LEAST_SNR) & truth["good"]]
     found = len(_pair(peaks, strong))
     true = len(_pair(peaks, truth[(truth["snr"] >= 1.0) | ~truth["good"]]))
@@ -199,8 +201,11 @@ def _confirmed(run: Run, peaks: PeakTable) -> dict[str, Any]:
     }
 
 
-def _truth_of(run: Run, frames: Sequence[int]) -> pd.DataFrame:
-    """Return CrystFEL's simulated spots as frame, panel, fs, ss, photons, their expected ``snr``, and ``good``."""
+def truth_of_file(run: Run, frames: Sequence[int]) -> pd.DataFrame:
+    """Return CrystFEL's simulated spots as frame, panel, fs, ss, photons, background, ``snr``, and ``good``.
+
+    ``brightest`` is the share of the photons in the brightest pixel.
+    """
     geometry = geometry_of(run)
     with LinkedFiles(run.info.path) as files:
         spots, n_spots = (read_whole(files.dataset(f"/truth/{name}")) for name in ("spots", "n_spots"))
@@ -221,7 +226,7 @@ def _truth_of_frame(
     """Place slab positions (n, 4: fs, ss, photons, maximum) on panels; background: median of 15x15 pixels."""
     bad = bad | ~np.isfinite(image)
     rows = []
-    for fs, ss, photons, _ in spots:
+    for fs, ss, photons, maximum in spots:
         for number, panel in enumerate(geometry.panels):
             if (
                 panel.min_ss - 0.5 <= ss < panel.max_ss + 0.5
@@ -233,5 +238,6 @@ def _truth_of_frame(
                 level = np.median(image[near][~bad[near]]) if not bad[near].all() else 0.0
                 snr = photons / np.sqrt(photons + 9 * max(level, 0.0) + 1e-9)
                 whole = bad[core].size == 9 and not bad[core].any()
-                rows.append((number, fs - panel.min_fs, ss - panel.min_ss, photons, snr, whole))
-    return pd.DataFrame(rows, columns=["panel", "fs", "ss", "photons", "snr", "good"])
+                share = maximum / max(photons, 1e-9)
+                rows.append((number, fs - panel.min_fs, ss - panel.min_ss, photons, level, share, snr, whole))
+    return pd.DataFrame(rows, columns=list(TRUTH_COLUMNS))

@@ -12,6 +12,7 @@ from peaknet_pipeline.errors import ParameterError
 NAMES = (
     "distillation",
     "finder",
+    "finders",
     "fit",
     "index",
     "labels",
