@@ -4,10 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.types import Float64Array, IntArray
@@ -76,6 +72,8 @@ def match_points(
     b_points = _keyed_points(b_panel, b_fs, b_ss, 3.0 * max_distance)
     if not (len(a_points) and len(b_points)):
         return _make_pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    from scipy.spatial import KDTree
+
     # The tree gets a hair more than asked for, because rounding in a large key coordinate may cost the exact
     # limit.
     near = KDTree(a_points).sparse_distance_matrix(
@@ -99,6 +97,9 @@ def _make_pairs(a: IntArray, b: IntArray, distance: Float64Array) -> Pairs:
 
 def _solve_groups(a: IntArray, b: IntArray, distance: Float64Array, n_a: int, n_b: int) -> Pairs:
     """Keep lone candidates as they are; solve the assignment in each larger group of candidates."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     n_points = n_a + n_b
     graph = coo_array((np.ones(len(a), np.int8), (a, b + n_a)), shape=(n_points, n_points))
     _, label = connected_components(graph, directed=False)
@@ -116,6 +117,8 @@ def _solve_groups(a: IntArray, b: IntArray, distance: Float64Array, n_a: int, n_
 
 def _assign(a: IntArray, b: IntArray, distance: Float64Array) -> IntArray:
     """Return which candidates of one group form the best assignment."""
+    from scipy.optimize import linear_sum_assignment
+
     a_values, row = np.unique(a, return_inverse=True)
     b_values, column = np.unique(b, return_inverse=True)
     bonus = (distance.max() + 1.0) * (min(len(a_values), len(b_values)) + 1)

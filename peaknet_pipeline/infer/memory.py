@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from peaknet_pipeline.infer.params import EngineParams
 from peaknet_pipeline.types import FrameArray
+
+if TYPE_CHECKING:
+    import torch
 
 CPU_CHUNK_PIXELS = 1 << 18
 """On a CPU a pass that stays near the caches beats a large one."""
@@ -38,7 +40,7 @@ MEMINFO, CGROUP_MAX, CGROUP_NOW = (
 
 
 def fit_batch(
-    frame: FrameArray, device: torch.device, *, in_flight: int = 16, n_frames: int | None = None
+    frame: FrameArray, device: "torch.device", *, in_flight: int = 16, n_frames: int | None = None
 ) -> int:
     """Return the frames per batch with which all batches under way fit the memory of host and device.
 
@@ -58,13 +60,17 @@ def fit_batch(
     limits = [MAX_BATCH_FRAMES, wanted, int(HOST_SHARE * free_host_bytes() / (in_flight * frame.nbytes))]
     if n_frames is not None:
         limits.append(n_frames // MIN_BATCHES)
-    if device.type == "cuda" and torch.cuda.is_available():
+    if device.type == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            return max(1, min(limits))
         free, _ = torch.cuda.mem_get_info(device)
         limits.append(int(DEVICE_SHARE * free / (DEVICE_BYTES_PER_PIXEL * frame.size)))
     return max(1, min(limits))
 
 
-def fit_finders(device: torch.device) -> int:
+def fit_finders(device: "torch.device") -> int:
     """Return the finder threads: two overlap transfer and computation on a GPU, one has the CPU to itself."""
     return 2 if device.type == "cuda" else 1
 
@@ -81,7 +87,7 @@ def free_host_bytes() -> int:
 
 
 def fit_chunk(
-    run_one: Callable[[], object], panel_pixels: int, device: torch.device, params: EngineParams
+    run_one: Callable[[], object], panel_pixels: int, device: "torch.device", params: EngineParams
 ) -> int:
     """Return the panels per forward pass: as told, for the caches of a CPU, or measured for a GPU's memory.
 
@@ -91,6 +97,8 @@ def fit_chunk(
         return max(1, params.chunk_pixels // panel_pixels)
     if device.type != "cuda":
         return max(1, CPU_CHUNK_PIXELS // panel_pixels)
+    import torch
+
     run_one()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.schemas import PeakTable
@@ -120,6 +119,8 @@ def find_rings(
     if known.sum() < n_smooth:
         return ()
     centres, median, error = centres[known], median[known], error[known]
+    from scipy import ndimage
+
     background = ndimage.median_filter(median, n_smooth, mode="nearest")
     rise = median - background
     scatter = 1.4826 * np.median(np.abs(rise))

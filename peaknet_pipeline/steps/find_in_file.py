@@ -19,13 +19,6 @@ from peaknet_pipeline.runs.rings import RingParams, drop_ring_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.find_in_run import find_in_run
-from peaknet_pipeline.steps.find_with_network import (
-    card_of,
-    inference_in_run,
-    load_model,
-    network_name,
-    stream_figures,
-)
 from peaknet_pipeline.steps.finders import FinderKind, finder_kind
 from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.steps.peak_record import INVERTED, MASKS
@@ -134,15 +127,19 @@ def _infer(
     progress: Progress,
 ) -> Iterator[Search]:
     """Give what the network finds; until the block has ended well, it is kept for the next try."""
-    loaded = load_model(model)
+    from peaknet_pipeline.steps import find_with_network as network
+
+    loaded = network.load_model(model)
     chosen = [f"{name}={value}" for name, value in output.to_dict().items()]
     params = InferenceParams.from_settings([*settings, *chosen])
     metadata = peak_metadata(run, finder="peaknet", parameters=params.to_dict())
-    inputs = [*inputs, card_of(model)]
-    metadata |= command_origin("find", params.to_dict() | opened, inputs, **network_name(loaded)) | opened
-    job = inference_in_run(
+    inputs = [*inputs, network.card_of(model)]
+    metadata |= (
+        command_origin("find", params.to_dict() | opened, inputs, **network.network_name(loaded)) | opened
+    )
+    job = network.inference_in_run(
         run, loaded, params, bad_pixels=bad, metadata=metadata, folder=folder, segmentation=segmentation
     )
     with job.streamed(progress) as (peaks, report):
-        figures = stream_figures(report, run.n_frames)
+        figures = network.stream_figures(report, run.n_frames)
         yield Search(peaks, metadata, figures)

@@ -2,9 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
-
-import torch
+from typing import TYPE_CHECKING, Self
 
 from peaknet_pipeline.devices import choose_device
 from peaknet_pipeline.infer.memory import fit_batch, fit_finders
@@ -12,6 +10,9 @@ from peaknet_pipeline.infer.params import DecodeParams, EngineParams, OutputPara
 from peaknet_pipeline.infer.ray_params import RayParams
 from peaknet_pipeline.params import declared, parameter
 from peaknet_pipeline.types import FrameArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class InferenceParams(OutputParams, DetectionParams):
         """Whether the network runs on a GPU, here or on Ray."""
         return self._device().type == "cuda"
 
-    def _device(self) -> torch.device:
+    def _device(self) -> "torch.device":
         """Return the kind of device where peaks are found; on Ray it may be another machine's."""
+        import torch
+
         on_ray_gpu = self.stream == "ray" and self.gpus_per_consumer > 0
         return torch.device("cuda") if on_ray_gpu else choose_device(self.device)
 

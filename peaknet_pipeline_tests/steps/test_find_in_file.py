@@ -1,5 +1,7 @@
 """``peaknet find`` writes what is asked for: everything or hits only, images linked or copied, segmentation masks."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -166,3 +168,12 @@ def test_a_threshold_above_every_value_is_told(tmp_path: Path, simulated: tuple[
     (told,) = found["doubts"]  # type: ignore[misc]
     assert told.startswith(f"None of {N_FRAMES} frames has a peak.")
     assert "thresholds" in told
+
+
+def test_a_classical_finder_starts_without_what_only_a_network_needs():
+    code = (
+        "import sys, peaknet_pipeline.steps.find_in_file; "
+        "print([m for m in ('torch', 'scipy.optimize', 'scipy.ndimage', 'matplotlib') if m in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["[]"]
