@@ -38,6 +38,7 @@ PeakTable: TypeAlias = pd.DataFrame
 IndexTable: TypeAlias = pd.DataFrame
 SecondLookTable: TypeAlias = pd.DataFrame
 ReflectionTable: TypeAlias = pd.DataFrame
+CrystalTable: TypeAlias = pd.DataFrame
 MatchTable: TypeAlias = pd.DataFrame
 FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
@@ -194,6 +195,54 @@ REFLECTIONS = Schema(
     ),
 )
 
+SNR_SHELLS = (
+    ("snr_beyond_5", 1 / 5),
+    ("snr_5_to_3_3", 1 / 3.3),
+    ("snr_3_3_to_2_5", 1 / 2.5),
+    ("snr_2_5_to_2", 1 / 2),
+    ("snr_below_2", float("inf")),
+)
+"""Columns of mean I/σ by shell, each with the 1/d, Å⁻¹, at which its shell ends."""
+
+CRYSTALS = Schema(
+    "crystals",
+    "What each lattice's integrated reflections tell of its crystal, one row per lattice",
+    (
+        _FRAME,
+        _LATTICE,
+        Column(
+            "profile_radius",
+            "float32",
+            "Å⁻¹",
+            "largest excitation error of the reflections that were predicted",
+        ),
+        Column("peak_inv_d", "float32", "Å⁻¹", "1/d that 98 % of the explained peaks lie within"),
+        Column(
+            "resolution_limit",
+            "float32",
+            "Å⁻¹",
+            "1/d up to which integrated reflections hold signal; NaN where none do",
+            nullable=True,
+        ),
+        Column("n_reflections", "int32", "", "reflections that were integrated"),
+        Column("mean_snr", "float32", "", "mean I/σ of them", nullable=True),
+        *(
+            Column(name, "float32", "", f"mean I/σ {shell}", nullable=True)
+            for (name, _), shell in zip(
+                SNR_SHELLS,
+                (
+                    "of d > 5 Å",
+                    "of d from 5 to 3.3 Å",
+                    "of d from 3.3 to 2.5 Å",
+                    "of d from 2.5 to 2 Å",
+                    "of d < 2 Å",
+                ),
+                strict=True,
+            )
+        ),
+    ),
+)
+
 PANEL_RESIDUALS = Schema(
     "panel_residuals",
     "How far spots lie from their predicted rays before and after a geometry's refinement, per panel",
@@ -215,7 +264,7 @@ MATCHES = Schema(
     (
         _FRAME,
         Column("peak", "int64", "", "row of the found peak in the peak table"),
-        Column("reflection", "int64", "", "row of the predicted reflection in the reflection table"),
+        Column("reflection", "int64", "", "row of the predicted reflection among those that may be labelled"),
         Column("distance", "float32", "px", "distance between the two"),
     ),
 )
@@ -573,6 +622,7 @@ SCHEMAS = {
         SECOND_LOOK,
         SECOND_LOOK_RATES,
         REFLECTIONS,
+        CRYSTALS,
         PANEL_RESIDUALS,
         MATCHES,
         FRAME_MATCHES,

@@ -26,6 +26,14 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
         yield Output(other, leader=leader, in_folder=other.parent)
 
 
+def crystals_file(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Output]":
+    """Yield the table of crystals that lies beside the reflections."""
+    from peaknet_pipeline.steps.index_file import crystals_beside
+    from peaknet_pipeline.store.outputs import Output
+
+    yield Output(crystals_beside(path), leader=path)
+
+
 @command()
 @click.argument("peaks", type=PATH)
 @GEOMETRY
@@ -52,6 +60,12 @@ def crystfel_files(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Outpu
     "Its settings: --set second_look.NAME=VALUE.",
 )
 @click.option("--stream", type=OutputFile(".stream"), help="Also write a CrystFEL stream.")
+@click.option(
+    "--reflections",
+    type=OutputFile(".parquet", beside=crystals_file),
+    help="Also write the integrated reflections, for `peaknet merge`, and FILE_crystals.parquet: how far and how well each "
+    "crystal diffracts. Settings, also of the stream: --set prediction.NAME=VALUE, --set integration.NAME=VALUE.",
+)
 @ROOTS
 @figures
 def index(
@@ -63,6 +77,7 @@ def index(
     out: Path,
     second_look: Path | None,
     stream: Path | None,
+    reflections: Path | None,
     roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
@@ -77,5 +92,6 @@ def index(
         out=out,
         second_look=second_look,
         stream=stream,
+        reflections=reflections,
         roots=roots,
     )

@@ -68,6 +68,11 @@ def typical_value(values: float | Float64Array | None) -> float | None:
     return float(np.median(known)) if known.size else None
 
 
+def gains(geometry: Geometry) -> Float64Array:
+    """Return adu per photon of each panel, (n_panels,)."""
+    return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
+
+
 def _changes(clen_m: float | Float64Array, typical: float | None) -> Float64Array | None:
     changes = np.atleast_1d(np.asarray(clen_m, dtype=np.float64)) - (np.nan if typical is None else typical)
     return changes if changes.size > 1 and (changes != 0).any() else None

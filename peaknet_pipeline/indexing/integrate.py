@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, is_usable
@@ -30,7 +31,7 @@ class IntegrateParams(Parameters):
     )
     min_ring_pixels: int = parameter(10, meaning="good ring pixels that must be left", ge=3)
     clip: float = parameter(
-        3.0, meaning="ring pixels further from the mean are dropped once", unit="σ", gt=0.0
+        4.0, meaning="ring pixels further from the mean are dropped once", unit="σ", gt=0.0
     )
 
 
@@ -40,7 +41,7 @@ def integrate_reflections(
     *,
     bad_pixels: BoolArray,
     first_frame: int = 0,
-    adu_per_photon: float | None = None,
+    adu_per_photon: npt.ArrayLike = 0.0,
     params: IntegrateParams | None = None,
     usable: UsableValues = ALL_VALUES,
 ) -> ReflectionTable:
@@ -53,8 +54,9 @@ def integrate_reflections(
     reflections : ReflectionTable
         All in frames ``first_frame … first_frame + n - 1``.
     bad_pixels : (n_panels, ss, fs)
-    adu_per_photon : float, optional
-        Adds the counting noise of the signal itself; without it sigma tells the background's noise only.
+    adu_per_photon : array_like of float, () or (n_panels,)
+        Adds the counting noise of the signal itself; at 0 sigma tells the background's noise only, which is too little for
+        every reflection that stands out of it.
 
     Returns
     -------
@@ -72,6 +74,9 @@ def integrate_reflections(
     params = params or IntegrateParams()
     if not params.peak_radius <= params.inner_radius < params.outer_radius:
         raise IndexingError("radii out of order", expected="peak ≤ inner < outer", found=params.to_dict())
+    gain = np.ascontiguousarray(
+        np.broadcast_to(np.asarray(adu_per_photon, dtype=np.float64), frames.shape[1])
+    )
     local = reflections["frame"].to_numpy(dtype=np.int64) - first_frame
     if local.size and (local.min() < 0 or local.max() >= len(frames)):
         raise IndexingError(
@@ -94,7 +99,7 @@ def integrate_reflections(
             fs,
             (params.peak_radius, params.inner_radius, params.outer_radius),
             (params.min_good_fraction, float(params.min_ring_pixels), params.clip),
-            adu_per_photon or 0.0,
+            gain,
             usable.of(frames.dtype.name),
         )
     names = ("intensity", "sigma", "peak", "background")
@@ -110,7 +115,7 @@ def _integrate(
     fs: Float64Array,
     radii: tuple[float, float, float],
     limits: tuple[float, float, float],
-    gain: float,
+    gain: Float64Array,
     usable: UsableValues,
 ) -> Float32Array:
     taken = _discs(frame.shape, panel, ss, fs, radii[0])
@@ -126,7 +131,7 @@ def _integrate(
         if kept < limits[1]:
             continue
         value = (total - n * mean) * n_all / n
-        noise = n_all**2 / n * variance * (1.0 + n / kept) + gain * max(value, 0.0)
+        noise = n_all**2 / n * variance * (1.0 + n / kept) + gain[panel[i]] * max(value, 0.0)
         measured[0, i], measured[1, i] = value, np.sqrt(noise)
         measured[2, i], measured[3, i] = highest, mean
     return measured

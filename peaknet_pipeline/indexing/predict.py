@@ -31,13 +31,13 @@ class PredictParams(Parameters):
 
     max_inv_d: float = parameter(
         0.0,
-        meaning="resolution limit 1/d; 0: as far as the lattice's peaks reach",
+        meaning="resolution limit 1/d; 0: as far as the lattice's peaks reach, times the margin",
         unit="Å⁻¹",
         ge=0.0,
         le=2.0,
     )
     resolution_margin: float = parameter(
-        1.05, meaning="how much further than its peaks a lattice is predicted", ge=1.0, le=3.0
+        1.5, meaning="how much further than its peaks a lattice is predicted", ge=1.0, le=3.0
     )
     profile_radius: float = parameter(
         0.0, meaning="largest excitation error; 0: estimated from the peaks", unit="Å⁻¹", ge=0.0, le=0.05
@@ -58,11 +58,11 @@ class PredictParams(Parameters):
 
 @dataclass(frozen=True)
 class LatticeExtent:
-    """How far a lattice diffracts: ``profile_radius`` and ``max_inv_d``, Å⁻¹, and the peaks that say so."""
+    """How far a lattice is predicted, ``profile_radius`` and ``max_inv_d``, how far its peaks reach, ``peak_inv_d``; Å⁻¹."""
 
     profile_radius: float
     max_inv_d: float
-    n_explained: int
+    peak_inv_d: float
 
 
 def predict_reflections(
@@ -73,6 +73,7 @@ def predict_reflections(
     photon_energy_ev: float | Float64Array,
     peaks: PeakTable | None = None,
     params: PredictParams | None = None,
+    extents: list[LatticeExtent] | None = None,
 ) -> ReflectionTable:
     """Predict the reflections of every lattice on the detector.
 
@@ -87,6 +88,8 @@ def predict_reflections(
         By frame number.
     peaks : PeakTable, optional
         What the lattices were found from; without it the parameters alone set the limits.
+    extents : list of LatticeExtent, optional
+        Used instead of an estimate from ``peaks``.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def predict_reflections(
     frames = lattices["frame"].to_numpy(dtype=np.int64)
     waves = energy_of_frames(photon_energy_ev, frames) / HC_EV_ANGSTROM
     axes, shifts = table_axes(lattices), table_shifts(lattices, geometry)
-    extents = lattice_extents(
+    extents = extents or lattice_extents(
         lattices, peaks, geometry=geometry, photon_energy_ev=photon_energy_ev, params=params
     )
     indices = _miller_indices(cell, max(extent.max_inv_d for extent in extents))
@@ -183,8 +186,9 @@ def _extent(
     radius = params.profile_radius or float(
         np.clip(trust * own + (1.0 - trust) * typical, params.min_profile_radius, params.max_profile_radius)
     )
-    reach = _quantile(inv_d, 0.98, limit) * params.resolution_margin
-    return LatticeExtent(radius, params.max_inv_d or min(reach, MAX_INV_D), int(error.size))
+    reach = _quantile(inv_d, 0.98, limit)
+    limit = params.max_inv_d or min(reach * params.resolution_margin, MAX_INV_D)
+    return LatticeExtent(radius, limit, reach)
 
 
 def _quantile(values: Float64Array, share: float, default: float) -> float:

@@ -7,13 +7,14 @@ from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_labels
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
-from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, REFLECTIONS, Schema
+from peaknet_pipeline.schemas import CURATION, FITS, FRAME_MATCHES, MATCHES, PEAKS, Schema
 from peaknet_pipeline.stages.cell_check import cell_holds
 from peaknet_pipeline.stages.peak_labels import (
     audit_check,
     label_figures,
     label_inputs,
     label_parameters,
+    label_reflections,
     label_run,
 )
 from peaknet_pipeline.store.asset import INFER, MISSING, Asset
@@ -24,7 +25,6 @@ from peaknet_pipeline.store.paths import (
     curation_path,
     peaks_path,
     read_control,
-    reflections_path,
 )
 from peaknet_pipeline.store.run_files import read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
@@ -41,7 +41,7 @@ def curated_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | Non
     def build(recipe: Recipe) -> StageResult:
         frames = set(read_table(curation_path(store, key), CURATION)["frame"])
         peaks = read_table(peaks_file, PEAKS)
-        reflections = read_table(reflections_path(store, key, "peaknet"), REFLECTIONS)
+        reflections = label_reflections(store, key, "peaknet")
         peaks, reflections = (t[t["frame"].isin(frames)].reset_index(drop=True) for t in (peaks, reflections))
         network = network_of(peaks_file)
         told = {"run": key, "recipe": recipe.digest(), "model": network["model"]}

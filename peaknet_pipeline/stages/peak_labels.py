@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from peaknet_pipeline.geometry.resolve import gains
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.labels.rasterize import RasterParams
 from peaknet_pipeline.metrics import TruthScores, hit_frames
@@ -16,6 +17,7 @@ from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels
 from peaknet_pipeline.provenance import Recipe, origin_of, read_recipe
 from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import (
+    CRYSTALS,
     FITS,
     FRAME_MATCHES,
     LABEL_QUALITY,
@@ -41,6 +43,7 @@ from peaknet_pipeline.store.asset import INGEST, Asset
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
+    crystals_path,
     fits_path,
     index_path,
     labels_path,
@@ -52,10 +55,12 @@ from peaknet_pipeline.store.paths import (
 from peaknet_pipeline.store.run_files import RunContext, cell_file, frame_reader, open_raw, read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import empty_table, read_table, write_table
-from peaknet_pipeline.types import Geometry
 
 GATES = ("agrees_with_lmfit", "hits_have_lattices", "cell_holds", "lattices_hold")
 """Checks of label files; a file that failed one teaches nothing, now or later."""
+
+LABEL_MARGIN = 1.15
+"""How much further than its lattice's peaks, in 1/d, a reflection is labelled."""
 
 LEAST_AGREEMENT = 0.9
 """Share of sampled fits that must agree with lmfit."""
@@ -94,7 +99,7 @@ def peak_labels(store: Store, key: str, *, overrides: Mapping[str, Any] | None =
 
     def build(recipe: Recipe) -> StageResult:
         peaks = read_table(peaks_path(store, key, "classical"), PEAKS)
-        reflections = read_table(reflections_path(store, key, "classical"), REFLECTIONS)
+        reflections = label_reflections(store, key, "classical")
         labelled = label_run(
             context, peaks, reflections, output, params, {"run": key, "recipe": recipe.digest()}
         )
@@ -157,16 +162,20 @@ def label_run(
         )
 
 
+def label_reflections(store: Store, key: str, finder: str) -> ReflectionTable:
+    """Return a run's reflections that may be seen: those that lie little further out than the peaks of their lattice."""
+    reflections = read_table(reflections_path(store, key, finder), REFLECTIONS)
+    crystals = read_table(crystals_path(store, key, finder), CRYSTALS)
+    reach = crystals.set_index(["frame", "lattice"])["peak_inv_d"]
+    own = reach.reindex(pd.MultiIndex.from_frame(reflections[["frame", "lattice"]])).to_numpy()
+    return reflections[reflections["inv_d"].to_numpy() <= LABEL_MARGIN * own].reset_index(drop=True)
+
+
 def label_problems(path: Path) -> str:
     """Return why a label file may not teach: the gates that it failed when it was made; empty if it may."""
     checks: list[dict[str, Any]] = (read_recipe(path) or {}).get("checks", [])
     failed = [check for check in checks if check["name"] in GATES and not check["passed"]]
     return "; ".join(f"{check['name']}: {check['description']}" for check in failed)
-
-
-def gains(geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return adu per photon of each panel, (n_panels,)."""
-    return np.array([panel.adu_per_photon for panel in geometry.panels], dtype=np.float64)
 
 
 def _result(

@@ -8,13 +8,14 @@ import numpy as np
 
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
+from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.runs.run import geometry_of
-from peaknet_pipeline.schemas import INDEX, PEAKS, REFLECTIONS, IndexTable
+from peaknet_pipeline.schemas import CRYSTALS, INDEX, PEAKS, REFLECTIONS, IndexTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.asset import INFER, INGEST, MISSING, Asset
@@ -23,6 +24,7 @@ from peaknet_pipeline.store.make_stage import make_stage
 from peaknet_pipeline.store.paths import (
     classical_index_path,
     control_path,
+    crystals_path,
     index_path,
     peaknet_index_path,
     peaks_path,
@@ -34,9 +36,6 @@ from peaknet_pipeline.store.run_files import cell_file, open_raw, read_context
 from peaknet_pipeline.store.stage_result import Check, StageResult
 from peaknet_pipeline.tables import read_table, write_json, write_table
 from peaknet_pipeline.types import IntArray, UnitCell
-
-LABEL_PREDICTION = {"profile_quantile": 0.97, "resolution_margin": 1.15}
-"""Labels want every reflection that may be seen, so prediction reaches a little beyond the peaks found."""
 
 
 def classical_index(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
@@ -51,7 +50,7 @@ CLASSICAL_INDEX_ASSET = Asset(
     deps=("classical_peaks", "found_cell"),
     kinds=("parquet", "pytorch"),
     parameters=IndexParams,
-    tables=("lattices", "reflections"),
+    tables=("lattices", "reflections", "crystals"),
     checks=("false_index_rate",),
 )
 
@@ -68,7 +67,7 @@ PEAKNET_INDEX_ASSET = Asset(
     deps=("peaknet_peaks", "found_cell"),
     kinds=("parquet", "pytorch"),
     parameters=IndexParams,
-    tables=("lattices", "reflections"),
+    tables=("lattices", "reflections", "crystals"),
     checks=("false_index_rate",),
     automation=MISSING,
 )
@@ -77,7 +76,8 @@ PEAKNET_INDEX_ASSET = Asset(
 def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, Any] | None) -> StageResult:
     context = read_context(store, key)
     params = context.experiment.parameters("index", IndexParams, overrides)
-    prediction = context.experiment.parameters("prediction", PredictParams, defaults=LABEL_PREDICTION)
+    prediction = context.experiment.parameters("prediction", PredictParams)
+    integration = context.experiment.parameters("integration", IntegrateParams)
     min_peaks = context.experiment.min_peaks
     output, cell_path = index_path(store, key, finder), cell_file(context)
 
@@ -98,10 +98,13 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
                 table, control = index_with_control(
                     peaks, geometry, energy, cell, params, min_peaks=min_peaks
                 )
-            reflections = predict_run(run, table, peaks, cell, prediction, bad=bad, progress=progress)
+            reflections, crystals = predict_run(
+                run, table, peaks, cell, prediction, integration, bad=bad, progress=progress
+            )
             n_frames = run.n_frames
         write_table(table, output, INDEX, extra={**origin, "n_frames": str(n_frames)})
         write_table(reflections, reflections_path(store, key, finder), REFLECTIONS, extra=origin)
+        write_table(crystals, crystals_path(store, key, finder), CRYSTALS, extra=origin)
         write_json(control_path(store, key, finder), dataclasses.asdict(control))
         hits = hit_frames(peaks, min_peaks=min_peaks)
         return _result(store, key, finder, table, control, n_frames=n_frames, cell=cell, hits=hits)
@@ -109,6 +112,7 @@ def _index_stage(store: Store, key: str, finder: str, overrides: Mapping[str, An
     inputs = [peaks_path(store, key, finder), statistics_path(store, key), *context.files]
     inputs += [cell_path, *context.settings_files]
     parameters = {"index": params.to_dict(), "prediction": prediction.to_dict(), "min_peaks": min_peaks}
+    parameters |= {"integration": integration.to_dict()}
     return make_stage(f"{finder}_index", parameters=parameters, inputs=inputs, build=build)
 
 
@@ -140,5 +144,6 @@ def _result(
     check = Check("false_index_rate", control.rate <= MAX_FALSE_RATE, told)
     output = index_path(store, key, finder)
     tables = {"lattices": output, "reflections": reflections_path(store, key, finder)}
+    tables |= {"crystals": crystals_path(store, key, finder)}
     plots = {"cell_parameters": plot_cells({finder: table}, cell, title=key)} if len(table) else {}
     return StageResult(output, figures, tables, plots, (check,))

@@ -16,6 +16,7 @@ from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import ControlRecord
+from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
@@ -191,13 +192,16 @@ def predict(
     indexing : Indexing
     bad_pixels : as for :func:`find`
     **settings
-        Parameters of the section ``prediction``.
+        Parameters of the sections ``prediction`` and ``integration``.
 
     """
-    params = PredictParams.from_mapping(settings)
+    integration = IntegrateParams.from_mapping(IntegrateParams.own(settings))
+    params = PredictParams.from_mapping({k: v for k, v in settings.items() if k not in integration.to_dict()})
     bad = _bad_pixels(run, bad_pixels)
     with progress_bar("reflections") as progress:
-        return predict_run(run, indexing.lattices, peaks, indexing.cell, params, bad=bad, progress=progress)
+        return predict_run(
+            run, indexing.lattices, peaks, indexing.cell, params, integration, bad=bad, progress=progress
+        )[0]
 
 
 def look_again(

@@ -10,13 +10,14 @@ from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import ControlRecord
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams
+from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.indexing.stream_file import StreamSource, write_stream
 from peaknet_pipeline.provenance import command_origin, network_of
-from peaknet_pipeline.runs.run import geometry_of
-from peaknet_pipeline.schemas import INDEX, SECOND_LOOK, IndexTable
+from peaknet_pipeline.runs.run import Run, geometry_of
+from peaknet_pipeline.schemas import CRYSTALS, INDEX, REFLECTIONS, SECOND_LOOK, IndexTable, ReflectionTable
 from peaknet_pipeline.steps.index_run import index_with_control, index_with_crystfel, predict_run
 from peaknet_pipeline.steps.look_again import look_again
 from peaknet_pipeline.steps.peak_record import RecordedPeaks, open_source, read_recorded_peaks
@@ -38,6 +39,7 @@ def index_command(
     settings: Sequence[str],
     out: Path,
     stream: Path | None,
+    reflections: Path | None = None,
     second_look: Path | None = None,
     roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
@@ -54,6 +56,18 @@ def index_command(
 
     """
     settings, look_settings = split_settings(settings, SECOND_LOOK_SETTING)
+    asked = list(settings)
+    settings, prediction_settings = split_settings(settings, "prediction.")
+    settings, integration_settings = split_settings(settings, "integration.")
+    prediction = PredictParams.from_settings(prediction_settings)
+    integration = IntegrateParams.from_settings(integration_settings)
+    writes_reflections = stream is not None or reflections is not None
+    if (prediction_settings or integration_settings) and not writes_reflections:
+        raise ParameterError(
+            "no reflections were asked for",
+            found=f"--set {', '.join([*prediction_settings, *integration_settings])}",
+            remedy="Add --stream FILE or --reflections FILE, or leave the settings out.",
+        )
     look_params = RunSecondLookParams.from_settings(look_settings)
     if look_settings and second_look is None:
         raise ParameterError(
@@ -62,7 +76,7 @@ def index_command(
             remedy="Add --second-look FILE, or leave the setting out.",
         )
     recorded, target = read_recorded_peaks(peaks, geometry), read_cell(cell)
-    given = {"engine": engine, "settings": list(settings)}
+    given = {"engine": engine, "settings": asked}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
     start = time.perf_counter()
     lattices, control, indexed_by = _index(recorded, target, cell, engine, settings, out, origin, roots)
@@ -70,8 +84,22 @@ def index_command(
     write_table(
         lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
     )
-    if stream is not None:
-        _write_stream(stream, recorded, lattices, target, indexed_by, roots)
+    if writes_reflections:
+        with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
+            measured, crystals = predict_run(
+                run,
+                lattices,
+                recorded.peaks,
+                target,
+                prediction,
+                integration,
+                bad=recorded.bad_pixels(run),
+            )
+            if stream is not None:
+                _write_stream(stream, run, recorded, lattices, target, indexed_by, measured)
+        if reflections is not None:
+            write_table(measured, reflections, REFLECTIONS, extra={"cell": str(cell), **origin})
+            write_table(crystals, crystals_beside(reflections), CRYSTALS, extra=origin)
     indexed, tried = lattices["frame"].nunique(), recorded.peaks["frame"].nunique()
     figures = {
         "frames": recorded.n_frames,
@@ -91,7 +119,11 @@ def index_command(
             look.table, second_look, SECOND_LOOK, extra={**origin, "second_look": json.dumps(look.record())}
         )
         figures |= {**second_look_figures(look, lattices), "second_look": str(second_look)}
-    return figures | ({"stream": str(stream)} if stream is not None else {})
+    return figures | {
+        name: str(path)
+        for name, path in (("stream", stream), ("reflections", reflections))
+        if path is not None
+    }
 
 
 def split_settings(settings: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
@@ -167,29 +199,29 @@ def _index(
         return found.lattices, found.control, found.indexed_by
 
 
+def crystals_beside(reflections: Path) -> Path:
+    """Return where lies what the reflections of a table tell of each crystal."""
+    return reflections.with_name(f"{reflections.stem}_crystals.parquet")
+
+
 def _write_stream(
     path: Path,
+    run: Run,
     recorded: RecordedPeaks,
     lattices: IndexTable,
     cell: UnitCell,
     indexed_by: Mapping[int, str] | None,
-    roots: Sequence[Path],
+    reflections: ReflectionTable,
 ) -> None:
-    with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
-        reflections = predict_run(
-            run, lattices, recorded.peaks, cell, PredictParams(), bad=recorded.bad_pixels(run)
-        )
-        write_stream(
-            path,
-            source=StreamSource(
-                run.info.path, run.n_frames, places=[run.event(k) for k in range(run.n_frames)]
-            ),
-            geometry=geometry_of(run),
-            cell=cell,
-            photon_energy_ev=run.photon_energy_ev,
-            peaks=recorded.peaks,
-            lattices=lattices,
-            reflections=reflections,
-            min_peaks=recorded.min_peaks,
-            indexed_by=indexed_by,
-        )
+    write_stream(
+        path,
+        source=StreamSource(run.info.path, run.n_frames, places=[run.event(k) for k in range(run.n_frames)]),
+        geometry=geometry_of(run),
+        cell=cell,
+        photon_energy_ev=run.photon_energy_ev,
+        peaks=recorded.peaks,
+        lattices=lattices,
+        reflections=reflections,
+        min_peaks=recorded.min_peaks,
+        indexed_by=indexed_by,
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import RunError
+from peaknet_pipeline.geometry.resolve import gains
 from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.control import (
     ControlRecord,
@@ -16,16 +17,17 @@ from peaknet_pipeline.indexing.control import (
     false_index_control,
     scramble_peaks,
 )
+from peaknet_pipeline.indexing.crystals import describe_crystals
 from peaknet_pipeline.indexing.indexamajig import IndexamajigParams, find_indexamajig, run_indexamajig
-from peaknet_pipeline.indexing.integrate import integrate_reflections
+from peaknet_pipeline.indexing.integrate import IntegrateParams, integrate_reflections
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections
+from peaknet_pipeline.indexing.predict import PredictParams, lattice_extents, predict_reflections
 from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import sample_frames
-from peaknet_pipeline.schemas import REFLECTIONS, IndexTable, PeakTable, ReflectionTable
+from peaknet_pipeline.schemas import REFLECTIONS, CrystalTable, IndexTable, PeakTable, ReflectionTable
 from peaknet_pipeline.steps.progress import Progress
 from peaknet_pipeline.tables import empty_table
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
@@ -155,19 +157,20 @@ def predict_run(
     peaks: PeakTable,
     cell: UnitCell,
     params: PredictParams,
+    integration: IntegrateParams | None = None,
     *,
     bad: BoolArray,
     progress: Progress | None = None,
-) -> ReflectionTable:
-    """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice."""
-    geometry = geometry_of(run)
+) -> tuple[ReflectionTable, CrystalTable]:
+    """Predict the reflections of all lattices of a run and integrate them, reading only frames that have a lattice.
+
+    Returns the reflections and what they tell of each crystal. The signal's own counting noise is part of their sigma, by the
+    geometry's adu per photon.
+    """
+    geometry, energy = geometry_of(run), run.photon_energy_ev
+    extents = lattice_extents(lattices, peaks, geometry=geometry, photon_energy_ev=energy, params=params)
     predicted = predict_reflections(
-        lattices,
-        peaks=peaks,
-        cell=cell,
-        geometry=geometry,
-        photon_energy_ev=run.photon_energy_ev,
-        params=params,
+        lattices, cell=cell, geometry=geometry, photon_energy_ev=energy, params=params, extents=extents
     )
     parts: list[ReflectionTable] = []
     numbers = sorted(set(predicted["frame"]))
@@ -175,8 +178,17 @@ def predict_run(
         rows = predicted[predicted["frame"] == number]
         frames = run.read(number, number + 1)
         parts.append(
-            integrate_reflections(frames, rows, bad_pixels=bad, first_frame=number, usable=run.usable)
+            integrate_reflections(
+                frames,
+                rows,
+                bad_pixels=bad,
+                first_frame=number,
+                adu_per_photon=gains(geometry),
+                params=integration,
+                usable=run.usable,
+            )
         )
         if progress is not None:
             progress(done, len(numbers))
-    return pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)
+    reflections = pd.concat(parts, ignore_index=True) if parts else empty_table(REFLECTIONS)
+    return reflections, describe_crystals(lattices, reflections, extents)

@@ -8,6 +8,7 @@ import numpy as np
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.distance import camera_lengths_m
+from peaknet_pipeline.geometry.resolve import gains
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.second_look.acceptance import (
     SecondLookControl,
@@ -129,7 +130,7 @@ class _RunLook:
         self.run, self.cell, self.params, self.generator = run, cell, params, generator
         self.search, self.first_model = params.parts()
         self.geometry = geometry_of(run)
-        self.gain = np.array([panel.adu_per_photon for panel in self.geometry.panels], dtype=np.float64)
+        self.gain = gains(self.geometry)
         self.bad = bad_pixels.copy()
         self.progress = progress or (lambda done, total: None)
         distances = camera_lengths_m(self.geometry, np.arange(run.n_frames))

@@ -82,6 +82,11 @@ def reflections_path(store: Store, key: str, finder: str) -> Path:
     return store.table(f"{finder}_index/reflections", key)
 
 
+def crystals_path(store: Store, key: str, finder: str) -> Path:
+    """Return where lies what a run's reflections tell of each crystal."""
+    return store.table(f"{finder}_index/crystals", key)
+
+
 def control_path(store: Store, key: str, finder: str) -> Path:
     """Return where the false-index control of a run lies."""
     return store.file(f"{finder}_index/control", key, ".json")

@@ -7,6 +7,7 @@ from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
+from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
@@ -35,6 +36,7 @@ SECTIONS: Mapping[str, type[Parameters]] = {
     "cell_check": CellCheckParams,
     "curation": CurationParams,
     "prediction": PredictParams,
+    "integration": IntegrateParams,
     "metrics": MetricParams,
     "bad_pixels": BadPixelParams,
     "diagnosis": DiagnosisParams,

@@ -40,8 +40,6 @@ SETTINGS = {
     "droplet": {"thr_low": 30.0, "thr_high": 80.0, "son_min": 5.0},
     "peaknet": {},
 }
-PREDICTION = {"profile_quantile": 0.97, "resolution_margin": 1.15}
-"""What the index assets ask for, so that labels miss no reflection."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +107,7 @@ def test_a_notebook_indexes_what_command_and_asset_write(store, files, run, tmp_
     assert indexing.lattices.equals(lattices)
     assert json.loads(control_path(store, KEY, "classical").read_text()) == vars(indexing.control)
     bad = read_bad_pixels(store, KEY)
-    reflections = pn.predict(run, peaks, indexing, bad_pixels=bad, **PREDICTION)
+    reflections = pn.predict(run, peaks, indexing, bad_pixels=bad)
     assert reflections.equals(read_table(reflections_path(store, KEY, "classical"), REFLECTIONS))
     index_command(
         written, geometry=files[1], cell=files[2], engine="lattice", settings=(),
