@@ -13,7 +13,7 @@ from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.infer.decode import decode_frames
 from peaknet_pipeline.infer.params import DecodeParams
 from peaknet_pipeline.metrics import TruthParams, score_peaks
-from peaknet_pipeline.peaks.local_background import BLOCK, block_background
+from peaknet_pipeline.peaks.local_background import background_maps
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.peaks.weak_spots import WeakSpotFinder, WeakSpotParams
 from peaknet_pipeline.types import Float32Array, Float64Array
@@ -103,15 +103,8 @@ def weak_spots(data: FinderSet, params: WeakSpotParams) -> pd.DataFrame:
 
 def _heights(frame: Float32Array, finder: WeakSpotFinder) -> Float32Array:
     """Return a frame's pixels above their block's background, in σ; bad ones are −inf."""
-    heights = np.full(frame.shape, -np.inf, dtype=np.float32)
-    for number, panel in enumerate(frame):
-        good = finder.good[number]
-        blocks = block_background(panel, good, float(finder.adu_per_photon[number]))
-        mean, variance = (
-            np.kron(b, np.ones((BLOCK, BLOCK), np.float32))[: panel.shape[0], : panel.shape[1]]
-            for b in blocks
-        )
-        heights[number][good] = ((panel - mean) / np.sqrt(variance))[good]
+    mean, variance = background_maps(frame, finder.good, finder.adu_per_photon)
+    heights = np.where(finder.good, (frame - mean) / np.sqrt(variance), -np.inf).astype(np.float32)
     return np.nan_to_num(heights, nan=-np.inf, neginf=-np.inf, posinf=-np.inf)
 
 

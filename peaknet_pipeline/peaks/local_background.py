@@ -64,6 +64,20 @@ def block_background(
     return rate.astype(np.float32), np.clip(spread, least, most).astype(np.float32)
 
 
+def background_maps(
+    frame: FrameArray, good: BoolArray, adu_per_photon: Float64Array
+) -> tuple[Float32Array, Float32Array]:
+    """Return mean and variance of a frame's background at each pixel, (n_panels, ss, fs) each: that of its block."""
+    mean, variance = np.empty(frame.shape, np.float32), np.empty(frame.shape, np.float32)
+    n_ss, n_fs = frame.shape[1:]
+    for number, panel in enumerate(frame):
+        values = np.ascontiguousarray(panel, dtype=np.float32)
+        blocks = block_background(values, good[number], float(adu_per_photon[number]))
+        for whole, block in zip((mean, variance), blocks, strict=True):
+            whole[number] = block.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[:n_ss, :n_fs]
+    return mean, variance
+
+
 def _box_sum(values: Float64Array, reach: int) -> Float64Array:
     """Return the sum over (2 · reach + 1)² blocks around each one, fewer at the edge."""
     padded = np.pad(values, reach + 1, constant_values=0.0).cumsum(axis=0).cumsum(axis=1)

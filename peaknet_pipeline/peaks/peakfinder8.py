@@ -63,13 +63,20 @@ class Peakfinder8Params(Parameters):
 
 @dataclass(frozen=True)
 class PlacedPeakfinder8Params(Peakfinder8Params):
-    """peakfinder8's rules, and where they run.
+    """peakfinder8's rules, where they run, and how much noise they may find.
 
     The CPU is the default, unlike the network's: the compiled finder keeps up with a reader, gives the same numbers on every
     machine, and leaves the GPU to the network.
     """
 
     device: str = declared(DeviceParams, "device", default="cpu")
+    false_peaks_per_mpix: float = parameter(
+        0.0,
+        meaning="false peaks expected in a megapixel, by which threshold and min_snr are chosen on the run's own noise; "
+        "0 takes them as given",
+        ge=0,
+        le=1000,
+    )
 
 
 class Peakfinder8:
@@ -234,6 +241,11 @@ def find_peaks(
 
 
 def _prepare(params: PlacedPeakfinder8Params, geometry: Geometry, bad_pixels: BoolArray) -> FindPeaks:
+    if params.false_peaks_per_mpix > 0:
+        raise ParameterError(
+            "a noise budget needs the frames of a run", where="false_peaks_per_mpix", found=params.false_peaks_per_mpix,
+            remedy="Find it with `peaknet find` on a run of this detector, and give threshold and min_snr here.",
+        )  # fmt: skip
     rules, radius, usable = Peakfinder8Params.part_of(params), pixel_radius(geometry), usable_values(geometry)
     if not is_cpu(params.device):
         from peaknet_pipeline.peaks.peakfinder8_kernels import device_peakfinder8

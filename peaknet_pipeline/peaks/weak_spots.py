@@ -17,7 +17,7 @@ import numpy as np
 
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, flag_unusable
 from peaknet_pipeline.params import Parameters, parameter
-from peaknet_pipeline.peaks.local_background import BLOCK, block_background
+from peaknet_pipeline.peaks.local_background import background_maps, block_background
 from peaknet_pipeline.peaks.weak_spot_kernels import find_in_panel, profile_sums
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray, IntArray
 
@@ -137,11 +137,9 @@ class WeakSpotFinder:
 def draw_noise(finder: WeakSpotFinder, frame: FrameArray, generator: np.random.Generator) -> Float32Array:
     """Return a frame (n_panels, ss, fs) without a spot: Poisson noise with the background and variance that ``frame`` has."""
     noise = np.zeros(frame.shape, dtype=np.float32)
-    for number, panel in enumerate(frame):
+    means, variances = background_maps(frame, finder.good, finder.adu_per_photon)
+    for number, (mean, variance) in enumerate(zip(means, variances, strict=True)):
         photon = float(finder.adu_per_photon[number])
-        blocks = block_background(np.ascontiguousarray(panel, dtype=np.float32), finder.good[number], photon)
-        n_ss, n_fs = panel.shape
-        mean, variance = (np.kron(b, np.ones((BLOCK, BLOCK), np.float32))[:n_ss, :n_fs] for b in blocks)
         noise[number] = mean + photon * _draw_excess(variance / photon**2, generator)
     return noise
 

@@ -12,6 +12,7 @@ from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.stages.peak_checks import peak_result
 from peaknet_pipeline.steps.find_in_run import find_in_run
+from peaknet_pipeline.steps.noise_budget import within_budget
 from peaknet_pipeline.steps.peak_tables import peak_metadata
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.store.asset import INGEST, Asset
@@ -60,10 +61,11 @@ def classical_peaks(store: Store, key: str, *, overrides: Mapping[str, Any] | No
         bad = read_bad_pixels(store, key)
         with open_raw(context) as run, progress_bar(f"{finder} {key}") as progress:
             geometry = geometry_of(run)
-            find = CLASSICAL[finder].make(params, geometry, bad)
+            settled = within_budget(run, params, bad)
+            find = CLASSICAL[finder].make(settled, geometry, bad)
             peaks, seconds = find_in_run(run, find, progress=progress)
             peaks = drop_ring_peaks(peaks, read_left_out_rings(store, key))
-            metadata = peak_metadata(run, finder=finder, parameters=params.to_dict())
+            metadata = peak_metadata(run, finder=finder, parameters=settled.to_dict())
             n_frames = run.n_frames
         write_table(peaks, output, PEAKS, extra=metadata | origin_of(recipe, run=key))
         return peak_result(

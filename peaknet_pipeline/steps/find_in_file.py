@@ -21,6 +21,7 @@ from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.find_in_run import find_in_run
 from peaknet_pipeline.steps.finders import FinderKind, finder_kind
 from peaknet_pipeline.steps.network_params import InferenceParams
+from peaknet_pipeline.steps.noise_budget import within_budget
 from peaknet_pipeline.steps.peak_record import INVERTED, MASKS
 from peaknet_pipeline.steps.peak_tables import nothing_found, peak_metadata
 from peaknet_pipeline.steps.progress import Progress, progress_bar
@@ -106,11 +107,14 @@ def _find_classically(
     progress: Progress,
 ) -> Search:
     params = kind.parameters.from_settings(settings)
-    find = kind.make(params, geometry_of(run), bad, None, False)
+    settled = within_budget(run, params, bad)
+    find = kind.make(settled, geometry_of(run), bad, None, False)
     peaks, seconds = find_in_run(run, find, progress=progress)
-    metadata = peak_metadata(run, finder=kind.name, parameters=params.to_dict())
+    metadata = peak_metadata(run, finder=kind.name, parameters=settled.to_dict())
     metadata |= command_origin("find", params.to_dict() | opened, inputs) | opened
-    return Search(peaks, metadata, {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)})
+    figures = {"frames_per_second": round(run.n_frames / max(seconds, 1e-9), 2)}
+    chosen = settled.to_dict() if settled is not params else {}
+    return Search(peaks, metadata, figures | {n: chosen[n] for n in ("threshold", "min_snr") if n in chosen})
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.index_run import index_with_control, predict_run
 from peaknet_pipeline.steps.look_again import look_again as look_again_at_run
 from peaknet_pipeline.steps.mask_of_run import StatisticsParams, mask_run
+from peaknet_pipeline.steps.noise_budget import within_budget
 from peaknet_pipeline.steps.peak_tables import positions_px
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome
@@ -135,7 +136,8 @@ def find(
     kind, geometry = finder_kind(finder), geometry_of(run)
     params = kind.parameters.from_mapping(settings)
     network = kind.load(Path(model) if model is not None else None)
-    made = kind.make(params, geometry, _bad_pixels(run, bad_pixels), network, False)
+    bad = _bad_pixels(run, bad_pixels)
+    made = kind.make(within_budget(run, params, bad), geometry, bad, network, False)
     with progress_bar(finder) as progress:
         return find_in_run(run, made, progress=progress)[0]
 

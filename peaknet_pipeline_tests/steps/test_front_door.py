@@ -96,6 +96,29 @@ def test_a_notebook_finds_what_the_asset_writes(finder, store, run):
     assert pn.find(run, finder, bad_pixels=bad, **SETTINGS[finder]).equals(read_table(written, PEAKS))
 
 
+def test_a_noise_budget_gives_the_same_rows_everywhere_and_its_setting_is_recorded(
+    store, files, run, tmp_path
+):
+    budget, out, bad = {"false_peaks_per_mpix": 2.0}, tmp_path / "peaks.parquet", pn.mask(run)
+    told = find_command(
+        files[0], geometry=files[1], finder="peakfinder8", model=None, settings=["false_peaks_per_mpix=2"],
+        masks=(), out=out, cxi=None,
+    )  # fmt: skip
+    written = pn.find(run, **budget)
+    assert len(written) > 20
+    assert written.equals(read_table(out, PEAKS))
+    assert written.equals(pn.find(run, threshold=told["threshold"], min_snr=told["min_snr"]))
+    (store.raw_root / "small" / "experiment.yaml").write_text(f"finder: {json.dumps(budget)}\n")
+    rows = read_table(classical_peaks(store, KEY).output, PEAKS)
+    assert pn.find(run, bad_pixels=bad, **budget).equals(rows)
+
+
+def test_a_stream_cannot_keep_a_noise_budget(run):
+    params = FINDERS["peakfinder8"].parameters(false_peaks_per_mpix=1.0)
+    with pytest.raises(ParameterError, match="needs the frames of a run"):
+        FINDERS["peakfinder8"].make(params, run.geometry, run.bad_pixels, None, False)
+
+
 def test_a_notebook_indexes_what_command_and_asset_write(store, files, run, tmp_path):
     text = f"finder: {json.dumps(SETTINGS['peakfinder8'])}\nmetrics: {{min_peaks: 12}}\n"
     (store.raw_root / "small" / "experiment.yaml").write_text(text)
