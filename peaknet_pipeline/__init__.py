@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from peaknet_pipeline.steps.front_door import rates as rates
     from peaknet_pipeline.steps.front_door import show as show
     from peaknet_pipeline.steps.front_door import statistics as statistics
+    from peaknet_pipeline.store.database import connect as connect
 
 _FRONT_DOOR = "steps.front_door"
 _PLACES = {
@@ -44,6 +45,7 @@ _PLACES = {
     "predict": _FRONT_DOOR,
     "rates": _FRONT_DOOR,
     "show": _FRONT_DOOR,
+    "connect": "store.database",
 }
 """Where each public name is defined."""
 

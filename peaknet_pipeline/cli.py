@@ -20,6 +20,7 @@ from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
 from peaknet_pipeline.commands.models import models
+from peaknet_pipeline.commands.query import query
 from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
@@ -35,7 +36,7 @@ from peaknet_pipeline.faults import faults_explained
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, diagnose, report, trace),
+    "Runs of an experiment": (register, runs, query, diagnose, report, trace),
     "Networks": (models,),
     "One run at a time, without Dagster": (
         inspect,

@@ -63,13 +63,16 @@ class Parameters:
         known = {item.name for item in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise ParameterError(
-                    f"unknown parameter {name!r}",
-                    where=cls.__name__,
-                    expected=f"one of {', '.join(sorted(known))}",
-                    remedy=did_you_mean(name, known),
-                )
+                raise _unknown(cls, name, known)
         return cls(**{name: _convert(cls.__name__, name, hints[name], v) for name, v in values.items()})
+
+    @classmethod
+    def checked(cls, name: str, value: Any) -> None:
+        """Refuse one unknown name or unfit value by itself, whatever the other parameters are."""
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        if name not in known:
+            raise _unknown(cls, name, known)
+        _check(cls.__name__, known[name], _convert(cls.__name__, name, get_type_hints(cls)[name], value))
 
     @classmethod
     def from_settings(cls, settings: Iterable[str]) -> Self:
@@ -121,6 +124,12 @@ def read_settings(settings: Iterable[str], *, where: str) -> dict[str, str]:
     return pairs
 
 
+def _unknown(cls: type[Parameters], name: object, known: Iterable[str]) -> ParameterError:
+    expected = f"one of {', '.join(sorted(known))}"
+    what = f"unknown parameter {name!r}"
+    return ParameterError(what, where=cls.__name__, expected=expected, remedy=did_you_mean(name, known))
+
+
 def _check(owner: str, item: "dataclasses.Field[Any]", value: Any) -> None:
     meta = item.metadata
     where = f"{owner}.{item.name}"
@@ -144,7 +153,9 @@ def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
             return None
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
     if get_origin(hint) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = (
+            value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
+        )
         arm = get_args(hint)[0]
         return tuple(_convert(owner, name, arm, part) for part in parts)
     try:

@@ -30,7 +30,7 @@ PLACES = {
     "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
     "RunSecondLookParams": "`second_look` in experiment.yaml; `peaknet index --set second_look.NAME=VALUE`",
     "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
-    "GeometryRefineParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
+    "GeometrySearchParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
     "IndexamajigParams": "`peaknet index --engine indexamajig --set`",
     "PredictParams": "`prediction` in experiment.yaml; `peaknet index --set prediction.NAME=VALUE`",
     "IntegrateParams": "`integration` in experiment.yaml; `peaknet index --set integration.NAME=VALUE`",
@@ -52,6 +52,7 @@ PLACES = {
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",
     "DetectionParams": "`peaknet stream --finder peaknet --set`, beside those of the stream",
+    "GroupRule": "each group of `groups` in experiment.yaml",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""

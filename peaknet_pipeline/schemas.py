@@ -258,6 +258,37 @@ PANEL_RESIDUALS = Schema(
     ),
 )
 
+GEOMETRY_TREND = Schema(
+    "geometry_trend",
+    "Where the detector is by a run's own frames, as against the geometry that came with the experiment; one row per run",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("begun_with", "string", "", "geometry file that the run was processed with"),
+        Column(
+            "freed",
+            "string",
+            "",
+            "what was refined: search, place (shift and distance), tilt, panels; empty where the geometry stays",
+        ),
+        Column("frames_tried", "int32", "", "frames that were indexed for it"),
+        Column("indexed_before", "int32", "", "of these, indexed with the geometry before"),
+        Column("indexed_after", "int32", "", "of these, indexed with the geometry after"),
+        *(
+            Column(
+                f"held_out_{when}_px",
+                "float32",
+                "px",
+                f"rms distance of spots from their predicted rays {when}, in frames not refined from; NaN where it stays",
+                nullable=True,
+            )
+            for when in ("before", "after")
+        ),
+        *(Column(f"shift_{xyz}_mm", "float64", "mm", f"shift in laboratory {xyz}") for xyz in "xyz"),
+        *(Column(f"tilt_{xyz}_deg", "float64", "deg", f"tilt about laboratory {xyz}") for xyz in "xy"),
+    ),
+)
+
 MATCHES = Schema(
     "matches",
     "One-to-one pairs of found peaks and predicted reflections",
@@ -443,6 +474,31 @@ SCORES = Schema(
     ),
 )
 
+FRAME_GROUPS = Schema(
+    "frame_groups",
+    "Which group each frame of a run belongs to; one row per frame",
+    (_FRAME, Column("group_name", "string", "", "the group's name; empty where no rule holds")),
+)
+
+GROUP_RATES = Schema(
+    "group_rates",
+    "Rates of each group of a run's frames, one row per group and finder",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("run", "string", "", "partition key of the run"),
+        Column("group_name", "string", "", "the group's name; empty: frames of no group"),
+        Column("finder", "string", "", "classical or peaknet"),
+        Column("frames", "int32", "", "frames of the group"),
+        Column("hits", "int32", "", "of these, with at least min_peaks peaks"),
+        Column("indexed", "int32", "", "of the frames, with at least one accepted lattice"),
+        Column("hit_rate", "float32", "", "hits / frames"),
+        Column("indexing_rate", "float32", "", "indexed hits / hits", nullable=True),
+        Column("indexing_yield", "float32", "", "indexed / frames"),
+        Column("lattices", "int32", "", "lattices of the group's frames"),
+        Column("mean_peaks", "float32", "", "peaks / frames"),
+    ),
+)
+
 RUNS = Schema(
     "runs",
     "One row per run, from registered to scored",
@@ -624,6 +680,7 @@ SCHEMAS = {
         REFLECTIONS,
         CRYSTALS,
         PANEL_RESIDUALS,
+        GEOMETRY_TREND,
         MATCHES,
         FRAME_MATCHES,
         FITS,
@@ -632,6 +689,8 @@ SCHEMAS = {
         SPLIT,
         SCORES,
         MODEL_COMPARISON,
+        FRAME_GROUPS,
+        GROUP_RATES,
         RUNS,
         SCAN,
         DIAGNOSIS,

@@ -1,4 +1,4 @@
-"""A geometry, refined from the lattices of a run."""
+"""A geometry, refined from the peaks of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 
 @command("refine-geometry")
 @click.argument("peaks", type=PATH)
-@click.argument("lattices", type=PATH)
+@click.argument("lattices", type=PATH, required=False)
 @click.option(
     "--geometry", type=PATH, required=True, help="CrystFEL geometry that the lattices were found with."
 )
@@ -22,14 +22,18 @@ from peaknet_pipeline.commands.options import PATH, SETTINGS, figures
 @figures
 def refine_geometry(
     peaks: Path,
-    lattices: Path,
+    lattices: Path | None,
     geometry: Path,
     cell: Path,
     settings: tuple[str, ...],
     out: Path,
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Refine distance, shift and panels from a peak table and its LATTICES."""
+    """Refine shift, distance, tilt and panels from a peak table and its LATTICES.
+
+    Without LATTICES the peaks are indexed here, with a wider search where hardly any do; then only what frames that were
+    held out and the number indexed speak for is refined.
+    """
     from peaknet_pipeline.steps.refine_run_geometry import refine_geometry_command
 
     return refine_geometry_command(

@@ -1,7 +1,8 @@
-"""Refine a detector's geometry from a run's lattices: distance, shift, and each panel's shift and rotation.
+"""Refine a detector's geometry from a run's lattices: distance, shift, tilt, and each panel's shift and rotation.
 
 With the cell held at its known value, a lattice predicts the ray of every spot that it explains. A position p on a panel
-should lie on its ray's line: (1 - ŝŝᵀ)(p + t + ω × (p - c)) = 0 is linear in the panel's shift t and small rotation ω.
+should lie on its ray's line: (1 - ŝŝᵀ)(p + t + ω × (p - c)) = 0 is linear in the panel's shift t and small rotation ω. The
+whole detector tilts about the point where the beam meets it.
 Each step also lets every crystal turn, since crystals would otherwise hide most of a panel's displacement. A rotation of
 the whole detector about the beam is not sought: it can't be told from turning all crystals.
 """
@@ -13,7 +14,17 @@ import pandas as pd
 
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.maps import peak_positions_m
-from peaknet_pipeline.indexing.geometry_solve import solve_geometry
+from peaknet_pipeline.indexing.gate import LARGEST_SHARE
+from peaknet_pipeline.indexing.geometry_motion import (
+    beam_point_m,
+    detector_motion,
+    move_detector,
+    move_panel,
+    panel_turns,
+    turn_matrix,
+    without_common_turn,
+)
+from peaknet_pipeline.indexing.geometry_solve import N_COMMON, solve_geometry
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.qvectors import energy_of_frames, scattering_vectors
 from peaknet_pipeline.indexing.refine_compiled import refine_lattices
@@ -27,7 +38,6 @@ from peaknet_pipeline.types import (
     Float64Array,
     Geometry,
     IntArray,
-    Panel,
     UnitCell,
 )
 
@@ -37,6 +47,9 @@ class GeometryRefineParams(Parameters):
     """What of a geometry is refined."""
 
     refine_distance: bool = parameter(True, meaning="refine the camera length, all panels alike")
+    refine_tilt: bool = parameter(
+        True, meaning="refine the detector's tilt against the beam, all panels alike"
+    )
     refine_panels: bool = parameter(True, meaning="refine each panel's shift and rotation in its plane")
     min_panel_spots: int = parameter(
         50, meaning="panels with fewer explained spots move with the detector only", ge=3
@@ -48,7 +61,7 @@ class GeometryRefineParams(Parameters):
 
 @dataclass(frozen=True)
 class GeometryRefinement:
-    """Outcome: the new geometry, its shift (x, y, z), metres, and a table of residuals per panel.
+    """Outcome: the new geometry, its shift (x, y, z), metres, its tilt about x and y, rad, and residuals per panel.
 
     ``panels``: panel, name, n_spots, before_px and after_px (rms distance of spot and predicted ray), and the
     laboratory shift_x_px, shift_y_px and rotation_deg beyond the common shift. ``before_px``, ``after_px``: the run's rms.
@@ -56,6 +69,7 @@ class GeometryRefinement:
 
     geometry: Geometry
     shift_m: tuple[float, float, float]
+    tilt_rad: tuple[float, float]
     before_px: float
     after_px: float
     panels: pd.DataFrame
@@ -105,10 +119,46 @@ def refine_geometry(
             before = _misses(rays, position, spots, current), used
         with_panels = params.refine_panels and number >= min(3, params.n_rounds // 2)
         current = _step(spots, rotations, current, target, params, with_panels=with_panels)
-    current = _without_common_turn(geometry, current)
+    current = without_common_turn(geometry, current)
     rotations = _orient(spots, rotations, current, target, params)
     rays, position, used = _rays(spots, rotations, current, target, params)
     return _report(geometry, current, spots, before, (_misses(rays, position, spots, current), used))
+
+
+def spot_misses(
+    peaks: PeakTable,
+    lattices: IndexTable,
+    geometry: Geometry,
+    photon_energy_ev: float | Float64Array,
+    cell: UnitCell,
+    params: GeometryRefineParams,
+) -> tuple[IntArray, Float64Array, BoolArray]:
+    """Return frame, distance from the predicted ray (px), and whether a lattice explains it, of each spot of each lattice.
+
+    Each (n,). Orientations are refined at this geometry, the cell is held.
+    """
+    spots, target = _gather(peaks, lattices, photon_energy_ev), make_target(cell)
+    rotations = _orient(spots, _start(lattices, target), geometry, target, params)
+    rays, position, used = _rays(spots, rotations, geometry, target, params)
+    return spots.frame, _misses(rays, position, spots, geometry), used
+
+
+def residuals_between(
+    peaks: PeakTable,
+    lattices: IndexTable,
+    *,
+    old: Geometry,
+    new: Geometry,
+    photon_energy_ev: float | Float64Array,
+    cell: UnitCell,
+    params: GeometryRefineParams,
+) -> GeometryRefinement:
+    """Return the motion from one geometry to another, with the residuals of the same lattices in both."""
+    spots = _gather(peaks, lattices, photon_energy_ev)
+    before, after = (
+        spot_misses(peaks, lattices, geometry, photon_energy_ev, cell, params)[1:] for geometry in (old, new)
+    )
+    return _report(old, new, spots, before, after)
 
 
 def _gather(peaks: PeakTable, lattices: IndexTable, photon_energy_ev: float | Float64Array) -> _Spots:
@@ -168,7 +218,7 @@ def _orient(
         rotations,
         target.primitive,
         target.strains,
-        params.tolerance,
+        _tolerance(target, params),
         0.0,
         0.0,
         6,
@@ -184,9 +234,14 @@ def _rays(
     axes = (rotations @ target.primitive)[spots.lattice]
     index = np.rint(np.einsum("nij,nj->ni", np.linalg.inv(axes), q))
     point = np.einsum("nij,nj->ni", axes, index)
-    used: BoolArray = np.linalg.norm(q - point, axis=1) < params.tolerance
+    used: BoolArray = np.linalg.norm(q - point, axis=1) < _tolerance(target, params)
     out = point + spots.wave[:, None] * np.array([0.0, 0.0, 1.0])
     return out / np.linalg.norm(out, axis=1, keepdims=True), position, used
+
+
+def _tolerance(target: Target, params: GeometryRefineParams) -> float:
+    """Return the distance within which a spot is used, Å⁻¹: beyond a share of the spacing indices mean little."""
+    return min(params.tolerance, LARGEST_SHARE * target.spacing)
 
 
 def _misses(rays: Float64Array, position: Float64Array, spots: _Spots, geometry: Geometry) -> Float64Array:
@@ -213,58 +268,30 @@ def _step(
         np.stack([np.bincount(spots.panel, weight * x, len(counts)) for x in position.T], axis=1)
         / np.maximum(np.bincount(spots.panel, weight, len(counts)), 1e-9)[:, None]
     )
-    free = np.zeros(3 + 3 * len(counts), dtype=np.bool_)
-    free[:3] = True, True, params.refine_distance
-    free[3:] = np.repeat(with_panels & (counts >= params.min_panel_spots), 3)
+    free = np.zeros(N_COMMON + 3 * len(counts), dtype=np.bool_)
+    free[:N_COMMON] = True, True, params.refine_distance, params.refine_tilt, params.refine_tilt
+    free[N_COMMON:] = np.repeat(with_panels & (counts >= params.min_panel_spots), 3)
     change = np.zeros(free.size)
     change[free] = solve_geometry(
-        (rays, position - centres[spots.panel], position),
+        (rays, position - centres[spots.panel], position - beam_point_m(geometry), position),
         (spots.lattice, spots.panel, spots.wave),
         weight,
         free,
     )
-    own = change[3:].reshape(-1, 3)
     panels = []
-    for panel, centre, (x, y, angle) in zip(geometry.panels, centres, own, strict=True):
-        panels.append(_moved(panel, change[:3] + np.array([x, y, 0.0]), float(angle), centre))
-    return replace(geometry, panels=tuple(panels))
+    for panel, centre, (x, y, angle) in zip(
+        geometry.panels, centres, change[N_COMMON:].reshape(-1, 3), strict=True
+    ):
+        turn = turn_matrix(np.array([0.0, 0.0, angle]))
+        panels.append(move_panel(panel, np.array([x, y, 0.0]), turn, centre))
+    moved = replace(geometry, panels=tuple(panels))
+    return move_detector(moved, change[:3], np.array([change[3], change[4], 0.0]))
 
 
 def _weights(miss: Float64Array, used: BoolArray) -> Float64Array:
     """Return Tukey weights with a cut at six robust standard deviations of the spots used."""
     scale = max(float(np.median(miss[used])), 1e-3)
     return np.asarray(used * np.maximum(1.0 - (miss / (6.0 * scale)) ** 2, 0.0) ** 2, dtype=np.float64)
-
-
-def _moved(panel: Panel, shift_m: Float64Array, angle: float, centre_m: Float64Array) -> Panel:
-    """Return the panel turned by ``angle`` (rad) about z through ``centre_m`` and shifted."""
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-    corner = np.array([panel.corner_x, panel.corner_y, 0.0]) * panel.pixel_size_m
-    middle = np.array([centre_m[0], centre_m[1], 0.0])
-    corner = (turn @ (corner - middle) + middle + shift_m) / panel.pixel_size_m
-    fs, ss = (tuple(float(v) for v in turn @ np.array(vec)) for vec in (panel.fs_vec, panel.ss_vec))
-    return replace(
-        panel,
-        corner_x=float(corner[0]),
-        corner_y=float(corner[1]),
-        fs_vec=(fs[0], fs[1], fs[2]),
-        ss_vec=(ss[0], ss[1], ss[2]),
-        clen_m=panel.clen_m + float(shift_m[2]),
-        coffset_m=panel.coffset_m + float(shift_m[2]),
-    )
-
-
-def _turns(old: Geometry, new: Geometry) -> Float64Array:
-    """Return by how much each panel turned about z, (n_panels,), rad."""
-    first, second = (np.array([complex(p.fs_vec[0], p.fs_vec[1]) for p in g.panels]) for g in (old, new))
-    return np.asarray(np.angle(second * np.conj(first)), dtype=np.float64)
-
-
-def _without_common_turn(old: Geometry, new: Geometry) -> Geometry:
-    """Turn all panels back about the beam by their mean turn, which the spots can't fix."""
-    angle = -float(_turns(old, new).mean())
-    return replace(new, panels=tuple(_moved(p, np.zeros(3), angle, np.zeros(3)) for p in new.panels))
 
 
 def _report(
@@ -275,12 +302,8 @@ def _report(
     after: tuple[Float64Array, BoolArray],
 ) -> GeometryRefinement:
     first = before or after
-    corners = [
-        np.array([[p.corner_x, p.corner_y, p.clen_m / p.pixel_size_m] for p in g.panels]) for g in (old, new)
-    ]
-    moved = corners[1] - corners[0]
-    common = np.median(moved, axis=0)
-    size = np.array([p.pixel_size_m for p in old.panels])
+    shift, turn, beyond_m = detector_motion(old, new)
+    beyond = beyond_m / np.array([p.pixel_size_m for p in old.panels])[:, None]
     own = [spots.panel == number for number in range(len(old.panels))]
     panels = pd.DataFrame(
         {
@@ -289,15 +312,15 @@ def _report(
             "n_spots": [int((o & after[1]).sum()) for o in own],
             "before_px": [_rms(first[0][o & first[1]]) for o in own],
             "after_px": [_rms(after[0][o & after[1]]) for o in own],
-            "shift_x_px": moved[:, 0] - common[0],
-            "shift_y_px": moved[:, 1] - common[1],
-            "rotation_deg": np.degrees(_turns(old, new)),
+            "shift_x_px": beyond[:, 0],
+            "shift_y_px": beyond[:, 1],
+            "rotation_deg": np.degrees(panel_turns(old, new)),
         }
     )
-    shift = np.median(moved * size[:, None], axis=0)
     return GeometryRefinement(
         geometry=replace(new, text=""),
         shift_m=(float(shift[0]), float(shift[1]), float(shift[2])),
+        tilt_rad=(float(turn[0]), float(turn[1])),
         before_px=_rms(first[0][first[1]]),
         after_px=_rms(after[0][after[1]]),
         panels=panels,

@@ -1,16 +1,19 @@
 """One least-squares step for a detector's geometry with all crystals free to turn.
 
-Unknowns are the detector's shift, each panel's shift in x and y and turn about z, and a small rotation of every crystal.
-The rotations are eliminated crystal by crystal (Schur complement), so that runs of many crystals stay small.
+Unknowns are the detector's shift and tilt, each panel's shift in x and y and turn about z, and a small rotation of every
+crystal. The rotations are eliminated crystal by crystal (Schur complement), so that runs of many crystals stay small.
 """
 
 import numpy as np
 
 from peaknet_pipeline.types import BoolArray, Float64Array, IntArray
 
+N_COMMON = 5
+"""Unknowns of the whole detector: shift in x, y and z (m), tilt about x and y (rad)."""
+
 
 def solve_geometry(
-    positions: tuple[Float64Array, Float64Array, Float64Array],
+    positions: tuple[Float64Array, Float64Array, Float64Array, Float64Array],
     owners: tuple[IntArray, IntArray, Float64Array],
     weight: Float64Array,
     free: BoolArray,
@@ -20,23 +23,24 @@ def solve_geometry(
     Parameters
     ----------
     positions : tuple of (n, 3)
-        Predicted unit rays; positions from their panel's centre, metres; positions from the sample, metres.
+        Predicted unit rays; positions from their panel's centre, from the point that the detector tilts about, and from the
+        sample, metres.
     owners : tuple of (n,)
         Crystal, panel and 1/λ (Å⁻¹) of each spot.
     weight : (n,)
-    free : (3 + 3 n_panels,) bool
-        Which of the detector's x, y, z (m) and each panel's x, y (m) and turn (rad) may move.
+    free : (5 + 3 n_panels,) bool
+        Which of the detector's x, y, z (m) and tilts (rad), and each panel's x, y (m) and turn (rad), may move.
 
     """
-    rays, arm, position = positions
+    rays, arm, lever, position = positions
     crystal, panel, wave = owners
     projector = np.eye(3) - rays[:, :, None] * rays[:, None, :]
     off = np.einsum("nij,nj->ni", projector, position)
-    columns = _geometry_columns(projector, arm)
+    columns = _geometry_columns(projector, arm, lever)
     turns = _crystal_columns(rays, projector, position, wave)
     n_crystals, n_all = int(crystal.max()) + 1, free.size
     where = np.concatenate(
-        [np.tile(np.arange(3), (len(panel), 1)), 3 + 3 * panel[:, None] + np.arange(3)], axis=1
+        [np.tile(np.arange(N_COMMON), (len(panel), 1)), N_COMMON + 3 * panel[:, None] + np.arange(3)], axis=1
     )
     normal, right = np.zeros((n_all, n_all)), np.zeros(n_all)
     weighted = weight[:, None, None] * columns
@@ -51,11 +55,17 @@ def solve_geometry(
     return _solve_free(normal[np.ix_(free, free)], right[free])
 
 
-def _geometry_columns(projector: Float64Array, arm: Float64Array) -> Float64Array:
-    """Return ∂(distance from the ray)/∂(x, y, z, panel's x, y, turn), (n, 3, 6)."""
-    turned = np.stack([-arm[:, 1], arm[:, 0], np.zeros(len(arm))], axis=1)
-    turn = np.einsum("nij,nj->ni", projector, turned)[:, :, None]
-    return np.concatenate([projector, projector[:, :, :2], turn], axis=2)
+def _geometry_columns(projector: Float64Array, arm: Float64Array, lever: Float64Array) -> Float64Array:
+    """Return ∂(distance from the ray)/∂(x, y, z, tilt about x and y, panel's x, y, turn), (n, 3, 8).
+
+    A small rotation ω moves a point at r from its centre by ω × r.
+    """
+    zero = np.zeros(len(arm))
+    about_x = np.stack([zero, -lever[:, 2], lever[:, 1]], axis=1)
+    about_y = np.stack([lever[:, 2], zero, -lever[:, 0]], axis=1)
+    about_z = np.stack([-arm[:, 1], arm[:, 0], zero], axis=1)
+    turns = [np.einsum("nij,nj->ni", projector, way)[:, :, None] for way in (about_x, about_y, about_z)]
+    return np.concatenate([projector, *turns[:2], projector[:, :, :2], turns[2]], axis=2)
 
 
 def _crystal_columns(

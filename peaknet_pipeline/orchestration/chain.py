@@ -8,6 +8,8 @@ from peaknet_pipeline.stages.diagnosis import DIAGNOSIS_ASSET
 from peaknet_pipeline.stages.experiment_summary import EXPERIMENT_SUMMARY_ASSET
 from peaknet_pipeline.stages.finder_scan import FINDER_SCAN_ASSET
 from peaknet_pipeline.stages.found_cell import FOUND_CELL_ASSET
+from peaknet_pipeline.stages.frame_groups import FRAME_GROUPS_ASSET
+from peaknet_pipeline.stages.group_rates import GROUP_RATES_ASSET
 from peaknet_pipeline.stages.peak_labels import PEAK_LABELS_ASSET
 from peaknet_pipeline.stages.peaknet_peaks import PEAKNET_PEAKS_ASSET
 from peaknet_pipeline.stages.raw_run import RAW_RUN_ASSET
@@ -22,6 +24,7 @@ from peaknet_pipeline.store.asset import Asset
 
 CHAIN: tuple[Asset, ...] = (
     RAW_RUN_ASSET,
+    FRAME_GROUPS_ASSET,
     RUN_STATISTICS_ASSET,
     CLASSICAL_PEAKS_ASSET,
     FINDER_SCAN_ASSET,
@@ -38,6 +41,7 @@ CHAIN: tuple[Asset, ...] = (
     PEAKNET_INDEX_ASSET,
     SECOND_LOOK_ASSET,
     RUN_METRICS_ASSET,
+    GROUP_RATES_ASSET,
     CURATION_ASSET,
     CURATED_LABELS_ASSET,
     EXPERIMENT_SUMMARY_ASSET,

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.plots.style import label_axes, legend_below, new_figure, to_png, whole_ticks
+from peaknet_pipeline.plots.style import (
+    label_axes,
+    legend_below,
+    new_figure,
+    say_nothing,
+    to_png,
+    whole_ticks,
+)
 
 
 def plot_geometry_refinement(panels: pd.DataFrame, *, title: str) -> bytes:
@@ -23,4 +30,26 @@ def plot_geometry_refinement(panels: pd.DataFrame, *, title: str) -> bytes:
         axes.set_xlim(-0.6, max(len(panels), 1) - 0.4)
         whole_ticks(axes.xaxis)
     legend_below(left, entries)
+    return to_png(figure)
+
+
+def plot_geometry_trend(trend: pd.DataFrame, *, title: str) -> bytes:
+    """Draw the detector's shift, distance and tilt over an experiment's runs; the table follows ``GEOMETRY_TREND``."""
+    figure, axes = new_figure(10.4, 3.8, 1, 3)
+    place = np.arange(len(trend))
+    for one, name, unit, columns in (
+        (axes[0], "shift", "mm", ("shift_x_mm", "shift_y_mm")),
+        (axes[1], "distance", "mm", ("shift_z_mm",)),
+        (axes[2], "tilt", "deg", ("tilt_x_deg", "tilt_y_deg")),
+    ):
+        label_axes(one, f"{title}: {name}", "run", f"{name} from the first geometry / {unit}")
+        entries: dict[str, Any] = {}
+        for column, colour in zip(columns, ("#0072B2", "#D55E00"), strict=False):
+            (entries[column.split("_")[1]],) = one.plot(place, trend[column], "o-", color=colour, lw=1.0)
+        one.axhline(0.0, color="black", lw=0.8)
+        one.set_xticks(place, [run.rpartition("-")[2] for run in trend["run"]], rotation=90)
+        if len(entries) > 1:
+            legend_below(one, entries)
+        if not len(trend):
+            say_nothing(one)
     return to_png(figure)

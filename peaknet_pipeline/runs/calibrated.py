@@ -14,7 +14,7 @@ from peaknet_pipeline.runs.calibrate import Calibration, CalibrationParams, cali
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.runs.shot_values import filled_with_median
 from peaknet_pipeline.runs.sources import FrameSource
-from peaknet_pipeline.types import FrameArray
+from peaknet_pipeline.types import Float64Array, FrameArray
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -95,6 +95,10 @@ class CalibratedRun(Run):
         frames = self._raw.read(start, stop, pool=pool).astype(np.uint16, copy=False)
         energy = filled_with_median(self.photon_energy_ev)[start:stop] if self._params.photons else None
         return calibrate_frames(frames, self._calibration, self._params, photon_energy_ev=energy)
+
+    def read_values(self, path: str) -> Float64Array:
+        """Return what a data set of the raw run's file says of each frame; see :meth:`Run.read_values`."""
+        return self._raw.read_values(path)
 
     @property
     def placed_sources(self) -> tuple[tuple[int, FrameSource], ...]:

@@ -101,6 +101,19 @@ class JoinedRun(Run):
             return np.empty((0, *self.stack_shape), dtype=self.dtype)
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
+    def read_values(self, path: str) -> Float64Array:
+        """Return what the files' data sets say of each frame; see :meth:`Run.read_values`."""
+        values = [part.of_each_frame(part.run.read_values(path)) for part in self.parts]
+        widths = sorted({one.shape[1] for one in values})
+        if len(widths) > 1:
+            raise RunError(
+                f"{path} differs between the files of a run",
+                where=self.info.path,
+                expected="as many numbers per frame in each",
+                found=widths,
+            )
+        return np.concatenate(values)
+
     def locate(self, frame: int) -> tuple[Path, int]:
         """Return the file that a frame lies in, and its number there."""
         part, number = self._part_of(frame)

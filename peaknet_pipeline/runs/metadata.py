@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
-from peaknet_pipeline.hdf5.chunks import read_whole
-from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
+from peaknet_pipeline.hdf5.files import LinkedFiles
+from peaknet_pipeline.runs.frame_values import read_per_frame
 from peaknet_pipeline.runs.nexus_layout import find_beams, find_detector
-from peaknet_pipeline.runs.series import FrameOrder, substitute
+from peaknet_pipeline.runs.series import FrameOrder
 from peaknet_pipeline.runs.shot_values import camera_lengths_in_m, energies_in_ev
 from peaknet_pipeline.runs.units import photon_energies_ev
 from peaknet_pipeline.types import Float64Array, Geometry
@@ -73,37 +73,6 @@ def read_clen(files: LinkedFiles, geometry: Geometry | None, order: FrameOrder) 
     if geometry is None or geometry.clen_path is None:
         return None
     return camera_lengths_in_m(read_per_frame(files, geometry.clen_path, order), geometry)
-
-
-def read_per_frame(files: LinkedFiles, path: str, order: FrameOrder) -> Float64Array:
-    """Return a scalar or per-frame value, (n_frames,), float64; of a path with placeholders, each event's own.
-
-    Raises
-    ------
-    RunError
-        There is nothing numeric there, or its length is neither 1 nor the number of frames.
-
-    """
-    if "%" not in path:
-        return _values(files, path, order.n_frames, or_more=order.is_cut)
-    each = zip(order.events, order.counts, strict=True)
-    return np.concatenate([_values(files, substitute(path, event), n) for event, n in each])
-
-
-def _values(files: LinkedFiles, path: str, n_frames: int, *, or_more: bool = False) -> Float64Array:
-    """Return one data set's values, (n_frames,); of a run that was stopped, the planned frames may have values too."""
-    dataset = files.dataset(path)
-    size = dataset.size or 0
-    if dataset.dtype.kind not in "uif" or not (size in (1, n_frames) or (or_more and size > n_frames)):
-        found = f"{dataset.dtype} {dataset.shape}"
-        raise RunError(
-            f"{path} does not fit", where=files.path, expected=f"1 or {n_frames} numbers", found=found
-        )
-    try:
-        values = np.asarray(read_whole(dataset), dtype=np.float64).ravel()
-    except DAMAGE as error:
-        raise RunError(f"{path} cannot be read ({error})", where=files.path) from error
-    return np.broadcast_to(values, (n_frames,)).copy() if size == 1 else values[:n_frames]
 
 
 def _to_ev(values: Float64Array, unit: str, files: LinkedFiles, path: str) -> Float64Array:

@@ -12,7 +12,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, RunError
 from peaknet_pipeline.geometry.usable import UsableValues, usable_values
-from peaknet_pipeline.hdf5.files import DAMAGE
+from peaknet_pipeline.hdf5.files import DAMAGE, LinkedFiles
+from peaknet_pipeline.runs.frame_values import read_frame_values
 from peaknet_pipeline.runs.masks import MaskSource
 from peaknet_pipeline.runs.sources import FrameSource
 from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, RunInfo
@@ -128,6 +129,25 @@ class Run:
         ):
             return ()
         return tuple((0, source) for source in self._sources)
+
+    def read_values(self, path: str) -> Float64Array:
+        """Return what a data set of the run's file says of each frame, (n_frames, k): one number, or several.
+
+        Raises
+        ------
+        RunError
+            The run is no HDF5 file, or there is no such data set with numbers for each frame.
+
+        """
+        if not isinstance(self._files, LinkedFiles):
+            raise RunError(
+                "no data set per frame",
+                where=self.info.path,
+                expected="an HDF5 run",
+                found=self.info.file_format,
+                remedy="Group the frames of such a run by their numbers.",
+            )
+        return read_frame_values(self._files, path, self._sources[0].order)
 
     def read(self, start: int, stop: int, *, pool: Executor | None = None) -> FrameArray:
         """Return the frames ``start`` to ``stop``, (n, n_panels, ss, fs), in the stored dtype.

@@ -24,7 +24,7 @@ from peaknet_pipeline.types import RunInfo
 
 def raw_run(store: Store, key: str, *, overrides: Mapping[str, Any] | None = None) -> StageResult:
     """Manifest of a raw run: files, frames, stack shape, photon energy, geometry, mask, checksum; validated."""
-    context = read_context(store, key)
+    context = read_context(store, key, anew=True)
     output = manifest_path(store, key)
     with open_raw(context) as run:
         info, checks, missing = run.info, values_known(run), int(run.without_resolution.sum())

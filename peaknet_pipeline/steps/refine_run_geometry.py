@@ -1,21 +1,25 @@
-"""A geometry refined from a peak table and its lattices; see ``peaknet refine-geometry``."""
+"""A geometry refined from a peak table, and its lattices where they are given; see ``peaknet refine-geometry``."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from peaknet_pipeline.atomic import write_file
+from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.indexing.cell import read_cell
-from peaknet_pipeline.indexing.geometry_refine import (
-    GeometryRefinement,
-    GeometryRefineParams,
-    refine_geometry,
-)
+from peaknet_pipeline.indexing.geometry_motion import detector_motion
+from peaknet_pipeline.indexing.geometry_refine import GeometryRefinement, refine_geometry
+from peaknet_pipeline.indexing.geometry_search import GeometrySearch, GeometrySearchParams, search_geometry
+from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
-from peaknet_pipeline.schemas import INDEX
-from peaknet_pipeline.steps.peak_record import read_recorded_peaks
+from peaknet_pipeline.schemas import INDEX, IndexTable
+from peaknet_pipeline.steps.peak_record import RecordedPeaks, read_recorded_peaks
 from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import Geometry, UnitCell
 
 
 def refinement_figures(found: GeometryRefinement) -> dict[str, Any]:
@@ -23,17 +27,39 @@ def refinement_figures(found: GeometryRefinement) -> dict[str, Any]:
     shift = {
         f"shift_{xyz}_mm": round(1e3 * value, 4) for xyz, value in zip("xyz", found.shift_m, strict=True)
     }
+    tilt = {
+        f"tilt_{xy}_deg": round(math.degrees(value), 4)
+        for xy, value in zip("xy", found.tilt_rad, strict=True)
+    }
     return {
         "before_px": round(found.before_px, 4),
         "after_px": round(found.after_px, 4),
         "spots": int(found.panels["n_spots"].sum()),
         **shift,
+        **tilt,
+    }
+
+
+def search_figures(given: Geometry, found: GeometrySearch) -> dict[str, Any]:
+    """Return an outcome of the search from peaks alone as plain figures."""
+    shift, turn, _ = detector_motion(given, found.geometry)
+    before, after = found.held_out_px
+    proved = {"held_out_before_px": round(before, 4), "held_out_after_px": round(after, 4)}
+    return {
+        "refined": ", ".join(found.freed) or "nothing",
+        "frames_tried": found.tried,
+        "indexed_before": found.before,
+        "indexed_after": found.after,
+        **(proved if found.freed else {}),
+        **{f"shift_{xyz}_mm": round(1e3 * float(v), 4) for xyz, v in zip("xyz", shift, strict=True)},
+        **{f"tilt_{xy}_deg": round(math.degrees(v), 4) for xy, v in zip("xy", turn[:2], strict=True)},
+        "told": found.told,
     }
 
 
 def refine_geometry_command(
     peaks: Path,
-    lattices: Path,
+    lattices: Path | None,
     *,
     geometry: Path,
     cell: Path,
@@ -41,7 +67,9 @@ def refine_geometry_command(
     out: Path,
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Refine a geometry from a peak table and its lattices; see ``peaknet refine-geometry``.
+    """Refine a geometry from a peak table; see ``peaknet refine-geometry``.
+
+    Without lattices the peaks are indexed here, and only what held-out frames and the yield speak for is refined.
 
     Raises
     ------
@@ -53,25 +81,56 @@ def refine_geometry_command(
         Too few spots are explained.
 
     """
-    params = GeometryRefineParams.from_settings(settings)
+    params = GeometrySearchParams.from_settings(settings)
     recorded = read_recorded_peaks(peaks, geometry)
+    refined, table, told = (
+        _from_peaks(recorded, read_cell(cell), params)
+        if lattices is None
+        else _from_lattices(recorded, read_table(lattices, INDEX), read_cell(cell), params)
+    )
+    write_geometry(refined, out, made_by="peaknet refine-geometry")
+    if plot is not None:
+        write_file(plot, plot_geometry_refinement(table, title=peaks.stem))
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in table.to_dict(orient="records")]
+    written = {"out": str(out)} | ({"plot": str(plot)} if plot is not None else {})
+    return told | written | {"panels": rows}
+
+
+Refined = tuple[Geometry, pd.DataFrame, dict[str, Any]]
+"""A geometry, the residuals of its panels, and figures."""
+
+
+def _from_lattices(
+    recorded: RecordedPeaks, lattices: IndexTable, cell: UnitCell, params: GeometrySearchParams
+) -> Refined:
     found = refine_geometry(
         recorded.peaks,
-        read_table(lattices, INDEX),
+        lattices,
         geometry=recorded.geometry,
         photon_energy_ev=recorded.photon_energy_ev,
-        cell=read_cell(cell),
+        cell=cell,
         params=params,
     )
-    write_geometry(found.geometry, out, made_by="peaknet refine-geometry")
-    if plot is not None:
-        write_file(plot, plot_geometry_refinement(found.panels, title=peaks.stem))
-    rows = [
-        {name: _rounded(value) for name, value in row.items()}
-        for row in found.panels.to_dict(orient="records")
-    ]
-    written = {"out": str(out)} | ({"plot": str(plot)} if plot is not None else {})
-    return refinement_figures(found) | written | {"panels": rows}
+    return found.geometry, found.panels, refinement_figures(found)
+
+
+def _from_peaks(recorded: RecordedPeaks, cell: UnitCell, params: GeometrySearchParams) -> Refined:
+    found = search_geometry(
+        recorded.peaks,
+        geometry=recorded.geometry,
+        photon_energy_ev=recorded.photon_energy_ev,
+        cell=cell,
+        index=IndexParams(),
+        params=params,
+    )
+    if found.residuals is None:
+        raise IndexingError(
+            "no lattice to refine a geometry from",
+            expected=f"≥ {params.min_indexed} indexed frames",
+            found=found.told,
+            remedy="Check the cell and the geometry; peaknet diagnose says more.",
+        )
+    return found.geometry, found.residuals.panels, search_figures(recorded.geometry, found)
 
 
 def _rounded(value: Any) -> Any:

@@ -132,6 +132,21 @@ def panel_residuals_path(store: Store, key: str) -> Path:
     return store.table("refined_geometry/panels", key)
 
 
+def geometry_trend_path(store: Store, key: str) -> Path:
+    """Return where a run's row of the geometry's trend lies."""
+    return store.table("refined_geometry/trend", key)
+
+
+def frame_groups_path(store: Store, key: str) -> Path:
+    """Return where the group of each frame of a run lies."""
+    return store.table("frame_groups", key)
+
+
+def group_rates_path(store: Store, key: str) -> Path:
+    """Return where the rates of a run's groups lie."""
+    return store.table("group_rates", key)
+
+
 def labels_path(store: Store, key: str) -> Path:
     """Return where a run's label maps lie."""
     return store.file("peak_labels", key, ".h5")

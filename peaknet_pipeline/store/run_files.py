@@ -52,10 +52,10 @@ class RunContext:
         return None if path is None else CalibrationFile(path, params)
 
 
-def read_context(store: Store, key: str) -> RunContext:
-    """Find a run's raw files and read its experiment's settings."""
+def read_context(store: Store, key: str, *, anew: bool = False) -> RunContext:
+    """Find a run's raw files and read its experiment's settings; ``anew`` as for :func:`read_experiment`."""
     run_key = parse_key(key)
-    experiment = read_experiment(store, run_key)
+    experiment = read_experiment(store, run_key, anew=anew)
     return RunContext(store, run_key, experiment, find_run_files(store, run_key))
 
 

@@ -6,7 +6,7 @@ from peaknet_pipeline.diagnosis_params import DiagnosisParams
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.indexing.blind import BlindParams
 from peaknet_pipeline.indexing.examine import CellCheckParams
-from peaknet_pipeline.indexing.geometry_refine import GeometryRefineParams
+from peaknet_pipeline.indexing.geometry_search import GeometrySearchParams
 from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
@@ -22,6 +22,7 @@ from peaknet_pipeline.peaks.scan import ScanStageParams
 from peaknet_pipeline.runs.bad_pixels import BadPixelParams
 from peaknet_pipeline.runs.calibrate import CalibrationParams
 from peaknet_pipeline.runs.make_mask import MaskParams
+from peaknet_pipeline.store.group_rules import GROUPS, group_problems
 from peaknet_pipeline.store.raw_folder import mapped_files
 from peaknet_pipeline.store.settings import ROOTS
 from peaknet_pipeline.store.settings_text import SettingsText
@@ -43,7 +44,7 @@ SECTIONS: Mapping[str, type[Parameters]] = {
     "calibration": CalibrationParams,
     "mask": MaskParams,
     "cell_search": BlindParams,
-    "refine_geometry": GeometryRefineParams,
+    "refine_geometry": GeometrySearchParams,
     "second_look": RunSecondLookParams,
 }
 """Parameter sections that ``experiment.yaml`` may hold."""
@@ -57,7 +58,7 @@ ENGINES = ("lattice", "indexamajig")
 CHOICES: Mapping[str, tuple[str, ...]] = {"engine": ENGINES, "classical_finder": tuple(CLASSICAL)}
 """What it may choose; the first is taken where nothing is chosen."""
 
-SETTINGS = (*TEXTS, *CHOICES, "runs", ROOTS)
+SETTINGS = (*TEXTS, *CHOICES, "runs", GROUPS, ROOTS)
 """What it may hold besides sections."""
 
 
@@ -84,6 +85,7 @@ def settings_problems(text: SettingsText) -> Iterator[ParameterError]:
         yield ParameterError(
             "calibration without constants", where=text.where("calibration"), expected=expected
         )
+    yield from group_problems(text)
     try:
         mapped_files(text, ())
     except ParameterError as error:

@@ -74,18 +74,24 @@ class SettingsText:
         except ParameterError as error:
             yield error
             return
+        yield from self.mapping_problems((name,), values, cls)
+
+    def mapping_problems(
+        self, names: Names, values: Mapping[Any, Any], cls: type[Parameters]
+    ) -> Iterator[ParameterError]:
+        """Yield an error for every wrong parameter of a mapping, which stands under these names, outermost first."""
         found = False
         for parameter, value in values.items():
             try:
-                cls.from_mapping({str(parameter): value})
+                cls.checked(str(parameter), value)
             except ParameterError as error:
                 found = True
-                yield self._at(error, name, parameter)
+                yield self._at(error, *names, parameter)
         if not found:  # what concerns several of them at once
             try:
                 cls.from_mapping(values)
             except ParameterError as error:
-                yield self._at(error, name)
+                yield self._at(error, *names)
 
     def _at(self, error: ParameterError, *names: object) -> ParameterError:
         """Return an error of a parameter set as one of this file: where it stands, and which parameter it is."""
@@ -122,8 +128,8 @@ def read_settings_text(path: Path) -> SettingsText:
 
 
 def _lines(path: Path, node: yaml.Node, names: Names) -> Iterator[tuple[Names, int]]:
-    """Yield the names of a mapping and of the mappings in it, two deep, each with its line; a name given twice is refused."""
-    if not isinstance(node, yaml.MappingNode) or len(names) > 1:
+    """Yield the names of a mapping and of the mappings in it, three deep, with their lines; a name given twice is refused."""
+    if not isinstance(node, yaml.MappingNode) or len(names) > 2:
         return
     seen: dict[str, int] = {}
     for key, value in node.value:

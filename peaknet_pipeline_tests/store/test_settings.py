@@ -7,9 +7,11 @@ from peaknet_pipeline.cli import peaknet
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.hits import HitParams
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params
+from peaknet_pipeline.provenance import make_recipe, write_recipe
 from peaknet_pipeline.store.experiment import read_experiment
 from peaknet_pipeline.store.keys import RunKey
 from peaknet_pipeline.store.layout import Store
+from peaknet_pipeline.store.paths import manifest_path, refined_geometry_path
 from peaknet_pipeline.store.settings import pipeline_parameters
 
 WRONG = """\
@@ -101,3 +103,57 @@ def test_settings_on_the_command_line_suggest_the_nearest_name():
     with pytest.raises(ParameterError) as caught:
         Peakfinder8Params.from_settings(["colour=3"])
     assert "Did you mean" not in str(caught.value)
+
+
+def refined(store, number):
+    """Put a geometry where the one refined from a run lies; return its path."""
+    path = refined_geometry_path(store, f"lyso-r{number:04d}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    return path
+
+
+def test_geometry_auto_gives_each_run_the_one_refined_from_the_last_run_before_it(store):
+    settings(store, "geometry: auto\n")
+    given = store.raw_root / "lyso" / "a.geom"
+    paths = {number: refined(store, number) for number in (2, 10)}
+    taken = [read_experiment(store, RunKey("lyso", number)).geometry for number in (1, 2, 3, 10, 11)]
+    assert taken == [given, given, paths[2], paths[2], paths[10]]
+
+
+def test_a_run_keeps_the_geometry_that_it_was_ingested_with(store):
+    settings(store, "geometry: auto\n")
+    given, key = store.raw_root / "lyso" / "a.geom", RunKey("lyso", 5)
+    manifest = manifest_path(store, str(key))
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    recipe = make_recipe("raw_run", code="1", parameters={}, inputs=[given])
+    write_recipe(manifest, recipe, seconds=0.0)
+    later = refined(store, 4)
+
+    assert read_experiment(store, key).geometry == given
+    assert read_experiment(store, key, anew=True).geometry == later
+
+
+def test_groups_are_read_in_their_order_and_their_mistakes_told_with_their_lines(store):
+    key = RunKey("lyso", 1)
+    settings(store, "groups:\n  dark: {every: 5, at: 4}\n  light: {data_set: /evr, equals: 1}\n")
+    read = read_experiment(store, key).groups
+    assert list(read) == ["dark", "light"]
+    assert read["dark"].at == (4,)
+    settings(
+        store,
+        "groups:\n  dark:\n    evry: 5\n  light: 3\n  late: {data_set: /delay, below: soon}\n"
+        "  odd: {every: 2, at: 2}\n  'a/b': {every: 2}\n",
+    )
+    with pytest.raises(ParameterError) as caught:
+        read_experiment(store, key)
+    for part in (
+        "line 3: unknown parameter 'evry'",
+        "Did you mean every?",
+        "line 4: group light is not a rule",
+        "line 5: groups.late.below: cannot be read",
+        "line 6: groups.odd: a place outside the period",
+        "line 7: not a group's name",
+    ):
+        assert part in str(caught.value), part
