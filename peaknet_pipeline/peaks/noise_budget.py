@@ -3,17 +3,20 @@
 Where noise is symmetric, frames mirrored about their background, 2b − k, hold the same noise and no spot, for spots have become
 holes: every peak in them is false. Photon counts are skewed, and their mirror image has too short a tail; there the quietest
 half of the frames stands for noise. What weak spots those frames still hold counts as noise, which errs towards fewer peaks.
+Peaks that come back at the same place, hot clusters and rims, are not noise and don't count.
 """
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues
 from peaknet_pipeline.peaks.local_background import background_maps
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.peaks.scan import background_thresholds
+from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.types import BoolArray, Float32Array, Float64Array, FrameArray
 
 SNRS = tuple(np.arange(3.0, 12.01, 0.25).tolist())
@@ -26,6 +29,9 @@ SKEWED = 0.2
 """Skewness of pixels, within ``TAIL`` σ, from which the mirror image is not believed: Poisson noise of 25 photons."""
 
 TAIL = 5.0
+
+CELL = 4.0
+"""Side of the places, px, in which peaks of several frames are taken for the same defect."""
 
 
 def mirrored(frames: FrameArray, bad_pixels: BoolArray, adu_per_photon: Float64Array) -> Float32Array:
@@ -96,7 +102,8 @@ def keep_budget(
 
     def peaks_per_frame(some: FrameArray, rules: Peakfinder8Params) -> Float64Array:
         found = Peakfinder8(radius, bad_pixels, rules, usable=usable, plan=plan).find(some)
-        return np.bincount(found["frame"].to_numpy(np.int64), minlength=len(some)).astype(np.float64)
+        fresh = found.loc[~_recur(found, len(some)), "frame"]
+        return np.bincount(fresh.to_numpy(np.int64), minlength=len(some)).astype(np.float64)
 
     order = np.argsort(peaks_per_frame(frames, setting), kind="stable")
     noise = frames[np.sort(order[: -(-len(frames) // 2)])]
@@ -112,3 +119,13 @@ def keep_budget(
         kept = peaks_per_frame(noise, replace(rules, min_snr=SNRS[middle])).sum() <= allowed
         low, high = (low, middle) if kept else (middle + 1, high)
     return replace(setting, min_snr=SNRS[low])
+
+
+def _recur(peaks: PeakTable, n_frames: int) -> BoolArray:
+    """Say of each peak whether its place of ``CELL`` pixels gives one in a quarter of the frames, and in three, at least.
+
+    Those are hot clusters and rims: no SNR gets rid of them, and they are the mask's affair.
+    """
+    cells = pd.DataFrame({"panel": peaks["panel"], "ss": peaks["ss"] // CELL, "fs": peaks["fs"] // CELL})
+    frames = cells.assign(frame=peaks["frame"]).groupby(["panel", "ss", "fs"])["frame"].transform("nunique")
+    return np.asarray(frames >= max(3, n_frames / 4), dtype=np.bool_)

@@ -59,6 +59,14 @@ def test_a_larger_budget_never_asks_for_a_higher_snr():
     assert snrs[0] > snrs[-1]
 
 
+def test_hot_clusters_that_no_mask_knows_do_not_make_the_choice_stricter():
+    frames = noise("photons", 16, 11)
+    hot = frames.copy()
+    for ss, fs in np.random.default_rng(2).integers(5, 250, (12, 2)):
+        hot[:, 0, ss : ss + 2, fs : fs + 2] += 40.0
+    assert settle(hot, 10.0).min_snr <= settle(frames, 10.0).min_snr + 0.5
+
+
 def test_photon_counts_are_skewed_and_read_noise_is_not():
     assert skewness(noise("photons", 4, 1), BAD, ONE) > SKEWED
     assert abs(skewness(noise("gaussian", 4, 1), BAD, ONE)) < SKEWED / 2
