@@ -1,4 +1,4 @@
-"""JSON and YAML written by others or by hand, read with a bound and as the declared types, or refused in one line."""
+"""JSON written by others or by hand, read with a bound and as the declared types, or refused in one line."""
 
 import dataclasses
 import json
@@ -7,13 +7,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.text_files import decode_text
 
 MAX_JSON_BYTES = 256 * 2**20
-MAX_YAML_BYTES = 2**20
 UNREADABLE = (OSError, ValueError, RecursionError, MemoryError, OverflowError)
 """What reading a text raises: no file, no rights, no text or no JSON (both ValueErrors), thousands of levels."""
 
@@ -23,7 +20,7 @@ T = TypeVar("T")
 def read_json(path: Path, *, error: type[PeaknetError], remedy: str | None = None) -> dict[str, Any]:
     """Read a file that holds one JSON object; ``error`` is raised where it doesn't."""
     try:
-        text = _read_bounded(path, MAX_JSON_BYTES)
+        text = read_bounded(path, MAX_JSON_BYTES)
     except UNREADABLE as why:
         raise error(f"not readable JSON ({describe(why)})", where=path, remedy=remedy) from why
     return parse_json(text, where=path, error=error, remedy=remedy)
@@ -53,24 +50,6 @@ def parse_list(text: str | bytes, *, where: Path | str, error: type[PeaknetError
     return value
 
 
-def read_yaml(path: Path, *, error: type[PeaknetError]) -> dict[str, Any]:
-    """Read a YAML file of names and values; empty where it holds nothing.
-
-    Aliases (``*name``) are refused: nine lines of them can stand for a billion values.
-    """
-    try:
-        text = _read_bounded(path, MAX_YAML_BYTES)
-        values = _PlainLoader(text).get_single_data()
-    except (yaml.YAMLError, *UNREADABLE, LookupError, TypeError, AttributeError) as why:
-        raise error(f"not readable as YAML ({describe(why)})", where=path) from why
-    if values is not None and not isinstance(values, dict):
-        raise error("not a mapping", where=path, expected="NAME: VALUE lines", found=type(values).__name__)
-    strange = [name for name in values or {} if not isinstance(name, str)]
-    if strange:
-        raise error("a name that is no text", where=path, expected="NAME: VALUE lines", found=strange[0])
-    return dict(values or {})
-
-
 def make_record(kind: type[T], values: object, *, where: Path | str, error: type[PeaknetError]) -> T:
     """Return a dataclass from names and values whose types are the declared ones; ``error`` names the first that is not."""
     if not isinstance(values, Mapping):
@@ -94,17 +73,8 @@ def describe(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML's plain types, without aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"alias *{event.anchor}: write the value out instead")
-        return super().compose_node(parent, index)
-
-
-def _read_bounded(path: Path, limit: int) -> str:
+def read_bounded(path: Path, limit: int) -> str:
+    """Return a text file's content; ValueError if it holds more than ``limit`` bytes."""
     size = path.stat().st_size
     if size > limit:
         raise ValueError(f"{size} bytes, at most {limit} expected")

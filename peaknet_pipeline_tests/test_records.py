@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from peaknet_pipeline.errors import RunError
-from peaknet_pipeline.records import make_record, parse_json, read_json, read_yaml
+from peaknet_pipeline.records import make_record, parse_json, read_json
 from peaknet_pipeline.text_files import read_text
+from peaknet_pipeline.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.stream_read import read_stream
 from peaknet_pipeline.labels.exclusions import read_exclusions
-from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.store.settings_text import read_settings_text
 from peaknet_pipeline.text_files import decode_text
+from peaknet_pipeline.yaml_files import read_yaml
 
 GEOM = """; µ in a comment, Überlänge
 clen = 0.1

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from peaknet_pipeline.bench.finder_gpu import GPU_TYPES, measure_gpu
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.peaks.rings import RingPlan
 from peaknet_pipeline.types import BoolArray, Float32Array, FrameArray
@@ -54,16 +53,13 @@ def run(
         "scenes": {},
     }
     for size in sizes.split(","):
-        radius = _radius(SHAPES[size])
+        radius = panel_radius(SHAPES[size])
         bad = np.random.default_rng(seed).random(radius.shape) < 0.002
         for kind, n_spots in (("blank", 0), ("dense", 500)):
-            counts = _frame(radius, n_spots, seed)
+            counts = draw_counts(radius, n_spots, seed)
             for dtype in dtypes.split(","):
                 scene = _measure(om, counts.astype(dtype), radius, bad, repeats, figures["memory_gb_per_s"])
                 figures["scenes"][f"{size} {kind} {dtype}"] = scene
-                if dtype in GPU_TYPES:
-                    gpu = measure_gpu(counts.astype(dtype), radius, bad, PARAMS, repeats)
-                    figures["scenes"][f"{size} {kind} {dtype} gpu"] = gpu
     return figures
 
 
@@ -181,7 +177,7 @@ def _memory_bandwidth_gb_s() -> float:
     return round(values.nbytes / best / 1e9, 2)
 
 
-def _radius(shape: tuple[int, int, int]) -> Float32Array:
+def panel_radius(shape: tuple[int, int, int]) -> Float32Array:
     """Radius of panels in two columns (or one panel) about the beam, truncated as peakfinder8 has it."""
     panel, ss, fs = np.indices(shape)
     n_panels, n_ss, n_fs = shape
@@ -192,7 +188,7 @@ def _radius(shape: tuple[int, int, int]) -> Float32Array:
     return radius
 
 
-def _frame(radius: Float32Array, n_spots: int, seed: int) -> Float32Array:
+def draw_counts(radius: Float32Array, n_spots: int, seed: int) -> Float32Array:
     """Poisson counts of a falling background with a water ring, Gaussian read noise, and spots."""
     rng = np.random.default_rng(seed)
     rate = 10 * np.exp(-radius / 800) + 10 * np.exp(-(((radius - 400) / 60) ** 2) / 2)

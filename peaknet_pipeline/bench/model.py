@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from peaknet_pipeline.bench.finder import find_reference, load_reference
-from peaknet_pipeline.bench.model_device import measure_on_device
 from peaknet_pipeline.infer.engine import Engine, has_bfloat16
 from peaknet_pipeline.infer.network import Network
 from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard, load_shipped, shipped_models
@@ -87,21 +86,21 @@ def run(
             if reference in times:
                 figures[f"peaks_over_{reference}"] = round(times["peaks"] / times[reference], 2)
         figures |= _describe(model, images, good, times)
-        if torch.cuda.is_available():
-            figures |= run_on_gpu(model, images, good, repeats)
         return figures
     finally:
         torch.set_num_threads(before)
 
 
-def draw_frame(*, n_spots: int, seed: int) -> tuple["np.typing.NDArray[np.uint16]", BoolArray]:
-    """Draw a frame (8, 512, 1024), Poisson 8 photons per pixel, with spots; one pixel in a hundred is bad."""
+def draw_frame(
+    *, n_spots: int, seed: int, shape: tuple[int, int, int] = SHAPE
+) -> tuple["np.typing.NDArray[np.uint16]", BoolArray]:
+    """Draw a frame (n_panels, ss, fs), Poisson 8 photons per pixel, with spots; one pixel in a hundred is bad."""
     rng = np.random.default_rng(seed)
-    images = rng.poisson(8.0, SHAPE).astype(np.uint16)
+    images = rng.poisson(8.0, shape).astype(np.uint16)
     for panel in images:
-        for ss, fs in rng.integers(2, (SHAPE[1] - 2, SHAPE[2] - 2), size=(n_spots, 2)):
+        for ss, fs in rng.integers(2, (shape[1] - 2, shape[2] - 2), size=(n_spots, 2)):
             panel[ss - 1 : ss + 2, fs - 1 : fs + 2] += rng.poisson(40.0, (3, 3)).astype(np.uint16)
-    return images, rng.random(SHAPE) > 0.01
+    return images, rng.random(shape) > 0.01
 
 
 def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Work:
@@ -122,17 +121,6 @@ def measure_work(config: ModelConfig, shape: tuple[int, int, int] = SHAPE) -> Wo
             model(torch.zeros(shape[0], 1, *shape[1:]))
     weights = sum(p.numel() for p in model.parameters())
     return Work(float(counter.get_total_flops()), 2.0 * weights, 4.0 * moved)
-
-
-def run_on_gpu(
-    model: PeakNet, images: "np.typing.NDArray[np.uint16]", good: BoolArray, repeats: int
-) -> dict[str, Any]:
-    """Measure, on a GPU, the network and the published layout's atto: 16-bit frames in, peak lists out."""
-    figures: dict[str, Any] = {}
-    for name, network in (("student", model), ("atto", build_model(named_scale("atto")).eval())):
-        loaded = LoadedModel(network, NormaliseParameters(), ModelCard(name))
-        figures[f"gpu_{name}"] = measure_on_device(loaded, images, good, repeats=repeats)
-    return figures
 
 
 def _finders(images: "np.typing.NDArray[np.uint16]", good: BoolArray) -> dict[str, Callable[[], object]]:

@@ -9,14 +9,15 @@ import numpy as np
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.infer.stream import FrameReader, RunOpener
 from peaknet_pipeline.runs.open import open_run
-from peaknet_pipeline.simulate.draw import draw_experiment
-from peaknet_pipeline.simulate.files import write_experiment_files
-from peaknet_pipeline.simulate.run import simulate_run
 from peaknet_pipeline.types import FrameArray
 
 
 def simulated_run(folder: Path, detector: str, n_frames: int, seed: int) -> RunOpener:
     """Write a compressed run with a geometry; return how to open it."""
+    from peaknet_pipeline.simulate.draw import draw_experiment
+    from peaknet_pipeline.simulate.files import write_experiment_files
+    from peaknet_pipeline.simulate.run import simulate_run
+
     experiment = draw_experiment(seed, detector=detector, sample="lysozyme")
     geometry, _ = write_experiment_files(experiment, folder)
     path = simulate_run(experiment, folder / "run.h5", n_frames=n_frames, seed=seed)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py  # noqa: F401  (loads the szip library where it has one)
-import hdf5plugin
 
 from peaknet_pipeline.errors import RunError
 
@@ -44,19 +43,19 @@ _SZIP: dict[str, tuple[Any, list[Any]]] = {
 @functools.cache
 def bitshuffle_library() -> ctypes.CDLL:
     """Return bitshuffle's decoders, with those of LZ4 and Zstandard that it holds."""
-    return _typed(Path(hdf5plugin.PLUGIN_PATH) / "libh5bshuf.so", _BITSHUFFLE)
+    return _typed(_plugin("libh5bshuf.so"), _BITSHUFFLE)
 
 
 @functools.cache
 def blosc_library() -> ctypes.CDLL:
     """Return the decoder of Blosc 1."""
-    return _typed(Path(hdf5plugin.PLUGIN_PATH) / "libh5blosc.so", _BLOSC)
+    return _typed(_plugin("libh5blosc.so"), _BLOSC)
 
 
 @functools.cache
 def blosc2_library() -> ctypes.CDLL:
     """Return the decoder of Blosc 2."""
-    library = _typed(Path(hdf5plugin.PLUGIN_PATH) / "libh5blosc2.so", _BLOSC2)
+    library = _typed(_plugin("libh5blosc2.so"), _BLOSC2)
     library.blosc2_init()
     return library
 
@@ -67,6 +66,15 @@ def szip_library() -> ctypes.CDLL:
     mapped = Path("/proc/self/maps").read_text().split("\n")
     paths = {line.split(maxsplit=5)[-1] for line in mapped if "libsz" in line.rpartition("/")[2]}
     return _typed(Path(min(paths, default="libsz.so")), _SZIP)
+
+
+def _plugin(name: str) -> Path:
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        remedy = "Install hdf5plugin, or repack the file: h5repack -f GZIP=1 IN OUT."
+        raise RunError("hdf5plugin is not installed", where=name, remedy=remedy) from error
+    return Path(hdf5plugin.PLUGIN_PATH) / name
 
 
 def _typed(path: Path, functions: dict[str, tuple[Any, list[Any]]]) -> ctypes.CDLL:

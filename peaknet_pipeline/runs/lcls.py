@@ -21,7 +21,6 @@ from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
-from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.runs.checksum import checksum_files
 from peaknet_pipeline.runs.masks import combine_masks
 from peaknet_pipeline.runs.run import Run
@@ -137,6 +136,8 @@ def read_lcls_name(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise RunError("no such file", where=path, remedy="Check the path.")
+    from peaknet_pipeline.yaml_files import read_yaml  # a GPU machine without PyYAML reads the other formats
+
     names = read_yaml(path, error=RunError)
     if set(names) != set(NEEDED) or not str(names["exp"]).isalnum() or not isinstance(names["run"], int):
         raise RunError(

@@ -9,8 +9,8 @@ import yaml
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.params import Parameters, did_you_mean
-from peaknet_pipeline.records import read_yaml
 from peaknet_pipeline.text_files import decode_text
+from peaknet_pipeline.yaml_files import read_yaml
 
 Names = tuple[str, ...]
 

@@ -1,7 +1,6 @@
 """The finder's benchmark compares like with like: both sides give the same peaks, and its figures add up."""
 
 import pytest
-import torch
 
 from peaknet_pipeline.bench import finder
 
@@ -20,19 +19,6 @@ def test_every_scene_has_times_peaks_and_bytes(figures):
         assert scene["bytes_moved"] >= 2 * 2 * 1024**2 * 0.99
         assert scene["times_the_bandwidth_limit"] > 1
         assert scene["times_the_bandwidth_limit_sampled"] > 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_without_a_gpu_its_figures_say_that_they_wait(figures):
-    assert "no GPU" in figures["scenes"]["1M dense uint16 gpu"]["note"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_the_gpu_finds_the_same_peaks_in_batches(figures):
-    scene = figures["scenes"]["1M dense uint16 gpu"]
-    for row in scene["triton"].values():
-        assert row["peaks"] == scene["peaks_cpu"]
-        assert 0 < row["share_of_bandwidth_limit"] < 1.05
 
 
 def test_dense_frames_hold_peaks_and_blank_ones_hardly_any(figures):

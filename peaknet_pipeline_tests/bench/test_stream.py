@@ -2,16 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from peaknet_pipeline.bench.model_device import measure_on_device
 from peaknet_pipeline.bench.stream import run
 from peaknet_pipeline.bench.stream_bounds import Edges, Round, Timing, summarise, usable_cores
-from peaknet_pipeline.learn.checkpoint import LoadedModel, ModelCard
-from peaknet_pipeline.learn.config import named_scale
-from peaknet_pipeline.learn.model import build_model
-from peaknet_pipeline.learn.normalise import NormaliseParameters
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +44,3 @@ def test_the_soak_counts_its_frames_and_watches_the_memory() -> None:
     assert figures["resident_mib"][-1][0] == 640
     assert all(rss > 50 for _, rss in figures["resident_mib"])
     assert figures["target_met"] == (figures["growth_mib"] <= figures["target_growth_mib"])
-
-
-def test_a_network_is_measured_from_raw_frames_to_lists() -> None:
-    model = build_model(named_scale("edge-small"), seed=0).eval()
-    loaded = LoadedModel(model, NormaliseParameters(), ModelCard("m", threshold=0.02))
-    image = np.random.default_rng(0).poisson(5.0, (2, 64, 96)).astype(np.uint16)
-    figures = measure_on_device(loaded, image, np.ones(image.shape, dtype=bool), repeats=1, batch_frames=2)
-    assert figures["batch_frames"] == 2
-    assert figures["frames_per_second_resident"] > 0
-    assert figures["frames_per_second_sent"] > 0
