@@ -27,6 +27,7 @@ from peaknet_pipeline.commands.report import report
 from peaknet_pipeline.commands.runs import runs
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
+from peaknet_pipeline.commands.stage import stage
 from peaknet_pipeline.commands.stream import stream
 from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.commands.trace import trace
@@ -36,7 +37,7 @@ from peaknet_pipeline.faults import faults_explained
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, query, diagnose, report, trace),
+    "Runs of an experiment": (register, runs, query, diagnose, report, trace, stage),
     "Networks": (models,),
     "One run at a time, without Dagster": (
         inspect,

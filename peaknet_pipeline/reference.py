@@ -48,6 +48,7 @@ PLACES = {
     "TeacherParams": "`teacher` in pipeline.yaml",
     "StudentParams": "`student` in pipeline.yaml",
     "SensorParams": "`sensor` in pipeline.yaml",
+    "SlurmParams": "`slurm` in pipeline.yaml",
     "RunInferenceParams": "`inference` in pipeline.yaml",
     "InferenceParams": "`peaknet find --finder peaknet --set`",
     "LiveParams": "`peaknet stream --set`",

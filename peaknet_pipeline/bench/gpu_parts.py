@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -183,7 +184,7 @@ def measure_stream(meter: Meter, size: Size) -> dict[str, Any]:
 def _write_frames(path: Path, images: FrameArray, n: int) -> str:
     """Write the frame ``n`` times, shifted each time; bitshuffle with LZ4 where hdf5plugin is there."""
     options: dict[str, Any] = {}
-    if find_spec("hdf5plugin"):
+    with suppress(ImportError):
         import hdf5plugin
 
         options = dict(hdf5plugin.Bitshuffle(cname="lz4"))

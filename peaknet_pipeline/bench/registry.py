@@ -19,7 +19,6 @@ NAMES = (
     "labels",
     "loop",
     "model",
-    "ray_scaling",
     "realism",
     "scale",
     "shipped",

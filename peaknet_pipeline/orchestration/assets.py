@@ -12,6 +12,7 @@ from peaknet_pipeline.orchestration.metadata import check_results, metadata_of
 from peaknet_pipeline.orchestration.partitions import RUNS
 from peaknet_pipeline.orchestration.resources import StoreResource
 from peaknet_pipeline.orchestration.settings import config_of, given
+from peaknet_pipeline.orchestration.slurm_assets import run_as_job, slurm_of
 from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.store.asset import MISSING, UPDATED, Asset
@@ -37,13 +38,18 @@ def build_asset(spec: Asset, *, per_run: dict[str, bool]) -> dg.AssetsDefinition
     ) -> dg.MaterializeResult:
         scope = _scope(context, spec)
         key = str(scope[0]) if spec.per_run else "all"
+        cost: dict[str, float] = {}
         try:
-            with failures_recorded(store.open(), spec.name, key):
-                result = spec.run(store.open(), *scope, overrides=given(config))
+            slurm = slurm_of(store.open(), spec)
+            if slurm is not None:
+                result, cost = run_as_job(context, spec, store.open(), scope, given(config), slurm)
+            else:
+                with failures_recorded(store.open(), spec.name, key):
+                    result = spec.run(store.open(), *scope, overrides=given(config))
         except PeaknetError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         return dg.MaterializeResult(
-            metadata=metadata_of(result, spec.tables),
+            metadata=metadata_of(result, spec.tables) | cost,
             data_version=dg.DataVersion(result.data_version) if result.data_version else None,
             check_results=check_results(result, spec),
         )

@@ -9,7 +9,7 @@ from peaknet_pipeline.params import Parameters
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.settings_text import SettingsText, join_problems, read_settings_text
 
-SECTIONS = ("training_set", "teacher", "student", "champion", "inference", "sensor")
+SECTIONS = ("training_set", "teacher", "student", "champion", "inference", "sensor", "slurm")
 
 ROOTS = "allowed_roots"
 """Where ``pipeline.yaml``, or an experiment's settings, name folders that links may lead into."""
