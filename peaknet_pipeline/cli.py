@@ -21,6 +21,7 @@ from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
 from peaknet_pipeline.commands.models import models
 from peaknet_pipeline.commands.query import query
+from peaknet_pipeline.commands.reduce import reduce
 from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
@@ -47,6 +48,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         cell,
         index,
         refine_geometry,
+        reduce,
         stream,
     ),
     "Simulation and measurement": (simulate, bench),

@@ -54,6 +54,7 @@ PLACES = {
     "LiveParams": "`peaknet stream --set`",
     "DetectionParams": "`peaknet stream --finder peaknet --set`, beside those of the stream",
     "GroupRule": "each group of `groups` in experiment.yaml",
+    "ReduceParams": "`peaknet reduce --set`",
     "MaskParams": "`mask` in experiment.yaml; `peaknet mask --set`",
 }
 """Where a user sets a parameter set; the others are for callers in Python."""

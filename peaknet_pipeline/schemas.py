@@ -474,6 +474,18 @@ SCORES = Schema(
     ),
 )
 
+KEPT_FRAMES = Schema(
+    "kept_frames",
+    "What data reduction does with each frame of a run; one row per frame",
+    (
+        _FRAME,
+        Column("kept", "bool", "", "the frame is kept"),
+        Column("reason", "string", "", "why it is kept: lattice, hit or sampled; empty where it isn't"),
+        Column("n_peaks", "int32", "", "peaks found in the frame"),
+        Column("indexed", "bool", "", "the frame has a lattice"),
+    ),
+)
+
 FRAME_GROUPS = Schema(
     "frame_groups",
     "Which group each frame of a run belongs to; one row per frame",
@@ -689,6 +701,7 @@ SCHEMAS = {
         SPLIT,
         SCORES,
         MODEL_COMPARISON,
+        KEPT_FRAMES,
         FRAME_GROUPS,
         GROUP_RATES,
         RUNS,
