@@ -19,6 +19,7 @@ from peaknet_pipeline.commands.geometry import geometry
 from peaknet_pipeline.commands.index import index
 from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
+from peaknet_pipeline.commands.merge import merge
 from peaknet_pipeline.commands.models import models
 from peaknet_pipeline.commands.query import query
 from peaknet_pipeline.commands.reduce import reduce
@@ -47,6 +48,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         find,
         cell,
         index,
+        merge,
         refine_geometry,
         reduce,
         stream,

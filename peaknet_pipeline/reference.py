@@ -34,6 +34,8 @@ PLACES = {
     "IndexamajigParams": "`peaknet index --engine indexamajig --set`",
     "PredictParams": "`prediction` in experiment.yaml; `peaknet index --set prediction.NAME=VALUE`",
     "IntegrateParams": "`integration` in experiment.yaml; `peaknet index --set integration.NAME=VALUE`",
+    "RunMergeParams": "`merge` in experiment.yaml",
+    "MergeParams": "`peaknet merge --set`",
     "MatchParams": "`match` in experiment.yaml",
     "FitParams": "`fit` in experiment.yaml",
     "RasterParams": "`labels` in experiment.yaml",

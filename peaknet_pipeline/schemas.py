@@ -39,6 +39,11 @@ IndexTable: TypeAlias = pd.DataFrame
 SecondLookTable: TypeAlias = pd.DataFrame
 ReflectionTable: TypeAlias = pd.DataFrame
 CrystalTable: TypeAlias = pd.DataFrame
+MergeSumTable: TypeAlias = pd.DataFrame
+MergeCrystalTable: TypeAlias = pd.DataFrame
+MergedTable: TypeAlias = pd.DataFrame
+MergeShellTable: TypeAlias = pd.DataFrame
+MergeFigureTable: TypeAlias = pd.DataFrame
 MatchTable: TypeAlias = pd.DataFrame
 FrameMatchTable: TypeAlias = pd.DataFrame
 FitTable: TypeAlias = pd.DataFrame
@@ -648,6 +653,121 @@ SCAN = Schema(
     ),
 )
 
+_RUN = Column("run", "string", "", "partition key of the run, or the name of its table")
+
+MERGE_SUMS = Schema(
+    "merge_sums",
+    "What one run gives to the merged set: sums over its observations, per unique reflection and half of the crystals",
+    (
+        *_HKL,
+        Column("half", "int16", "", "half of the crystals: 0 or 1"),
+        Column("s0", "float64", "", "Σ w G²: weight w, expected intensity over that of the merged set G"),
+        Column("s1", "float64", "", "Σ w G I; s1 / s0 is the merged intensity"),
+        Column("s2", "float64", "", "Σ w I²"),
+        Column("n", "float64", "", "observations"),
+    ),
+)
+
+MERGE_CRYSTALS = Schema(
+    "merge_crystals",
+    "How each crystal was scaled, and why some were left out",
+    (
+        _RUN,
+        _FRAME,
+        _LATTICE,
+        Column(
+            "setting", "int16", "", "which of the settings that the lattice cannot tell apart; 0: as indexed"
+        ),
+        Column("n_reflections", "int32", "", "integrated reflections"),
+        Column("scale", "float64", "", "scale k over the run's median"),
+        Column("b_factor", "float64", "Å²", "relative B factor, over the run's median"),
+        Column("correlation", "float64", "", "correlation with what the other crystals lead to expect"),
+        Column("accepted", "bool", "", "the crystal is part of the merged set"),
+        Column("reason", "string", "", "why it is not; empty where it is"),
+    ),
+)
+
+MERGED = Schema(
+    "merged",
+    "Merged reflections, with those of both halves of the crystals",
+    (
+        *_HKL,
+        Column("inv_d", "float32", "Å⁻¹", "resolution 1/d"),
+        *(
+            column
+            for suffix, of in (("", "all crystals"), ("_1", "the first half"), ("_2", "the second half"))
+            for column in (
+                Column(f"intensity{suffix}", "float64", "adu", f"merged intensity of {of}", nullable=True),
+                Column(
+                    f"sigma{suffix}", "float64", "adu", f"standard error of intensity{suffix}", nullable=True
+                ),
+                Column(f"n{suffix}", "int32", "", f"observations in {of}"),
+            )
+        ),
+    ),
+)
+
+MERGE_SHELLS = Schema(
+    "merge_shells",
+    "Figures of merged data by resolution shell, the last row over all, with standard errors",
+    (
+        Column("inv_d_low", "float64", "Å⁻¹", "lower limit of the shell"),
+        Column("inv_d_high", "float64", "Å⁻¹", "upper limit of the shell"),
+        Column("n_possible", "int32", "", "unique reflections that there are"),
+        Column("n_unique", "int32", "", "of these, measured"),
+        Column("completeness", "float64", "", "n_unique / n_possible", nullable=True),
+        Column("multiplicity", "float64", "", "mean observations per measured reflection", nullable=True),
+        *(
+            column
+            for name, meaning in (
+                ("mean_snr", "mean I/σ of merged reflections"),
+                ("cc_half", "correlation of the two halves' intensities, CC₁/₂"),
+                ("cc_star", "√(2 CC₁/₂ / (1 + CC₁/₂)); nothing for a negative CC₁/₂"),
+                ("r_split", "2^−½ Σ|I₁ − I₂| / ½ Σ(I₁ + I₂)"),
+            )
+            for column in (
+                Column(name, "float64", "", meaning, nullable=True),
+                Column(
+                    f"{name}_error", "float64", "", f"standard error of {name} (jackknife)", nullable=True
+                ),
+            )
+        ),
+    ),
+)
+
+MERGE_FIGURES = Schema(
+    "merge_figures",
+    "One row per experiment: what its merged set is worth",
+    (
+        Column("experiment", "string", "", "experiment name"),
+        Column("runs", "int32", "", "runs that were merged"),
+        Column(
+            "symmetry", "string", "", "space or point group; empty where the lattice's highest was assumed"
+        ),
+        Column("crystals", "int32", "", "crystals that were merged"),
+        Column("rejected", "int32", "", "crystals that were left out"),
+        Column("reflections", "int32", "", "measured unique reflections"),
+        Column("resolution", "float64", "Å", "d of the outermost of them"),
+        Column("completeness", "float64", "", "measured / possible unique reflections", nullable=True),
+        Column("multiplicity", "float64", "", "mean observations per measured reflection", nullable=True),
+        Column("mean_snr", "float64", "", "mean I/σ of merged reflections", nullable=True),
+        *(
+            column
+            for name, meaning in (
+                ("cc_half", "CC₁/₂"),
+                ("cc_star", "CC*"),
+                ("r_split", "R_split"),
+            )
+            for column in (
+                Column(name, "float64", "", meaning, nullable=True),
+                Column(f"{name}_error", "float64", "", f"standard error of {name}", nullable=True),
+            )
+        ),
+        Column("wilson_b", "float64", "Å²", "B factor of the Wilson plot", nullable=True),
+        Column("wilson_b_error", "float64", "Å²", "its standard error", nullable=True),
+    ),
+)
+
 TRUTH_FRAMES = Schema(
     "truth_frames",
     "What was simulated in each frame",
@@ -708,6 +828,11 @@ SCHEMAS = {
         SCAN,
         DIAGNOSIS,
         CURATION,
+        MERGE_SUMS,
+        MERGE_CRYSTALS,
+        MERGED,
+        MERGE_SHELLS,
+        MERGE_FIGURES,
         TRUTH_FRAMES,
         TRUTH_LATTICES,
         TRUTH_REFLECTIONS,

@@ -18,6 +18,7 @@ NAMES = (
     "index",
     "labels",
     "loop",
+    "merging",
     "model",
     "realism",
     "scale",

@@ -15,8 +15,8 @@ from peaknet_pipeline.commands.options import SETTINGS, figures
 def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
     """Run benchmark NAME; settings are its arguments.
 
-    NAME: finder, finders, fit, gpu, index, labels, loop, model, operation, realism, scale, shipped, simulate
-    or stream.
+    NAME: finder, finders, fit, gpu, index, labels, loop, merging, model, operation, realism, scale, shipped,
+    simulate or stream.
     """
     from peaknet_pipeline.bench import registry
 

@@ -1,6 +1,6 @@
 """The experiment report: one self-contained page from the tables and plots that the stages left."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ from peaknet_pipeline.report import (
     total_scores,
     write_report,
 )
-from peaknet_pipeline.schemas import SECOND_LOOK_RATES, RunTable, Scores
+from peaknet_pipeline.schemas import MERGE_FIGURES, SECOND_LOOK_RATES, RunTable, Scores
 from peaknet_pipeline.stages import report_figures
 from peaknet_pipeline.stages.report_figures import Pool, drawable
 from peaknet_pipeline.stages.run_table import run_table, runs_report
@@ -34,6 +34,7 @@ from peaknet_pipeline.store.paths import (
     FINDERS,
     index_path,
     labels_path,
+    merge_figures_path,
     peaks_path,
     second_look_rates_path,
     statistics_path,
@@ -92,6 +93,7 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
         Section("Runs", (), (runs_report(runs),), tuple(_rates(scores)), wide=True),
         Section("Classical and neural finder", (), (comparison_table(scores),)),
         _second_look(store, list(runs["run"])),
+        _merged(store, {parse_key(key).experiment for key in runs["run"]}),
         *(_drawn(pool) if pool.keys else ()),
         _models(store),
         *(_details(store, key) for key in pool.keys),
@@ -140,6 +142,39 @@ def _second_look(store: Store, keys: Sequence[str]) -> Section:
         "yield with the second look",
     )
     return Section("Second look", (text,), (ReportTable(columns, rows, n_text=1),))
+
+
+def _merged(store: Store, experiments: Collection[str]) -> Section:
+    """Tell what the merged set of each experiment is worth."""
+    path = merge_figures_path(store, "all")
+    if not path.is_file():
+        return Section("Merged data")
+    table = read_table(path, MERGE_FIGURES)
+    own = table[table["experiment"].isin(list(experiments))]
+    rows = tuple(
+        (
+            str(row["experiment"]),
+            str(row["symmetry"]) or "lattice’s highest (assumed)",
+            f"{row['crystals']:,} of {row['crystals'] + row['rejected']:,}",
+            f"{row['reflections']:,}",
+            f"{row['resolution']:.2f} Å",
+            f"{row['completeness']:.1%}",
+            f"{row['multiplicity']:.1f}",
+            f"{row['cc_half']:.3f} ± {row['cc_half_error']:.3f}",
+            f"{row['r_split']:.3f} ± {row['r_split_error']:.3f}",
+            f"{row['wilson_b']:.1f} ± {row['wilson_b_error']:.1f} Å²",
+        )
+        for row in own.to_dict("records")
+    )
+    columns = (
+        "experiment", "symmetry", "crystals", "reflections", "to", "complete", "multiplicity", "CC₁/₂", "R_split", "B (Wilson)",
+    )  # fmt: skip
+    plots = [
+        (plot_path(path, name), f"{name}: figures by shell, with standard errors.")
+        for name in own["experiment"]
+    ]
+    tables = (ReportTable(columns, rows, n_text=2),) if rows else ()
+    return Section("Merged data", (), tables, tuple(_figures(plots)))
 
 
 def _second_look_row(finder: str, rates: pd.DataFrame) -> tuple[str, ...]:

@@ -87,6 +87,26 @@ def crystals_path(store: Store, key: str, finder: str) -> Path:
     return store.table(f"{finder}_index/crystals", key)
 
 
+def merge_sums_path(store: Store, key: str) -> Path:
+    """Return where lies what a run gives to the merged set."""
+    return store.table("run_merge", key)
+
+
+def merge_crystals_path(store: Store, key: str) -> Path:
+    """Return where lies how a run's crystals were scaled."""
+    return store.table("run_merge/crystals", key)
+
+
+def merge_figures_path(store: Store, scope: str) -> Path:
+    """Return where the figures of every experiment's merged set lie; ``scope`` is ``all``."""
+    return store.table("merged", scope)
+
+
+def merged_file(store: Store, experiment: str, suffix: str) -> Path:
+    """Return where a file of an experiment's merged set lies."""
+    return store.confine(Path(f"{experiment}{suffix}"), store.root / "store" / "merged" / "experiments")
+
+
 def control_path(store: Store, key: str, finder: str) -> Path:
     """Return where the false-index control of a run lies."""
     return store.file(f"{finder}_index/control", key, ".json")

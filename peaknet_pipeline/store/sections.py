@@ -13,6 +13,7 @@ from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
 from peaknet_pipeline.labels.curate import CurationParams
 from peaknet_pipeline.labels.rasterize import RasterParams
+from peaknet_pipeline.merging.parameters import RunMergeParams
 from peaknet_pipeline.metrics import MetricParams
 from peaknet_pipeline.params import Parameters, did_you_mean
 from peaknet_pipeline.peaks.classical import CLASSICAL
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, type[Parameters]] = {
     "curation": CurationParams,
     "prediction": PredictParams,
     "integration": IntegrateParams,
+    "merge": RunMergeParams,
     "metrics": MetricParams,
     "bad_pixels": BadPixelParams,
     "diagnosis": DiagnosisParams,

@@ -16,7 +16,7 @@ from peaknet_pipeline.store.trace import trace_file
 from peaknet_pipeline.tables import read_table
 from peaknet_pipeline_tests.orchestration.conftest import FRAMES, KEYS, failure_text
 
-BY_HAND = ("finder_scan", "refined_geometry", "second_look")
+BY_HAND = ("finder_scan", "refined_geometry", "second_look", "run_merge", "merged")
 """Assets that no job makes."""
 
 
