@@ -46,7 +46,9 @@ from peaknet_pipeline.commands.tell import tell
 @HITS_ONLY
 @MIN_PEAKS
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Serve /metrics for Prometheus here; 0: any port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Serve a page to look at, and /metrics for Prometheus, here; 0: any port.",
 )
 @click.option(
     "--secret-key",

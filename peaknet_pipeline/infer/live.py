@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
+import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.infer.arrivals import Arrival
@@ -16,17 +17,25 @@ from peaknet_pipeline.infer.live_figures import LiveFigures, LiveStatistics
 from peaknet_pipeline.infer.sinks import PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.metrics import hit_frames
-from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.schemas import INDEX, IndexTable, PeakTable
+from peaknet_pipeline.tables import empty_table
 
 TICK_S = 1.0
 """Seconds without a frame after which parts are looked after."""
 
-Indexer = Callable[[PeakTable], int]
-"""Peaks of a batch's hits to the number of frames that index."""
+Indexer = Callable[[PeakTable], IndexTable]
+"""Peaks of a batch's hits to their lattices."""
+
+Watcher = Callable[[Arrival, PeakTable, IndexTable | None], None]
+"""Shown a batch with its peaks and, where that was tried, its lattices."""
 
 
 def no_tick() -> None:
     """Look after nothing."""
+
+
+def no_watcher(arrival: Arrival, peaks: PeakTable, lattices: IndexTable | None) -> None:
+    """Look at nothing."""
 
 
 def live_stream(
@@ -38,6 +47,7 @@ def live_stream(
     with_images: bool = False,
     hits_only: bool = False,
     index: Indexer | None = None,
+    watch: Watcher = no_watcher,
     queue_batches: int = 4,
     report: Callable[[LiveFigures], None] | None = None,
     tick: Callable[[], None] = no_tick,
@@ -61,7 +71,9 @@ def live_stream(
     hits_only : bool
         Sinks get peaks and raw frames of hits only.
     index : callable, optional
-        Counts the frames that index, among the peaks of hits.
+        Finds the lattices of hits from their peaks.
+    watch : callable, optional
+        Shown each batch after its peaks are written.
     report : callable, optional
         Called with the figures after each batch.
     tick : callable, optional
@@ -99,8 +111,10 @@ def live_stream(
                     wanted = dataclasses.replace(wanted, images=images)
                 for sink in sinks:
                     sink.write(wanted, arrival.numbers)
-                n_indexed = None if index is None else _count_indexed(index, of_hits, statistics)
+                lattices = None if index is None else _index(index, of_hits, statistics)
+                n_indexed = None if lattices is None else int(lattices["frame"].nunique())
                 statistics.add(arrival, batch.peaks, n_indexed)
+                watch(arrival, batch.peaks, lattices)
                 if report is not None:
                     report(statistics.figures())
     except StreamStopped:
@@ -150,17 +164,19 @@ def _find_in(arrival: Arrival, find: Finder, statistics: LiveStatistics) -> Iter
     yield arrival, Found(peaks, batch.pixels)
 
 
-def _count_indexed(index: Indexer, of_hits: PeakTable, statistics: LiveStatistics) -> int:
-    """Return how many hits index; where the indexer fails, hit by hit."""
+def _index(index: Indexer, of_hits: PeakTable, statistics: LiveStatistics) -> IndexTable:
+    """Return the lattices of hits; where the indexer fails, hit by hit, without those that it fails on."""
     frames = of_hits["frame"].unique()
     try:
-        return index(of_hits) if len(frames) else 0
+        return index(of_hits) if len(frames) else empty_table(INDEX)
     except Exception as error:
         if len(frames) > 1:
-            return sum(_count_indexed(index, hit, statistics) for _, hit in of_hits.groupby("frame"))
+            parts = [_index(index, hit, statistics) for _, hit in of_hits.groupby("frame")]
+            filled = [part for part in parts if len(part)]
+            return pd.concat(filled, ignore_index=True) if filled else empty_table(INDEX)
         what = f"a hit cannot be indexed ({type(error).__name__})"
         statistics.refuse(StreamError(what, found=f"{error}, frame {frames[0]}"))
-        return 0
+        return empty_table(INDEX)
 
 
 def _until_end(

@@ -1,24 +1,24 @@
 """Peaks of a run while it is being taken: a growing file, a folder that fills, or a ZeroMQ socket."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peaknet_pipeline.errors import GeometryError, ParameterError, StreamError
-from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import geometry_bad_pixels
 from peaknet_pipeline.geometry.resolve import resolve_geometry
 from peaknet_pipeline.geometry.usable import flags_of, usable_values, with_flags
 from peaknet_pipeline.hits import MIN_PEAKS
-from peaknet_pipeline.infer.figure_server import serve_figures
+from peaknet_pipeline.infer.figure_server import LOOPBACK, serve_figures
 from peaknet_pipeline.infer.found import Found
-from peaknet_pipeline.infer.live import Indexer, live_stream, no_tick
+from peaknet_pipeline.infer.live import Indexer, live_stream, no_tick, no_watcher
 from peaknet_pipeline.infer.live_facts import NOTHING, peek
 from peaknet_pipeline.infer.live_figures import LiveFigures, LiveStatistics
 from peaknet_pipeline.infer.live_parts import (
@@ -32,16 +32,18 @@ from peaknet_pipeline.infer.live_parts import (
 from peaknet_pipeline.infer.live_sources import SOCKETS, CurveKeys, LiveParams, open_source
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.params import Parameters, read_settings
-from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_drawn_mask, settle_polarity
-from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.schemas import IndexTable, PeakTable
 from peaknet_pipeline.steps.find_with_network import card_of, network_name
 from peaknet_pipeline.steps.finders import finder_kind
 from peaknet_pipeline.steps.gentle_end import Ending, ending_gently
 from peaknet_pipeline.steps.live_outputs import LiveOutputs
 from peaknet_pipeline.steps.peak_tables import add_resolution, nothing_found
-from peaknet_pipeline.types import FrameArray, Geometry
+from peaknet_pipeline.types import FrameArray, Geometry, UnitCell
+
+if TYPE_CHECKING:
+    from peaknet_pipeline.steps.live_view import LiveView
 
 
 def stream_command(
@@ -83,7 +85,7 @@ def stream_command(
     hits_only : bool
         Write frames with at least ``min_peaks`` peaks only.
     serve : (host, port), optional
-        Where figures and virtual powder are served.
+        Where figures and the page are served; away from the loopback interface the page needs a token, which is said.
     keys : CurveKeys, optional
         The receiver's secret key and the folder of the senders' public keys, for a ZeroMQ address.
     invert_masks : bool
@@ -119,10 +121,9 @@ def stream_command(
     with ExitStack() as stack:
         recipe = command_origin(f"stream {source} by {finder}", detection.to_dict(), inputs)["recipe"]
         parts = stack.enter_context(outputs.kept(f"{recipe} {params.photon_energy_ev} {params.clen_m}"))
-        address = stack.enter_context(_served(statistics, detector, serve))
+        shown = {"source": source, "finder": finder}
+        view = stack.enter_context(_served(statistics, detector, serve, shown, say))
         stop = stack.enter_context(ending_gently())
-        if address is not None:
-            say(f"figures at {address}/metrics")
         taken_up = parts.n_written if parts is not None else 0
         if taken_up:
             say(f"goes on from {taken_up} frames that an earlier stream found")
@@ -156,13 +157,17 @@ def stream_command(
             told["photon_energy_ev"] = json.dumps([energy])
         if clen is not None:
             told["clen_m"] = json.dumps([clen])
-        index = _indexer(detector, cell) if cell is not None and facts is not NOTHING else None
+        target = _read_cell(cell) if cell is not None and facts is not NOTHING else None
+        index = None if target is None else _indexer(detector, target)
+        if view is not None:
+            view.use(detector, bad, target)
         if parts is not None and facts is not NOTHING:
             write_facts(parts.folder, facts)
         sink = ArrivalSink(parts, part_s=params.part_s) if parts is not None else None
         figures = live_stream(
             arrivals, find, statistics, sinks=[] if sink is None else [sink], with_images=cxi is not None,
-            hits_only=hits_only, index=index, report=report, tick=sink.close_full if sink else no_tick,
+            hits_only=hits_only, index=index, watch=no_watcher if view is None else view.add,
+            report=report, tick=sink.close_full if sink else no_tick,
         )  # fmt: skip
         if not figures.frames and not taken_up:
             _nothing_came(ending, statistics)
@@ -250,34 +255,41 @@ def check_distance(geometry: Geometry) -> None:
         )
 
 
-def _indexer(geometry: Geometry, cell: Path) -> Indexer:
+def _read_cell(path: Path) -> UnitCell:
     from peaknet_pipeline.indexing.cell import read_cell
+
+    return read_cell(path)
+
+
+def _indexer(geometry: Geometry, target: UnitCell) -> Indexer:
     from peaknet_pipeline.indexing.lattice import index_peaks
 
-    target, energy = read_cell(cell), check_energy(geometry.photon_energy_ev, geometry)
+    energy = check_energy(geometry.photon_energy_ev, geometry)
     check_distance(geometry)
 
-    def index(peaks: PeakTable) -> int:
-        lattices = index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=target)
-        return int(lattices["frame"].nunique())
+    def index(peaks: PeakTable) -> IndexTable:
+        return index_peaks(peaks, geometry=geometry, photon_energy_ev=energy, cell=target)
 
     return index
 
 
 @contextmanager
 def _served(
-    statistics: LiveStatistics, geometry: Geometry, serve: tuple[str, int] | None
-) -> Iterator[str | None]:
+    statistics: LiveStatistics,
+    geometry: Geometry,
+    serve: tuple[str, int] | None,
+    told: Mapping[str, str],
+    say: Callable[[str], None],
+) -> Iterator["LiveView | None"]:
+    """Serve figures and page, and say where; yield what watches the stream for the page."""
     if serve is None:
         yield None
         return
+    from peaknet_pipeline.steps.live_view import LiveView  # loads what indexes and draws
 
-    def powder() -> bytes:
-        stack = statistics.virtual_powder()
-        stack = np.full(geometry.stack_shape, np.nan, dtype=np.float32) if stack is None else stack
-        image = assemble(stack, geometry)
-        return plot_image(image, title="virtual powder so far", extent=image_extent(geometry))
-
-    powder()  # loads what draws, before there are frames
-    with serve_figures(statistics.figures, powder_png=powder, host=serve[0], port=serve[1]) as address:
-        yield address
+    view = LiveView(geometry, statistics, told)
+    host, port = serve
+    token = None if host in LOOPBACK else secrets.token_urlsafe(16)
+    with serve_figures(statistics.figures, shown=view.served(), host=host, port=port, token=token) as address:
+        say(f"page at {address}/{'' if token is None else f'?token={token}'}, figures at {address}/metrics")
+        yield view

@@ -30,7 +30,8 @@ from peaknet_pipeline.infer.live_sources import (
 )
 from peaknet_pipeline.infer.messages import EndMessage, FrameMessage, encode_message
 from peaknet_pipeline.infer.sinks import TableCollector
-from peaknet_pipeline.schemas import PeakTable
+from peaknet_pipeline.schemas import INDEX, IndexTable, PeakTable
+from peaknet_pipeline.tables import make_table
 from peaknet_pipeline.types import FrameArray
 from peaknet_pipeline_tests.infer.fakes import one_peak_per_frame
 
@@ -418,6 +419,12 @@ def arrivals(n: int) -> Iterator[Arrival]:
         yield Arrival(np.array([number + 1, number]), numbered([number + 1, number]), np.full(2, 1000.0))
 
 
+def one_lattice_per_frame(peaks: PeakTable) -> IndexTable:
+    frames = peaks["frame"].unique()
+    zeros = {name: np.zeros(len(frames)) for name in INDEX.column_names()}
+    return make_table(INDEX, {**zeros, "frame": frames})
+
+
 def test_figures_are_counts_over_frames() -> None:
     statistics = LiveStatistics(min_peaks=2, clock=lambda: 1000.25)
     seen: list[LiveFigures] = []
@@ -425,7 +432,7 @@ def test_figures_are_counts_over_frames() -> None:
         arrivals(10),
         two_peaks_in_even_frames,
         statistics,
-        index=lambda peaks: peaks["frame"].nunique(),
+        index=one_lattice_per_frame,
         report=seen.append,
     )
     assert (figures.frames, figures.hits, figures.indexed, figures.peaks) == (10, 5, 5, 15)
@@ -505,10 +512,10 @@ def test_a_frame_that_the_finder_fails_on_is_left_out_alone() -> None:
 
 
 def test_a_hit_that_the_indexer_fails_on_does_not_index() -> None:
-    def index(peaks: PeakTable) -> int:
+    def index(peaks: PeakTable) -> IndexTable:
         if (peaks["frame"] == 4).any():
             raise BrokenError("indexer")
-        return int(peaks["frame"].nunique())
+        return one_lattice_per_frame(peaks)
 
     statistics = LiveStatistics(min_peaks=1)
     figures = live_stream(arrivals(10), one_peak_per_frame, statistics, index=index)
