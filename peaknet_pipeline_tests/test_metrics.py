@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.hits import HIT_SCORE
 from peaknet_pipeline.metrics import (
     Rate,
     RunContext,
     TruthParams,
     count_rates,
+    hit_frames,
+    hit_peaks,
     resolution_shells,
     score_peaks,
     score_run,
@@ -56,6 +59,15 @@ def make_lattices(frames):
     n = len(frames)
     rest = {name: np.zeros(n) for name in INDEX.column_names() if name != "frame"}
     return make_table(INDEX, {"frame": frames, **rest, "residual": np.full(n, 0.001)})
+
+
+def test_peaks_below_the_score_of_a_hit_are_kept_and_make_no_hit():
+    peaks = make_peaks(np.repeat([0, 1, 2], 20), np.zeros(60))
+    scores = np.repeat([HIT_SCORE, HIT_SCORE - 0.01, np.nan], 20)
+    peaks["score"] = scores.astype(np.float32)
+    assert hit_frames(peaks, min_peaks=15).tolist() == [0, 2]
+    assert len(hit_peaks(peaks)) == 40
+    assert len(peaks) == 60
 
 
 def test_the_three_rates_have_their_own_denominators():

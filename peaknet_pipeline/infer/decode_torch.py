@@ -14,7 +14,16 @@ from torch import Tensor
 from peaknet_pipeline.infer.decode import table_of
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.labelling_torch import Components, find_components
-from peaknet_pipeline.infer.measure import MIN_BACKGROUND_PIXELS, N_COLUMNS, N_PIXELS
+from peaknet_pipeline.infer.measure import (
+    MAX_CENTRED_PIXELS,
+    MAX_SHIFT,
+    MIN_BACKGROUND_PIXELS,
+    N_COLUMNS,
+    N_PIXELS,
+    SHARP,
+    WINDOW,
+    WINDOW_STEPS,
+)
 from peaknet_pipeline.infer.params import DecodeParams
 
 
@@ -127,25 +136,60 @@ def _measure(
     weight = total(positive)
     ss = torch.where(weight > 0, total(positive * row) / weight, mean_row)
     fs = torch.where(weight > 0, total(positive * column) / weight, mean_column)
+    order = torch.arange(len(value), device=device)
+    last = torch.full((n,), len(order), device=device)
+    top = highest(value)
+    first = last.scatter_reduce_(0, number, torch.where(value >= top[number], order, len(order)), "amin")
+    centre = found.pixels[first]
+    ss, fs = _centres(pixels, good, centre, mean, count, ss, fs)
     intensity = total(value)
     snr = torch.where(sigma > 0, intensity / sigma, 0.0)
-    logit, top = highest(logits.flatten()[found.pixels].double()), highest(value)
-    beside = torch.minimum(top, _highest_neighbour(pixels, good, found, value >= top[number]) - mean)
+    logit = highest(logits.flatten()[found.pixels].double())
+    beside = torch.minimum(top, _highest_neighbour(pixels, good, centre) - mean)
     neighbour = torch.where(sigma > 0, beside / sigma, torch.where(beside > 0, torch.inf, 0.0))
     figures = [fs, ss, intensity, top, mean, sigma, snr, count, logit, neighbour, on_panel]
     return torch.stack(figures, dim=1)
 
 
-def _highest_neighbour(pixels: Tensor, good: Tensor, found: Components, is_top: Tensor) -> Tensor:
+def _centres(
+    pixels: Tensor, good: Tensor, top: Tensor, mean: Tensor, count: Tensor, ss: Tensor, fs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return centres (n,) as ``measure._centre`` sets them, from the first highest pixels ``top`` (n,); else ``ss``, ``fs``."""
+    height, width = pixels.shape[1:]
+    steps = torch.arange(-WINDOW, WINDOW + 1, device=pixels.device)
+    i, j = (s.flatten() for s in torch.meshgrid(steps, steps, indexing="ij"))
+    row, column = (top // width) % height, top % width
+    rows, columns = row[:, None] + i, column[:, None] + j
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    at = torch.where(inside, top[:, None] + i * width + j, top[:, None])
+    usable = inside & good.flatten()[at]
+    values = torch.where(usable, pixels.flatten()[at].double() - mean[:, None], 0.0)
+    ring = torch.maximum(i.abs(), j.abs())
+    inner = values * (ring <= 1)
+    positive, outer = inner.clamp(min=0), (values * (ring <= 2)).sum(dim=1)
+    sharp, weight = inner.sum(dim=1) >= SHARP * outer, positive.sum(dim=1)
+    shift = torch.zeros((2, len(top)), dtype=torch.float64, device=pixels.device)
+    alive = torch.ones(len(top), dtype=torch.bool, device=pixels.device)
+    for _ in range(WINDOW_STEPS):
+        d_ss, d_fs = i - shift[0][:, None], j - shift[1][:, None]
+        share = torch.exp(-0.5 * (d_ss * d_ss + d_fs * d_fs)) * values
+        total = share.sum(dim=1)
+        alive &= total > 0
+        step = torch.stack([(share * d_ss).sum(dim=1), (share * d_fs).sum(dim=1)])
+        shift = torch.where(alive, shift + (2 * step / total).clamp(-1, 1), shift)
+    by_mass = torch.stack([(positive * i).sum(dim=1), (positive * j).sum(dim=1)]) / weight
+    shift = torch.where(sharp, by_mass, shift)
+    known = torch.where(sharp, weight > 0, alive & (shift.abs().amax(dim=0) <= MAX_SHIFT))
+    known &= count <= MAX_CENTRED_PIXELS
+    return torch.where(known, row + shift[0], ss), torch.where(known, column + shift[1], fs)
+
+
+def _highest_neighbour(pixels: Tensor, good: Tensor, centre: Tensor) -> Tensor:
     """Return the highest good pixel of the eight around each component's first highest one; -inf if none is good."""
     height, width = pixels.shape[1:]
-    order = torch.arange(len(is_top), device=pixels.device)
-    last = torch.full((found.n_components,), len(is_top), device=pixels.device)
-    first = last.scatter_reduce_(0, found.numbers, torch.where(is_top, order, len(is_top)), "amin")
-    centre = found.pixels[first]
     row, column = (centre // width) % height, centre % width
     values, usable = pixels.flatten(), good.flatten()
-    highest = torch.full((found.n_components,), -torch.inf, dtype=torch.float64, device=pixels.device)
+    highest = torch.full((len(centre),), -torch.inf, dtype=torch.float64, device=pixels.device)
     for ss, fs in ((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j):
         inside = (row + ss >= 0) & (row + ss < height) & (column + fs >= 0) & (column + fs < width)
         at = torch.where(inside, centre + ss * width + fs, centre)

@@ -21,6 +21,9 @@ from peaknet_pipeline.records import make_record, read_json
 from peaknet_pipeline.version import code_version
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
+BEFORE_POISSON_NOISE = {"poisson_noise": False}
+"""What networks learned with that were written before there was a choice."""
+
 FORMAT = "peaknet-checkpoint-2"
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 
@@ -92,7 +95,7 @@ def read_checkpoint(folder: Path, *, device: torch.device | str = "cpu") -> Load
     values = _read_config(folder)
     try:
         config = ModelConfig.from_mapping(values["model"])
-        normalisation = NormaliseParameters.from_mapping(values["normalise"])
+        normalisation = NormaliseParameters.from_mapping(BEFORE_POISSON_NOISE | values["normalise"])
     except (ParameterError, KeyError, TypeError) as error:
         raise ModelError(f"the configuration cannot be used ({error})", where=folder / CONFIG_FILE) from error
     weights = read_weights(folder / WEIGHTS_FILE)

@@ -29,6 +29,10 @@ class NormaliseParameters(Parameters):
     noise_floor: float = parameter(
         0.1, meaning="least noise of a block, as a share of the panel's median", ge=0
     )
+    poisson_noise: bool = parameter(
+        True,
+        meaning="where photons are rare, the noise gives 2x2 pixels their Poisson significance; else it is one photon there",
+    )
     compression: float = parameter(
         4.0,
         meaning="significance c up to which the output is linear; beyond, its slope halves with each doubling of 1 + |z| / c",
@@ -40,6 +44,12 @@ class NormaliseParameters(Parameters):
 ROUNDING = 1e-5
 """Least noise as a share of the background: below it, single-precision values say nothing."""
 
+
+POISSON_SIGMA, NEWTON_STEPS = 3.3, 6
+"""Significance at which 2x2 pixels have that of their photons, about where peaks begin; steps that find the excess."""
+
+LEAST_RATE = 1e-5
+"""Photons in a pixel below which no background is believed."""
 
 ONE_BITS, MANTISSA_STEP = 0x3F800000, 2.0**-23
 """The float32 1.0 as an integer, and the share of a doubling that one unit of its mantissa is."""
@@ -53,6 +63,8 @@ class CellMoments(NamedTuple):
     excess: Tensor
     """Mean distance from the mean of the pixels above it; 0 if there are none."""
     n_good: Tensor
+    n_above: Tensor
+    """Pixels above the mean: where photons are rare, those that hold any."""
 
 
 class Background(NamedTuple):
@@ -177,8 +189,7 @@ def background_from_cells(
 ) -> Background:
     """Turn moments per cell into background and noise per block.
 
-    The noise is the deviation, but at least what a typical pixel above the mean has above it: 0.8 deviations
-    of a Gaussian, one photon where photons are rare.
+    The noise is the deviation, but at least what :func:`_least_noise` says where photons are rare.
 
     Parameters
     ----------
@@ -204,10 +215,40 @@ def _blocks(moments: CellMoments, params: NormaliseParameters) -> tuple[Tensor, 
     side = params.block_cells
     centre = _fill(_block_median(moments.mean, usable, side))
     noise = _fill(_block_median(moments.variance, usable, side).sqrt())
-    quantum = _fill(_block_median(moments.excess, usable & (moments.excess > 0), side)).nan_to_num(0.0)
-    noise = torch.maximum(torch.maximum(noise, quantum), ROUNDING * centre.abs())
+    noise = torch.maximum(
+        torch.maximum(noise, _least_noise(moments, usable, params)), ROUNDING * centre.abs()
+    )
     typical = noise.flatten(1).median(dim=1).values
     return centre, torch.maximum(noise, params.noise_floor * typical[:, None, None]), typical
+
+
+def _least_noise(moments: CellMoments, usable: Tensor, params: NormaliseParameters) -> Tensor:
+    """Return the least noise per block, which counts where photons are rare; 0 where nothing is above its mean.
+
+    The quantum is what a typical pixel above the mean has above it: one photon where they are rare, 0.8 deviations of a
+    Gaussian. The share of pixels above the mean, of a block and its eight neighbours, tells the photons per pixel,
+    b = −ln(1 − share). With ``poisson_noise``, 2x2 pixels that hold e photons more than the μ = 4b expected ones have just
+    :data:`POISSON_SIGMA` deviations, e / (2 · noise), where that is their Poisson significance
+    √(2·((μ + e)·ln((μ + e) / μ) − e)); Newton's method gives e, from above since the function is convex. For large b
+    the noise is √b, as it should be; of few photons the network sees by one photon's height how rare they are.
+    """
+    side = params.block_cells
+    quantum = _fill(_block_median(moments.excess, usable & (moments.excess > 0), side)).nan_to_num(0.0)
+    if not params.poisson_noise:
+        return quantum
+    typical = torch.where(quantum > 0, quantum, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
+    quantum = torch.minimum(quantum, typical[:, None, None])
+    above, good = (
+        functional.avg_pool2d(part, 3 * side, stride=side, padding=side, count_include_pad=False)
+        for part in (moments.n_above, moments.n_good)
+    )
+    rate = -torch.log1p(-(above / good.clamp(min=1e-6)).clamp(max=0.99))
+    expected = 4 * rate.clamp(min=LEAST_RATE)
+    excess = POISSON_SIGMA * expected.sqrt() + POISSON_SIGMA**2
+    for _ in range(NEWTON_STEPS):
+        logarithm = torch.log1p(excess / expected)
+        excess = (POISSON_SIGMA**2 / 2 + excess - expected * logarithm) / logarithm
+    return quantum * excess / (2 * POISSON_SIGMA)
 
 
 def expand_blocks(
@@ -265,8 +306,9 @@ def _cell_moments(pixels: Tensor, good: Tensor, params: NormaliseParameters) -> 
     spread = (values - mean[:, :, None, :, None]) * weight
     variance = spread.square().sum(dim=(2, 4)) / (count - 1).clamp(min=1)
     above = spread.clamp(min=0)
-    excess = above.sum(dim=(2, 4)) / (above > 0).sum(dim=(2, 4)).clamp(min=1)
-    return CellMoments(mean, variance, excess, count)
+    n_above = (above > 0).sum(dim=(2, 4)).to(torch.float32)
+    excess = above.sum(dim=(2, 4)) / n_above.clamp(min=1)
+    return CellMoments(mean, variance, excess, count, n_above)
 
 
 def _block_median(values: Tensor, usable: Tensor, side: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.metrics import wilson_interval
+from peaknet_pipeline.metrics import hit_frames, wilson_interval
 from peaknet_pipeline.plots.style import (
     GREY,
     colour_of,
@@ -127,8 +127,9 @@ def plot_hit_rate_over_time(
     size = window or max(1, -(-n_frames // 40))
     starts = np.arange(0, n_frames, size)
     for number, (finder, table) in enumerate(peaks.items()):
-        counts = np.bincount(table["frame"].to_numpy(np.int64), minlength=n_frames)[:n_frames]
-        hits = counts >= min_peaks
+        hits = np.zeros(n_frames, dtype=np.bool_)
+        found = hit_frames(table, min_peaks=min_peaks)
+        hits[found[found < n_frames]] = True
         rates = [hits[s : s + size].mean() for s in starts]
         axes.step(starts, rates, where="post", color=colour_of(finder, number), lw=1.5, label=name_of(finder))
         axes.axhline(hits.mean() if n_frames else 0.0, color=colour_of(finder, number), lw=0.8, ls=":")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from peaknet_pipeline.metrics import hit_peaks
 from peaknet_pipeline.plots.style import (
     IMAGE_COLOURS,
     OTHER_COLOURS,
@@ -98,9 +99,11 @@ def plot_resolution(peaks: Mapping[str, PeakTable], *, title: str) -> bytes:
 def plot_peaks_per_frame(
     peaks: Mapping[str, PeakTable], *, n_frames: int, min_peaks: int, title: str
 ) -> bytes:
-    """Draw how many frames have how many peaks; the hit limit is marked."""
+    """Draw how many frames have how many peaks that count for a hit; the hit limit is marked."""
     figure, (axes,) = new_figure(7.4, 4.0)
-    counts = {k: np.bincount(t["frame"].to_numpy(np.int64), minlength=n_frames) for k, t in peaks.items()}
+    counts = {
+        k: np.bincount(hit_peaks(t)["frame"].to_numpy(np.int64), minlength=n_frames) for k, t in peaks.items()
+    }
     top = max([min_peaks + 1, *(int(c.max()) for c in counts.values() if c.size)])
     for number, (name, count) in enumerate(counts.items()):
         edges = list(np.arange(0, top + 2, max(1, top // 60)) - 0.5)

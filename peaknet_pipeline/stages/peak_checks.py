@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.peak_tables import nothing_found
@@ -21,12 +22,12 @@ def peak_result(
     title: str,
     min_peaks: int,
 ) -> StageResult:
-    """Return a finder's output with its figures, plot and checks; a hit has at least ``min_peaks`` peaks."""
+    """Return a finder's output with its figures, plot and checks; a hit has at least ``min_peaks`` that count."""
     counts = np.bincount(peaks["frame"].to_numpy(), minlength=n_frames)
     figures = {
         "frames": n_frames,
         "peaks": len(peaks),
-        "hits": int((counts >= min_peaks).sum()),
+        "hits": len(hit_frames(peaks, min_peaks=min_peaks)),
         "mean_peaks_per_frame": float(counts.mean()),
         "frames_per_second": n_frames / max(seconds, 1e-9),
         "seconds": seconds,

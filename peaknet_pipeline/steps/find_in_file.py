@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
 from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_drawn_mask
 from peaknet_pipeline.runs.open import open_run
@@ -70,11 +69,10 @@ def find_command(
         metadata = {**found.metadata, MASKS: json.dumps([str(mask.absolute()) for mask in masks])}
         written = write_found(peaks, run, params=output, out=out, cxi=cxi, metadata=metadata, bad_pixels=bad)
         n_frames = run.n_frames
-    counts = np.bincount(written.peaks["frame"].to_numpy(), minlength=n_frames)
     told: dict[str, Any] = {
         "frames": n_frames,
         "peaks": len(written.peaks),
-        f"frames_with_{output.min_peaks}_peaks": int((counts >= output.min_peaks).sum()),
+        f"frames_with_{output.min_peaks}_peaks": len(hit_frames(written.peaks, min_peaks=output.min_peaks)),
         "finder": finder,
         "bad_pixels": int(bad.sum()),
         "out": str(out),

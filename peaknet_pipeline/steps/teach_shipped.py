@@ -58,6 +58,10 @@ VALIDATION = ValidationParameters(
 )
 
 
+INDEXING_THRESHOLD = 0.1
+"""Threshold of the shipped network: about where most validation frames index; the precise one is among its scores."""
+
+
 @dataclass(frozen=True)
 class ShippedRecipe:
     """All settings of the shipped network."""
@@ -67,6 +71,7 @@ class ShippedRecipe:
     training: TrainParameters = TRAINING
     transforms: TransformParameters = TRANSFORMS
     validation: ValidationParameters = VALIDATION
+    threshold: float = INDEXING_THRESHOLD
 
 
 def train_shipped(
@@ -113,7 +118,7 @@ def train_shipped(
     card = ModelCard(
         name=folder.name,
         step=result.step,
-        threshold=scores.threshold,
+        threshold=recipe.threshold,
         scores=scores.to_dict(),
         training_manifest=recipe.teaching.digest(),
         seed=recipe.training.seed,

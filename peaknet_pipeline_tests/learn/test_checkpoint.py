@@ -99,6 +99,16 @@ def test_a_configuration_with_unknown_fields_is_refused(folder: Path) -> None:
         read_checkpoint(folder)
 
 
+def test_networks_from_before_the_poisson_noise_keep_the_noise_that_they_were_taught_with(
+    folder: Path,
+) -> None:
+    assert read_checkpoint(folder).normalisation.poisson_noise
+    values = json.loads((folder / "config.json").read_text())
+    del values["normalise"]["poisson_noise"]
+    (folder / "config.json").write_text(json.dumps(values))
+    assert not read_checkpoint(folder).normalisation.poisson_noise
+
+
 def test_missing_weights_and_bad_cards_are_refused(folder: Path) -> None:
     (folder / "card.json").write_text(json.dumps({"title": "x"}))
     with pytest.raises(ModelError, match="not a model card"):

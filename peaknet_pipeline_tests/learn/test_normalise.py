@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import poisson as poisson_distribution
 
 from peaknet_pipeline.errors import ModelError
 from peaknet_pipeline.learn.host.significance import normalise_cells
@@ -107,12 +108,35 @@ def test_empty_and_constant_and_masked_panels_give_zero() -> None:
 
 @pytest.mark.parametrize("mean", [0.0005, 0.005, 0.02, 0.1, 0.3])
 @pytest.mark.parametrize("gain", [1.0, 12.5])
-def test_where_photons_are_rare_one_photon_is_the_noise(mean: float, gain: float) -> None:
+def test_where_photons_are_rare_one_photon_is_the_noise_if_asked_for(mean: float, gain: float) -> None:
     image = poisson(mean, (256, 256)) * gain
-    z = normalise(image, everywhere(image))[0, 0]
+    z = normalise(image, everywhere(image), NormaliseParameters(poisson_noise=False))[0, 0]
     single = z[image[0] == gain]
     assert 0.5 < float(single.median()) < 1.3
     assert float(single.max()) < 2
+
+
+@pytest.mark.parametrize("mean", [0.001, 0.01, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize("gain", [1.0, 12.5])
+def test_four_pixels_that_hardly_ever_hold_so_many_photons_reach_the_significance_of_a_peak(
+    mean: float, gain: float
+) -> None:
+    image = poisson(mean, (512, 512)) * gain
+    noise = float(estimate_background(image, everywhere(image)).noise.median()) / gain
+    seen = np.arange(1, 30)
+    probability = poisson_distribution.sf(seen - 1, 4 * mean)
+    z = (seen - 4 * mean) / (2 * noise)
+    assert (probability[z > 4.0] < 1e-3).all()
+    assert (probability[z < 2.5] > 1e-4).all()
+
+
+def test_many_photons_have_the_noise_that_they_have() -> None:
+    image = poisson(50.0, (256, 256))
+    noises = [
+        estimate_background(image, everywhere(image), NormaliseParameters(poisson_noise=way)).noise
+        for way in (True, False)
+    ]
+    torch.testing.assert_close(*noises)
 
 
 def test_panels_are_normalised_alone() -> None:

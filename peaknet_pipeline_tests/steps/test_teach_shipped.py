@@ -143,4 +143,5 @@ def test_the_recipe_trains_validates_and_writes_a_checkpoint(
     loaded = read_checkpoint(folder)
     assert loaded.card.step == 4
     assert loaded.card.training_manifest == SMALL.digest()
-    assert loaded.card.threshold in recipe.validation.thresholds
+    assert loaded.card.threshold == recipe.threshold
+    assert loaded.card.scores["threshold"] in recipe.validation.thresholds

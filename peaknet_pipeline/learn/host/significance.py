@@ -122,7 +122,7 @@ def estimate_blocks(
     """Return block grids of background and noise with a ring of extrapolated blocks around them, each (n, …)."""
     side = params.cell * params.block_cells
     grid = [-(-length // side) * params.block_cells for length in images.shape[1:]]
-    moments = np.zeros((4, len(images), *grid), dtype=np.float32)
+    moments = np.zeros((5, len(images), *grid), dtype=np.float32)
     for panel in range(len(images)):
         _cell_moments(images[panel], good[panel], params.cell, *moments[:, panel])
 
@@ -138,7 +138,7 @@ def estimate_blocks(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _cell_moments(image, good, cell, mean, variance, excess, count):  # type: ignore[no-untyped-def]
+def _cell_moments(image, good, cell, mean, variance, excess, count, n_above):  # type: ignore[no-untyped-def]
     """Fill the moments of each cell's good pixels, a strip of cells at a time."""
     height, width = image.shape
     total = np.zeros(width, dtype=np.float32)
@@ -174,7 +174,8 @@ def _cell_moments(image, good, cell, mean, variance, excess, count):  # type: ig
         for column in range(-(-width // cell)):
             left, right = column * cell, min(width, (column + 1) * cell)
             variance[row, column] = total[left:right].sum() / max(count[row, column] - 1, np.float32(1))
-            excess[row, column] = above[left:right].sum() / max(weight[left:right].sum(), np.float32(1))
+            n_above[row, column] = weight[left:right].sum()
+            excess[row, column] = above[left:right].sum() / max(n_above[row, column], np.float32(1))
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
