@@ -15,6 +15,7 @@ from peaknet_pipeline.infer.decode import table_of
 from peaknet_pipeline.infer.found import Found, PeakPixels
 from peaknet_pipeline.infer.labelling_torch import Components, find_components
 from peaknet_pipeline.infer.measure import (
+    LEAST_LIGHT,
     MAX_CENTRED_PIXELS,
     MAX_SHIFT,
     MIN_BACKGROUND_PIXELS,
@@ -174,7 +175,7 @@ def _centres(
         d_ss, d_fs = i - shift[0][:, None], j - shift[1][:, None]
         share = torch.exp(-0.5 * (d_ss * d_ss + d_fs * d_fs)) * values
         total = share.sum(dim=1)
-        alive &= total > 0
+        alive &= total > LEAST_LIGHT * share.abs().sum(dim=1)
         step = torch.stack([(share * d_ss).sum(dim=1), (share * d_fs).sum(dim=1)])
         shift = torch.where(alive, shift + (2 * step / total).clamp(-1, 1), shift)
     by_mass = torch.stack([(positive * i).sum(dim=1), (positive * j).sum(dim=1)]) / weight

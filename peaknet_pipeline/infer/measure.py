@@ -15,8 +15,9 @@ STRETCH = 32
 MAX_CENTRED_PIXELS = 25
 """Peaks of more pixels keep the centre of mass of their own."""
 
-WINDOW, WINDOW_STEPS, MAX_SHIFT, SHARP = 4, 4, 2.0, 0.9
-"""Half width (px) and steps of the windowed centroid, the farthest (px) that it goes, and what makes a spot sharp."""
+WINDOW, WINDOW_STEPS, MAX_SHIFT, SHARP, LEAST_LIGHT = 4, 4, 2.0, 0.901, 0.1
+"""Half width (px) and steps of the windowed centroid, the farthest (px) that it goes, what makes a spot sharp, and the share
+of the window's absolute values that must remain as light: in noise alone a centroid would be a matter of rounding."""
 
 MIN_BACKGROUND_PIXELS = 12
 """Pixels that a local background needs; with fewer, the disc grows once to twice its radius."""
@@ -240,15 +241,16 @@ def _centre(frame, bad, mean, row, column, peak):  # type: ignore[no-untyped-def
         return
     ss, fs = 0.0, 0.0
     for _ in range(WINDOW_STEPS):
-        total, step_ss, step_fs = 0.0, 0.0, 0.0
+        total, absolute, step_ss, step_fs = 0.0, 0.0, 0.0, 0.0
         for i in range(2 * WINDOW + 1):
             for j in range(2 * WINDOW + 1):
                 d_ss, d_fs = i - WINDOW - ss, j - WINDOW - fs
                 share = np.exp(-0.5 * (d_ss * d_ss + d_fs * d_fs)) * values[i, j]
                 total += share
+                absolute += abs(share)
                 step_ss += share * d_ss
                 step_fs += share * d_fs
-        if total <= 0:
+        if total <= LEAST_LIGHT * absolute:
             return
         ss += min(max(2 * step_ss / total, -1.0), 1.0)
         fs += min(max(2 * step_fs / total, -1.0), 1.0)

@@ -98,14 +98,14 @@ def reference_centre(values: Float64Array, top: IntArray) -> Float64Array | None
     image = np.pad(values, 4)[top[0] : top[0] + 9, top[1] : top[1] + 9]
     steps = np.stack(np.mgrid[-4:5, -4:5])
     ring = np.abs(steps).max(axis=0)
-    if image[ring <= 1].sum() >= 0.9 * image[ring <= 2].sum():
+    if image[ring <= 1].sum() >= 0.901 * image[ring <= 2].sum():
         weight = np.clip(image, 0, None) * (ring <= 1)
         return top + (weight * steps).sum(axis=(1, 2)) / weight.sum() if weight.sum() > 0 else None
     shift = np.zeros(2)
     for _ in range(4):
         apart = steps - shift[:, None, None]
         weight = image * np.exp(-0.5 * (apart**2).sum(axis=0))
-        if weight.sum() <= 0:
+        if weight.sum() <= 0.1 * np.abs(weight).sum():
             return None
         shift = shift + np.clip(2 * (weight * apart).sum(axis=(1, 2)) / weight.sum(), -1, 1)
     return top + shift if np.abs(shift).max() <= 2 else None
