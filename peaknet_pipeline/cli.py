@@ -11,6 +11,7 @@ import click
 
 from peaknet_pipeline.commands.bench import bench
 from peaknet_pipeline.commands.cell import cell
+from peaknet_pipeline.commands.completion import completion
 from peaknet_pipeline.commands.demo import demo
 from peaknet_pipeline.commands.deploy import deploy
 from peaknet_pipeline.commands.diagnose import diagnose
@@ -21,12 +22,15 @@ from peaknet_pipeline.commands.inspect import inspect
 from peaknet_pipeline.commands.mask import mask
 from peaknet_pipeline.commands.merge import merge
 from peaknet_pipeline.commands.models import models
+from peaknet_pipeline.commands.process import process
 from peaknet_pipeline.commands.query import query
 from peaknet_pipeline.commands.reduce import reduce
 from peaknet_pipeline.commands.refine_geometry import refine_geometry
 from peaknet_pipeline.commands.register import register
 from peaknet_pipeline.commands.report import report
+from peaknet_pipeline.commands.run import run
 from peaknet_pipeline.commands.runs import runs
+from peaknet_pipeline.commands.scan import scan
 from peaknet_pipeline.commands.sections import SectionedGroup
 from peaknet_pipeline.commands.simulate import simulate
 from peaknet_pipeline.commands.stage import stage
@@ -38,10 +42,11 @@ from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.faults import faults_explained
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Start here": (demo, ui, deploy),
-    "Runs of an experiment": (register, runs, query, diagnose, report, trace, stage),
+    "Start here": (demo, ui, deploy, completion),
+    "Runs of an experiment": (run, register, runs, query, diagnose, scan, report, trace, stage),
     "Networks": (models,),
     "One run at a time, without Dagster": (
+        process,
         inspect,
         geometry,
         mask,

@@ -22,12 +22,12 @@ COMMAND = "python -m peaknet_pipeline.reference"
 PLACES = {
     **{
         finder.parameters.__name__: (
-            f"`{finder.section}` in experiment.yaml; `peaknet find --finder {finder.name} --set`, and with `stream`"
+            f"`{finder.section}` in experiment.yaml; `peaknet find --finder {finder.name} --set`, `stream`, `process`"
         )
         for finder in CLASSICAL.values()
     },
-    "ScanStageParams": "`scan` in experiment.yaml",
-    "IndexParams": "`index` in experiment.yaml; `peaknet index --set`",
+    "ScanStageParams": "`scan` in experiment.yaml; `peaknet scan --set`",
+    "IndexParams": "`index` in experiment.yaml; `peaknet index --set`; `peaknet process --set index.NAME=VALUE`",
     "RunSecondLookParams": "`second_look` in experiment.yaml; `peaknet index --set second_look.NAME=VALUE`",
     "BlindParams": "`cell_search` in experiment.yaml; `peaknet cell --set`",
     "GeometrySearchParams": "`refine_geometry` in experiment.yaml; `peaknet refine-geometry --set`",
@@ -52,7 +52,7 @@ PLACES = {
     "SensorParams": "`sensor` in pipeline.yaml",
     "SlurmParams": "`slurm` in pipeline.yaml",
     "RunInferenceParams": "`inference` in pipeline.yaml",
-    "InferenceParams": "`peaknet find --finder peaknet --set`",
+    "InferenceParams": "`peaknet find --finder peaknet --set`, and with `process`",
     "LiveParams": "`peaknet stream --set`",
     "DetectionParams": "`peaknet stream --finder peaknet --set`, beside those of the stream",
     "GroupRule": "each group of `groups` in experiment.yaml",
@@ -111,11 +111,12 @@ def _commands() -> Iterator[str]:
             yield from _command(command)
 
 
-def _command(command: click.Command) -> Iterator[str]:
+def _command(command: click.Command, group: str = "peaknet") -> Iterator[str]:
     arguments = [
         p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)
     ]
-    yield f"**`{' '.join(['peaknet', str(command.name), *arguments])}`** {' '.join((command.help or '').split())}"
+    name = f"{group} {command.name}"
+    yield f"**`{' '.join([name, *arguments])}`** {' '.join((command.help or '').split())}"
     rows = [
         (", ".join(f"`{name}`" for name in p.opts), _default(p.default), _cell(p.help or ""))
         for p in command.params
@@ -125,7 +126,7 @@ def _command(command: click.Command) -> Iterator[str]:
         yield _table(("option", "default", "meaning"), rows)
     if isinstance(command, click.Group):
         for sub in command.commands.values():
-            yield from _command(sub)
+            yield from _command(sub, name)
 
 
 def _default(value: Any) -> str:

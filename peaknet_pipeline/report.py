@@ -1,15 +1,17 @@
 """One HTML page for an experiment: self-contained, every rate with its denominator, all text escaped."""
 
 import base64
-import html
+import hashlib
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.plots.style import name_of
@@ -20,38 +22,6 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 LARGE_PNG = 50_000
 """Bytes from which on a picture is worth storing as WebP."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --page: #fff; --card: #f5f7f9; --line: #d8dee4;
-  --accent: #0a58a0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --page: #14181c; --card: #1e242a;
-  --line: #38414a; --accent: #7cb8f0; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
-  background: var(--page); margin: 0 auto; max-width: 76rem; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; }
-h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); margin: 1rem 0 0; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-p { max-width: 68ch; } a { color: var(--accent); } .meta, figcaption, caption, td small { color: var(--soft); }
-.meta { margin: .2rem 0 1rem; }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; background: var(--card); border-radius: .5rem; padding: .6rem 1rem; }
-nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .8rem; margin: 1rem 0; }
-.tile { background: var(--card); border-radius: .5rem; padding: .7rem 1rem; }
-.tile b { display: block; font-size: 1.55rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tile span { display: block; font-size: .85rem; color: var(--soft); }
-.scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .2rem 0 .4rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: right; white-space: nowrap; }
-th { background: var(--card); font-weight: 600; vertical-align: bottom; white-space: normal; min-width: 4rem; }
-td.text, th.text { text-align: left; } td.long { white-space: normal; min-width: 18rem; text-align: left; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.4rem; }
-.figures.wide { grid-template-columns: 1fr; }
-figure { margin: 0; } figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
-@media (prefers-color-scheme: dark) { figure img { filter: brightness(.92); } }
-figcaption { font-size: .88rem; margin-top: .4rem; max-width: 62ch; }
-summary { cursor: pointer; } summary h2 { display: inline-block; border: 0; margin: .9rem 0 .3rem; font-size: 1.1rem; }
-@media print { nav { display: none; } figure, .tile { break-inside: avoid; } }
-"""
 LONG_CELL = 60
 """Characters from which on a cell's text is broken into lines."""
 
@@ -105,7 +75,7 @@ def write_report(path: Path, *, title: str, sections: Sequence[Section], subtitl
 
 
 def report_page(*, title: str, sections: Sequence[Section], subtitle: str = "") -> str:
-    """Return the page as HTML that loads nothing from anywhere.
+    """Return the page as HTML that loads nothing from anywhere and runs its own script only, which its policy names by hash.
 
     Parameters
     ----------
@@ -116,31 +86,24 @@ def report_page(*, title: str, sections: Sequence[Section], subtitle: str = "") 
 
     """
     shown = [s for s in sections if s.text or s.tables or s.figures or s.tiles]
-    links = "".join(
-        f'<a href="#s{i}">{_text(section.heading)}</a>'
-        for i, section in enumerate(shown)
-        if not section.folded
+    pages = Environment(
+        loader=PackageLoader("peaknet_pipeline"),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
     )
-    body = "\n".join(_section(i, section) for i, section in enumerate(shown))
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<title>{_text(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>{_text(title)}</h1><p class="meta">{_text(subtitle)}</p></header>
-<nav aria-label="Sections">{links}</nav>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    style, script = (pages.get_template(f"report.{kind}").render().strip() for kind in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return pages.get_template("report.html").render(
+        title=title,
+        subtitle=subtitle,
+        sections=shown,
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        source=_source,
+        cell_class=_cell_class,
+    )
 
 
 def comparison_table(scores: Scores, *, caption: str = "") -> ReportTable:
@@ -257,54 +220,17 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _section(number: int, section: Section) -> str:
-    heading = f"<h2>{_text(section.heading)}</h2>"
-    parts = [f"<details><summary>{heading}</summary>" if section.folded else heading]
-    if section.tiles:
-        parts += ['<div class="tiles">', *(_tile(tile) for tile in section.tiles), "</div>"]
-    parts += [f"<p>{_text(paragraph)}</p>" for paragraph in section.text]
-    parts += [_table(table) for table in section.tables]
-    if section.figures:
-        kind = "figures wide" if section.wide else "figures"
-        parts += [f'<div class="{kind}">', *(_figure(figure) for figure in section.figures), "</div>"]
-    parts += ["</details>"] if section.folded else []
-    return "\n".join([f'<section id="s{number}">', *parts, "</section>"])
-
-
-def _tile(tile: Tile) -> str:
-    detail = f"<span>{_text(tile.detail)}</span>" if tile.detail else ""
-    return f'<div class="tile"><span>{_text(tile.name)}</span><b>{_text(tile.value)}</b>{detail}</div>'
-
-
-def _table(table: ReportTable) -> str:
-    head = _cells(table.columns, table.n_text, "th")
-    rows = "\n".join(f"<tr>{_cells(row, table.n_text, 'td')}</tr>" for row in table.rows)
-    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
-    inside = f"{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>"
-    return f'<div class="scroll"><table>{inside}</table></div>'
-
-
-def _cells(values: Iterable[str], n_text: int, tag: str) -> str:
-    scope = ' scope="col"' if tag == "th" else ""
-    return "".join(
-        f"<{tag}{scope}{_cell_class(value, i < n_text)}>{_text(value)}</{tag}>"
-        for i, value in enumerate(values)
-    )
-
-
-def _cell_class(value: str, is_text: bool) -> str:
+def _cell_class(value: str, is_text: bool) -> Markup:
     if len(value) > LONG_CELL:
-        return ' class="long"'
-    return ' class="text"' if is_text else ""
+        return Markup(' class="long"')
+    return Markup(' class="text"') if is_text else Markup()
 
 
-def _figure(figure: ReportFigure) -> str:
+def _source(figure: ReportFigure) -> str:
     if not figure.png.startswith(PNG_START):
         raise ValueError(f"figure {figure.caption!r} is not a PNG")
     kind, image = _smallest(figure.png)
-    source = f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
-    caption = _text(figure.caption)
-    return f'<figure><img loading="lazy" src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def _smallest(png: bytes) -> tuple[str, bytes]:
@@ -319,6 +245,8 @@ def _smallest(png: bytes) -> tuple[str, bytes]:
     return min(("webp", webp.getvalue()), ("png", png), key=lambda kind_bytes: len(kind_bytes[1]))
 
 
-def _text(text: str) -> str:
-    """Escape text; control characters, which HTML forbids, become spaces."""
-    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+def _printable(value: Any) -> Any:
+    """Return text with spaces for control characters, which HTML forbids; what is marked as safe is this package's own."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in value)

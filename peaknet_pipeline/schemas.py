@@ -839,3 +839,9 @@ SCHEMAS = {
     )
 }
 """Every declared table by name."""
+
+MADE_WITH = {
+    PEAKS.name: "peaknet find RUN --geometry GEOMETRY --out peaks.parquet",
+    INDEX.name: "peaknet index PEAKS --geometry GEOMETRY --cell CELL --out lattices.parquet",
+}
+"""The command that makes a table of a kind, to type where one of another kind was given."""

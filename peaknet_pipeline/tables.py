@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from peaknet_pipeline.atomic import replace_atomically, write_file
 from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.records import describe
-from peaknet_pipeline.schemas import Column, Schema
+from peaknet_pipeline.schemas import MADE_WITH, SCHEMAS, Column, Schema
 
 FOREIGN = (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError, RecursionError)
 """What pandas raises over a table, or the note in its metadata, of another program."""
@@ -104,17 +104,44 @@ def read_table(path: Path, schema: Schema, *, check: bool = True) -> pd.DataFram
 
     """
     if not path.is_file():
-        raise TableError("no such table", where=path, remedy="Make the stage that writes it first.")
+        raise TableError(
+            "no such table", where=path, remedy=_made_with(schema) or "Make the stage that writes it first."
+        )
     try:
         table: pd.DataFrame = pq.read_table(path).to_pandas()
     except (pa.ArrowException, OSError, *FOREIGN) as error:
-        raise TableError(f"not a readable Parquet file ({describe(error)})", where=path) from error
+        raise TableError(
+            f"not a readable Parquet file ({describe(error)})", where=path, remedy=_made_with(schema)
+        ) from error
     for column in schema.columns:
         if column.dtype == "string" and column.name in table:
             table[column.name] = table[column.name].astype(np.dtype(_pandas_dtype(column)))
     if check:
-        check_table(table, schema)
+        _check_kind(table, schema, path)
+        problems = table_problems(table, schema)
+        if problems:
+            raise TableError(
+                "; ".join(problems), where=f"{path} (table {schema.name})", remedy=_made_with(schema)
+            )
     return table
+
+
+def _check_kind(table: pd.DataFrame, schema: Schema, path: Path) -> None:
+    """Refuse a table of another kind by its name: a list of all columns that are missing would not tell."""
+    given = next((s for s in SCHEMAS.values() if set(s.column_names()) == set(table.columns)), schema)
+    if given is not schema and set(given.column_names()) != set(schema.column_names()):
+        raise TableError(
+            "a table of another kind",
+            where=path,
+            expected=f"{schema.name} ({schema.meaning.rstrip('.')})",
+            found=f"{given.name} ({given.meaning.rstrip('.')})",
+            remedy=_made_with(schema),
+        )
+
+
+def _made_with(schema: Schema) -> str | None:
+    made = MADE_WITH.get(schema.name)
+    return f"`{made}` makes one." if made else None
 
 
 def read_table_metadata(path: Path) -> dict[str, str]:

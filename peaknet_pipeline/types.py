@@ -183,6 +183,12 @@ class RunStatistics:
     maximum: Float32Array
     n_frames: int
 
+    def __repr__(self) -> str:
+        """Return the shape, and what a glance at the pixels tells."""
+        shape = " × ".join(map(str, self.mean.shape))
+        middle, most = np.nanmedian(self.mean), np.nanmax(self.maximum)
+        return f"<RunStatistics: {self.n_frames} frames of {shape} pixels; median of the mean {middle:.4g}, highest {most:.4g}>"
+
 
 @dataclass(frozen=True)
 class UnitCell:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.schemas import PEAKS, SCHEMAS, SCORES
+from peaknet_pipeline.schemas import INDEX, PEAKS, SCHEMAS, SCORES
 from peaknet_pipeline.tables import (
     empty_table,
     make_table,
@@ -63,3 +63,13 @@ def test_a_damaged_file_is_named(tmp_path):
         read_table(path, PEAKS)
     with pytest.raises(TableError, match="no such table"):
         read_table(tmp_path / "absent.parquet", SCORES)
+
+
+def test_a_table_of_another_kind_is_named_with_the_command_that_makes_the_right_one(tmp_path):
+    path = tmp_path / "lattices.parquet"
+    write_table(empty_table(INDEX), path, INDEX)
+    with pytest.raises(
+        TableError,
+        match=r"lattices\.parquet: a table of another kind, expected peaks .*found lattices .*peaknet find",
+    ):
+        read_table(path, PEAKS)

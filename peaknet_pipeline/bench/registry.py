@@ -4,10 +4,13 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
+from peaknet_pipeline.params import did_you_mean
+
+OPERATION = "operation"
+"""The benchmark of Dagster itself, which is called from the room that knows it."""
 
 NAMES = (
     "distillation",
@@ -28,6 +31,10 @@ NAMES = (
 )
 
 
+ALL = tuple(sorted((*NAMES, OPERATION)))
+"""Every name that ``peaknet bench`` takes."""
+
+
 def run(name: str, settings: Iterable[str]) -> dict[str, Any]:
     """Run a benchmark with ``NAME=VALUE`` settings.
 
@@ -37,9 +44,13 @@ def run(name: str, settings: Iterable[str]) -> dict[str, Any]:
         No such benchmark or setting.
 
     """
-    known = [n for n in NAMES if find_spec(f"peaknet_pipeline.bench.{n}")]
-    if name not in known:
-        raise ParameterError("no such benchmark", expected=f"one of {', '.join(known)}", found=name)
+    if name not in NAMES:
+        raise ParameterError(
+            "no such benchmark",
+            expected=f"one of {', '.join(ALL)}",
+            found=name,
+            remedy=did_you_mean(name, ALL),
+        )
     return call(name, importlib.import_module(f"peaknet_pipeline.bench.{name}").run, settings)
 
 
@@ -56,7 +67,12 @@ def call(name: str, function: Callable[..., dict[str, Any]], settings: Iterable[
     unknown = set(values) - set(inspect.signature(function).parameters)
     if unknown:
         accepted = ", ".join(inspect.signature(function).parameters) or "none"
-        raise ParameterError(f"unknown settings {sorted(unknown)}", where=f"bench {name}", expected=accepted)
+        raise ParameterError(
+            f"unknown settings {sorted(unknown)}",
+            where=f"bench {name}",
+            expected=accepted,
+            remedy=did_you_mean(min(unknown), inspect.signature(function).parameters),
+        )
     return function(**values)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from peaknet_pipeline.bench import registry
 from peaknet_pipeline.commands.files import command
 from peaknet_pipeline.commands.options import SETTINGS, figures
 
@@ -13,15 +14,12 @@ from peaknet_pipeline.commands.options import SETTINGS, figures
 @SETTINGS
 @figures
 def bench(name: str, settings: tuple[str, ...]) -> dict[str, Any]:
-    """Run benchmark NAME; settings are its arguments.
-
-    NAME: finder, finders, fit, gpu, index, labels, loop, merging, model, operation, realism, scale, shipped,
-    simulate or stream.
-    """
-    from peaknet_pipeline.bench import registry
-
-    if name == "operation":
+    """Run benchmark NAME; settings are its arguments."""
+    if name == registry.OPERATION:
         from peaknet_pipeline.orchestration.scale import run
 
         return registry.call(name, run, settings)
     return registry.run(name, settings)
+
+
+bench.help = f"{bench.help}\n\nNAME: {', '.join(registry.ALL)}."

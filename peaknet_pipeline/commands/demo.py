@@ -4,23 +4,34 @@ import time
 from pathlib import Path
 
 from peaknet_pipeline.commands.files import command
-from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.options import NEW_DATA
 from peaknet_pipeline.commands.tell import tell
 
 
 @command()
-@DATA
+@NEW_DATA
 def demo(data: Path) -> None:
     """Simulate a small experiment and take it through the whole chain, in Dagster."""
     from peaknet_pipeline.orchestration.demo import run_demo
     from peaknet_pipeline.stages.reporting import report_path
+    from peaknet_pipeline.stages.run_table import format_runs, run_table
     from peaknet_pipeline.store.layout import Store
     from peaknet_pipeline.store.paths import summary_path
     from peaknet_pipeline.store.scores import format_scores, read_all_scores
 
     store = Store(data)
     started = time.perf_counter()
-    run_demo(store, say=tell)
+
+    def ingested(keys: list[str]) -> None:
+        tell("")
+        tell(format_runs(run_table(store, keys)))
+        tell("")
+        tell(
+            f"  The classical finder's rates, after {time.perf_counter() - started:.0f} s. Next a network learns from them."
+        )
+        tell("")
+
+    run_demo(store, say=tell, ingested=ingested)
     tell("")
     tell(format_scores(read_all_scores(store)))
     tell("")

@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from peaknet_pipeline.commands.files import OutputFolder, command
-from peaknet_pipeline.commands.options import DATA
+from peaknet_pipeline.commands.options import NEW_DATA
 from peaknet_pipeline.commands.tell import tell
 
 
 @command()
-@DATA
+@NEW_DATA
 @click.option(
     "--out",
     type=OutputFolder(),

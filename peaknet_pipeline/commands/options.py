@@ -13,14 +13,36 @@ from peaknet_pipeline.commands.tell import tell, tell_json
 from peaknet_pipeline.hits import MIN_PEAKS as MIN_PEAKS_OF_HIT
 
 PATH = Input()
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    envvar="PEAKNET_DATA",
-    show_default=True,
-    help="Data root.",
-)
+
+
+class DataRoot(click.Path):
+    """A data root that is there, or the default one, which commands may find empty."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; a usage error if somebody named a folder that is not there."""
+        path = Path(str(super().convert(value, param, ctx)))
+        source = ctx.get_parameter_source(str(param.name)) if ctx is not None and param is not None else None
+        if source is not click.core.ParameterSource.DEFAULT and not path.is_dir():
+            self.fail(f"no folder {path}. `peaknet demo --data {path}` makes one to try with.", param, ctx)
+        return path
+
+
+def _data_option(kind: click.Path) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--data",
+        type=kind,
+        default=Path("data"),
+        envvar="PEAKNET_DATA",
+        show_default=True,
+        help="Data root.",
+    )
+
+
+DATA, NEW_DATA = _data_option(DataRoot()), _data_option(click.Path(path_type=Path))
+"""The data root, which must be there where it is named, and one that a command makes."""
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the figures as one JSON object on the last line."
 )
@@ -104,7 +126,8 @@ def figure_lines(figures: Mapping[str, Any], *, indent: str = "") -> Iterator[st
             yield f"{indent}{labels[name]}"
             yield from (f"{indent}  {line}" for line in _table(value))
         else:
-            yield f"{indent}{labels[name]:<{width}}  {_plain(value)}"
+            for number, one in enumerate(value if _are_texts(value) else [value]):
+                yield f"{indent}{labels[name] if not number else '':<{width}}  {_plain(one)}"
 
 
 def _plain(value: Any) -> str:
@@ -114,6 +137,10 @@ def _plain(value: Any) -> str:
     if not math.isfinite(value):
         return "–"
     return str((float(f"{value:.6g}") if abs(value) < 1e6 else round(value, 1)) + 0.0)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
 
 
 def _are_rows(value: Any) -> bool:

@@ -23,7 +23,7 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
     Files that are not taken for runs are listed below it, with the reason.
     """
     from peaknet_pipeline.orchestration.registered import registered_keys
-    from peaknet_pipeline.stages.run_table import format_runs, run_table
+    from peaknet_pipeline.stages.run_table import check_known, format_runs, run_table
     from peaknet_pipeline.store.layout import Store
     from peaknet_pipeline.store.raw_root import format_not_taken, read_raw_root
     from peaknet_pipeline.store.scores import format_scores, read_all_scores
@@ -33,6 +33,7 @@ def runs(data: Path, experiment: str | None, finders: bool, as_csv: bool, as_jso
     table = read_all_scores(store) if finders else run_table(store, registered_keys(store), raw=raw)
     left_out = raw.left_out
     if experiment is not None:
+        check_known(experiment, {*table["experiment"], *(path.name for path, _ in left_out)}, store)
         table = table[table["experiment"] == experiment]
         left_out = [one for one in left_out if one[0].is_relative_to(store.raw_root / experiment)]
     if as_json:

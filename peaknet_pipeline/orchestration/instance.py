@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,8 +52,10 @@ def server_environment(store: Store) -> dict[str, str]:
     }
 
 
-def serve_ui(store: Store, *, host: str, port: int) -> None:
+def serve_ui(store: Store, *, host: str, port: int, claimed: Callable[[], None]) -> None:
     """Become the Dagster web server and daemon over the store's instance; does not return.
+
+    ``claimed`` is called when the instance is this server's, before it starts.
 
     Raises
     ------
@@ -61,6 +64,7 @@ def serve_ui(store: Store, *, host: str, port: int) -> None:
 
     """
     claim_instance(store, f"http://{host}:{port}")
+    claimed()
     command = [
         sys.executable,
         "-m",

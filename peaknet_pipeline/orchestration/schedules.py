@@ -17,6 +17,8 @@ def build_improve_schedule(job: Any) -> dg.ScheduleDefinition:
         job=job,
         cron_schedule="0 3 * * *",
         default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Turn it on to have the network improved each night at three: it launches improve_model if anything was "
+        "labelled, curated or excluded since the last training set, and says so if nothing was.",
     )
     def improve_model_nightly(
         context: dg.ScheduleEvaluationContext, store: StoreResource

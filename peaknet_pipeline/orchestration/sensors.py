@@ -19,11 +19,17 @@ FILES_UNCHANGED = "files_unchanged"
 """The check of ``raw_run`` that says whether the files still are those that were ingested."""
 
 
-def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
-    """Make the sensor that watches the raw root for ``job``."""
+def build_new_runs_sensor(ingest: Any, process: Any) -> dg.SensorDefinition:
+    """Make the sensor that watches the raw root for one of two jobs: ingestion alone, or with inference."""
 
     @dg.sensor(
-        name="new_runs", job=job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED
+        name="new_runs",
+        jobs=[ingest, process],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Turn it on to have runs taken by themselves: it registers every complete new run under raw/ of the data "
+        "root and requests ingest_run for it, or process_run with sensor: {infer: true} in pipeline.yaml. A file that is still "
+        "written waits. What it does not take stands in its log, with the reason.",
     )
     def new_runs(
         context: dg.SensorEvaluationContext, store: StoreResource
@@ -54,7 +60,9 @@ def build_new_runs_sensor(job: Any) -> dg.SensorDefinition:
                 else dg.SkipReason(skipped)
             )
         return dg.SensorResult(
-            run_requests=[*_requests(dict.fromkeys(new)), *_requests(chosen)],
+            run_requests=_requests(
+                {**dict.fromkeys(new), **chosen}, process.name if params.infer else ingest.name
+            ),
             dynamic_partitions_requests=[RUNS.build_add_request(new)] if new else [],
             asset_events=verdicts,
         )
@@ -136,10 +144,11 @@ def _to_request_again(
     return {key: stamp for key, stamp in stamps.items() if requested.get(key) != stamp}
 
 
-def _requests(keys: Mapping[str, str | None]) -> list[dg.RunRequest]:
+def _requests(keys: Mapping[str, str | None], job: str) -> list[dg.RunRequest]:
     """Return a request per run; ones for a state of its files bear it as their key, so that Dagster starts one run alone."""
     return [
         dg.RunRequest(
+            job_name=job,
             partition_key=key,
             run_key=None if stamp is None else f"{key} {stamp}",
             tags={"peaknet/origin": "new_runs"},

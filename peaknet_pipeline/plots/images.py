@@ -1,6 +1,7 @@
 """Pictures of the detector: virtual powder, mask, frames with their peaks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,15 @@ Extent = tuple[float, float, float, float]
 MOST_DOTS = 4000
 Ring = tuple[float, str]
 """Radius in pixels from the origin, and what is written beside it."""
+
+
+@dataclass(frozen=True)
+class FramePicture:
+    """An assembled frame (rows, columns), each finder's peaks (n, 2) in laboratory pixels, and a title."""
+
+    image: Image
+    peaks: Mapping[str, Float64Array]
+    title: str
 
 
 def plot_image(
@@ -142,10 +152,21 @@ def draw_frame_peaks(
 
     """
     figure, (axes,) = _image_figure(_height(np.shape(image), window or extent, 8.0) + 0.4)
-    shown = _draw(axes, np.asarray(image, dtype=np.float64), extent, high=99.9)
+    _draw_marked(figure, axes, FramePicture(image, peaks, title), extent, unit)
+    legend_below(axes, dark=True)
+    if window:
+        axes.set_xlim(window[0], window[1])
+        axes.set_ylim(window[2], window[3])
+    return figure
+
+
+def _draw_marked(
+    figure: "Figure", axes: "Axes", picture: FramePicture, extent: Extent | None, unit: str
+) -> None:
+    shown = _draw(axes, np.asarray(picture.image, dtype=np.float64), extent, high=99.9)
     figure.colorbar(shown, ax=axes, label=f"intensity / {unit}", fraction=0.04, pad=0.02, extend="both")
     sizes = {"classical": 70.0, "peaknet": 110.0, "truth": 30.0, "found": 110.0, "predicted": 22.0}
-    for number, (name, positions) in enumerate(peaks.items()):
+    for number, (name, positions) in enumerate(picture.peaks.items()):
         marker = FINDER_MARKERS.get(name, "D")
         colour = _on_image(name, number)
         places = np.asarray(positions, dtype=np.float64).reshape(-1, 2)
@@ -160,12 +181,23 @@ def draw_frame_peaks(
             facecolors=None if marker == "+" else "none",
             edgecolors=None if marker == "+" else colour,
         )
-    legend_below(axes, dark=True)
-    _label_image(axes, title, extent)
-    if window:
-        axes.set_xlim(window[0], window[1])
-        axes.set_ylim(window[2], window[3])
-    return figure
+    _label_image(axes, picture.title, extent)
+
+
+def plot_frames(
+    pictures: Sequence[FramePicture], *, extent: Extent | None = None, unit: str = "adu"
+) -> bytes:
+    """Draw several frames side by side, each with its peaks; see :func:`draw_frame_peaks`."""
+    shape = np.shape(pictures[0].image)
+    figure, axes = new_figure(8.0 * len(pictures), _height(shape, extent, 8.0) + 0.4, columns=len(pictures))
+    figure.set_layout_engine("compressed")
+    for one, picture in zip(axes, pictures, strict=True):
+        _draw_marked(figure, one, picture, extent, unit)
+    names = {
+        name_of(n): h for n, h in zip(pictures[0].peaks, axes[0].get_legend_handles_labels()[0], strict=True)
+    }
+    legend_below(axes[0], names, dark=True)
+    return to_png(figure)
 
 
 def plot_frame_peaks(image: Image, peaks: Mapping[str, Float64Array], **options: Any) -> bytes:

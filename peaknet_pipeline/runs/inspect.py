@@ -157,7 +157,8 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "dtype": info.dtype,
         "data": info.data_path,
         "mask": info.mask_path,
-        "bad pixels": float(run.bad_pixels.mean()),
+        "bad pixels": int(run.bad_pixels.sum()),
+        "bad pixels, share": float(run.bad_pixels.mean()),
         "mask sources": {source.name: source.n_new for source in run.mask_sources},
         "photon energy, eV": [float(known.min()), float(known.max())] if known.size else None,
         "frames without resolution": int(run.without_resolution.sum()),
@@ -182,8 +183,17 @@ def compression_of(dataset: Any) -> str:
     return " + ".join(FILTERS.get(code, f"filter {code}") for code in codes) or "none"
 
 
+LEAST_SIDE = 16
+"""Pixels that a side of a detector's panel has at least: shorter rows are lists of spots or vectors."""
+
+
 def _run_doubts(run: Run) -> list[str]:
     doubts = shot_doubts(run)
+    if min(run.info.stack_shape[1:]) < LEAST_SIDE:
+        rows, columns = run.info.stack_shape[1:]
+        doubts.append(
+            f"Frames of {rows} × {columns} pixels are no detector's: {run.info.data_path} holds a list, of spots or vectors."
+        )
     if run.geometry is None:
         doubts.append("There is no geometry: peaks can be found, but neither resolution nor lattices.")
     if run.bad_pixels.mean() > 0.3:

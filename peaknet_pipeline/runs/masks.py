@@ -183,6 +183,15 @@ def read_mask(path: Path, geometry: Geometry | None = None) -> tuple[BoolArray, 
     return bad, sources or (MaskSource(path.name, int(bad.sum()), int(bad.sum())),)
 
 
+def is_written_mask(path: Path) -> bool:
+    """Tell whether an HDF5 file is a mask as :func:`write_mask` writes it; False for what can't be opened."""
+    try:
+        with LinkedFiles(path) as files:
+            return files.find(MASK_DATA) is not None and files.find(MASK_REASONS) is not None
+    except (RunError, *DAMAGE):
+        return False
+
+
 def read_drawn_mask(
     path: Path, geometry: Geometry | None = None, *, invert: bool = False, doubt: Callable[[str], object]
 ) -> BoolArray:

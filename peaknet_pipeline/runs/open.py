@@ -130,8 +130,16 @@ def open_files(files: Sequence[Path], opening: Opening, *, path: Path) -> Run:
 def _open_folder(path: Path, opening: Opening) -> Run:
     """Open a EuXFEL run directory, or a directory that holds the files of one run."""
     files = files_of_run(path)
-    if not files or any(is_euxfel_file(file) for file in files):
+    if any(is_euxfel_file(file) for file in files or path.glob("*.h5")):
         return open_euxfel_run(path, opening.geometry)
+    if not files:
+        raise RunError(
+            "no file in this folder bears the name of a run's file",
+            where=path,
+            expected="files of one run, such as r0001.h5 or run12_master.h5, or a EuXFEL run's RAW-R0001-….h5",
+            found=", ".join(sorted(one.name for one in path.iterdir())[:5]) or "an empty folder",
+            remedy="Give the file itself, or list the files of the run in a text file that ends in .lst.",
+        )
     return open_files(files, replace(opening, root=opening.root or path.resolve()), path=path)
 
 

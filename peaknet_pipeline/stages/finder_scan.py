@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.peaks.peakfinder8 import PEAKFINDER8, Peakfinder8Params
-from peaknet_pipeline.peaks.scan import ScanStageParams, best_setting
+from peaknet_pipeline.peaks.scan import ScanStageParams
 from peaknet_pipeline.plots.scan import plot_scan
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.schemas import SCAN
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.scan_finder import (
+    best_figures,
     choose_frames,
     scan_frames,
     scan_table,
@@ -69,22 +69,7 @@ FINDER_SCAN_ASSET = Asset(
 def _result(
     output: Path, table: pd.DataFrame, scan: pd.DataFrame, key: str, *, in_use: Peakfinder8Params
 ) -> StageResult:
-    best = best_setting(scan, "merit")
-    names = ("threshold", "min_snr", "min_pix", "max_pix", "local_bg_radius")
-    used = scan[np.all([scan[name] == getattr(in_use, name) for name in names], axis=0)].iloc[0]
-    figures: dict[str, Any] = {
-        "settings": len(table),
-        "frames": int(table["frames"].iloc[0]),
-        "best_indexing_yield": float(table["indexing_yield"].iloc[0]),
-        "indexed": int(table["indexed"].iloc[0]),
-        "explained": int(table["explained"].iloc[0]),
-        "indexed_in_use": int(used["indexed"]),
-        "explained_in_use": int(used["explained"]),
-        **{f"best_{name}": getattr(best, name) for name in names},
-        "line_for_experiment_yaml": "finder: {"
-        + ", ".join(f"{n}: {getattr(best, n):g}" for n in names)
-        + "}",
-    }
+    figures = best_figures(table, scan, in_use=in_use)
     told = (
         f"the best setting indexes {figures['indexed']} of {figures['frames']} frames and explains "
         f"{figures['explained']} peaks; the one in use {figures['indexed_in_use']} and {figures['explained_in_use']}"

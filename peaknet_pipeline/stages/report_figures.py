@@ -51,6 +51,11 @@ class Pool:
     keys: tuple[str, ...]
 
     @cached_property
+    def finders(self) -> tuple[str, ...]:
+        """The finders that every one of these runs was taken through: the classical one alone before inference."""
+        return tuple(f for f in FINDERS if all(is_drawable(self.store, key, f) for key in self.keys))
+
+    @cached_property
     def context(self) -> RunContext:
         """The last run's experiment and cell."""
         return read_context(self.store, self.keys[-1])
@@ -70,12 +75,16 @@ class Pool:
     @cached_property
     def peaks(self) -> dict[str, PeakTable]:
         """Each finder's peaks; frames are counted on from run to run."""
-        return {f: self._join([peaks_path(self.store, key, f) for key in self.keys], PEAKS) for f in FINDERS}
+        return {
+            f: self._join([peaks_path(self.store, key, f) for key in self.keys], PEAKS) for f in self.finders
+        }
 
     @cached_property
     def lattices(self) -> dict[str, IndexTable]:
         """Lattices of each finder's peaks."""
-        return {f: self._join([index_path(self.store, key, f) for key in self.keys], INDEX) for f in FINDERS}
+        return {
+            f: self._join([index_path(self.store, key, f) for key in self.keys], INDEX) for f in self.finders
+        }
 
     def reflections(self, finder: str) -> ReflectionTable:
         """Return the reflections predicted from one finder's lattices."""
@@ -200,21 +209,25 @@ def example_figures(pool: Pool) -> Iterator[ReportFigure]:
     frames = sum(pool.n_frames.values())
     counts = {f: np.bincount(t["frame"].to_numpy(np.int64), minlength=frames) for f, t in pool.peaks.items()}
     for number, why in _examples(counts):
-        told = f"PeakNet finds {counts['peaknet'][number]} peaks, the classical finder {counts['classical'][number]}"
+        told = ", ".join(
+            f"{name_of(finder)} finds {counted[number]} peaks" for finder, counted in counts.items()
+        )
         yield _example(pool, number, f"{why}: {told}.")
 
 
 def _examples(counts: Mapping[str, IntArray]) -> Iterator[tuple[int, str]]:
-    neural, classical = counts["peaknet"], counts["classical"]
-    hits = np.flatnonzero(neural > 0)
+    best = counts["peaknet" if "peaknet" in counts else "classical"]
+    hits = np.flatnonzero(best > 0)
     if not hits.size:
         return
-    ordered = hits[np.argsort(neural[hits], kind="stable")]
+    ordered = hits[np.argsort(best[hits], kind="stable")]
     chosen = {
         int(ordered[len(ordered) // 2]): "A typical frame with peaks",
         int(ordered[-1]): "The frame with the most peaks",
-        int(np.argmax(np.abs(neural.astype(int) - classical))): "Where the finders differ most",
     }
+    if len(counts) > 1:
+        spread = np.ptp(np.stack([counted.astype(np.int64) for counted in counts.values()]), axis=0)
+        chosen[int(np.argmax(spread))] = "Where the finders differ most"
     yield from chosen.items()
 
 
@@ -237,7 +250,11 @@ def _run_of(pool: Pool, number: int) -> tuple[str, int]:
 
 
 def drawable(store: Store, keys: Sequence[str]) -> list[str]:
-    """Return the runs that have everything that is drawn."""
-    tables = (peaks_path, index_path, reflections_path)
-    needed = {key: [path(store, key, finder) for path in tables for finder in FINDERS] for key in keys}
-    return [key for key in keys if all(p.is_file() for p in (statistics_path(store, key), *needed[key]))]
+    """Return the runs that have what is drawn, of the classical finder at least."""
+    return [key for key in keys if is_drawable(store, key, "classical")]
+
+
+def is_drawable(store: Store, key: str, finder: str) -> bool:
+    """Tell whether a run has its statistics and all that one finder's pictures are drawn from."""
+    needed = [path(store, key, finder) for path in (peaks_path, index_path, reflections_path)]
+    return all(path.is_file() for path in (statistics_path(store, key), *needed))

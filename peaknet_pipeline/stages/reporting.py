@@ -1,13 +1,16 @@
 """The experiment report: one self-contained page from the tables and plots that the stages left."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from peaknet_pipeline.errors import PeaknetError, TableError
+from peaknet_pipeline.errors import TableError
 from peaknet_pipeline.indexing.second_look.acceptance import false_rate_limit
+from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.provenance import read_recipe
@@ -22,10 +25,11 @@ from peaknet_pipeline.report import (
     total_scores,
     write_report,
 )
+from peaknet_pipeline.runs.run import geometry_of
 from peaknet_pipeline.schemas import MERGE_FIGURES, SECOND_LOOK_RATES, RunTable, Scores
 from peaknet_pipeline.stages import report_figures
 from peaknet_pipeline.stages.report_figures import Pool, drawable
-from peaknet_pipeline.stages.run_table import run_table, runs_report
+from peaknet_pipeline.stages.run_table import check_known, problems_report, run_table, runs_report
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import plot_path
@@ -36,11 +40,14 @@ from peaknet_pipeline.store.paths import (
     labels_path,
     merge_figures_path,
     peaks_path,
+    read_bad_pixels,
     second_look_rates_path,
     statistics_path,
 )
+from peaknet_pipeline.store.run_files import open_raw, read_context
 from peaknet_pipeline.store.scores import read_all_scores
 from peaknet_pipeline.tables import read_table
+from peaknet_pipeline.types import Float64Array
 from peaknet_pipeline.version import code_version
 
 MOST_RUNS = 8
@@ -70,12 +77,7 @@ def report_command(store: Store, experiment: str, keys: Sequence[str] = ()) -> P
     """
     runs = run_table(store, keys)
     own = runs[runs["experiment"] == experiment].reset_index(drop=True)
-    if own.empty:
-        raise PeaknetError(
-            f"no run of experiment {experiment!r}",
-            where=store.root,
-            expected=f"one of {', '.join(sorted(set(runs['experiment']))) or 'none yet'}",
-        )
+    check_known(experiment, set(runs["experiment"]), store)
     scores = read_all_scores(store)
     path = report_path(store, experiment)
     write_experiment_report(store, own, scores[scores["experiment"] == experiment], path)
@@ -84,16 +86,17 @@ def report_command(store: Store, experiment: str, keys: Sequence[str] = ()) -> P
 
 def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: Path) -> None:
     """Write a report of these runs; what no stage has left yet is left out."""
-    drawn = drawable(store, [key for key in runs["run"] if key in set(scores["run"])])
+    drawn = drawable(store, list(runs["run"]))
     last = parse_key(drawn[-1]).experiment if drawn else ""
     pool = Pool(store, tuple(key for key in drawn if parse_key(key).experiment == last)[-MOST_RUNS:])
     sections = [
         Section("At a glance", (DEFINITIONS,), tiles=tuple(_tiles(runs, scores))),
         _diagnoses(store, list(runs["run"])),
-        Section("Runs", (), (runs_report(runs),), tuple(_rates(scores)), wide=True),
+        Section("Runs", (), _run_tables(runs), tuple(_rates(scores)), wide=True),
         Section("Classical and neural finder", (), (comparison_table(scores),)),
         _second_look(store, list(runs["run"])),
         _merged(store, {parse_key(key).experiment for key in runs["run"]}),
+        *(_fates(pool) if pool.keys else ()),
         *(_drawn(pool) if pool.keys else ()),
         _models(store),
         *(_details(store, key) for key in pool.keys),
@@ -104,6 +107,11 @@ def write_experiment_report(store: Store, runs: RunTable, scores: Scores, path: 
     when = " to ".join(sorted({dates[0], dates[-1]})) + ", " if dates else ""
     subtitle = f"{when}{len(runs)} runs. PeakNet Pipeline {code_version()}"
     write_report(path, title=title, subtitle=subtitle, sections=sections)
+
+
+def _run_tables(runs: RunTable) -> tuple[ReportTable, ...]:
+    problems = problems_report(runs)
+    return (runs_report(runs), problems) if problems is not None else (runs_report(runs),)
 
 
 def _diagnoses(store: Store, keys: Sequence[str]) -> Section:
@@ -223,16 +231,84 @@ def _drawn(pool: Pool) -> Iterator[Section]:
         yield Section(heading, (f"Drawn from {runs}.",) if not number else (), figures=tuple(figures(pool)))
 
 
+def _fates(pool: Pool) -> Iterator[Section]:
+    """Tell what became of the frames, finder by finder, and how each run's detector stood."""
+    rows = tuple(_fate(finder, pool) for finder in pool.finders)
+    columns = (
+        "finder",
+        "frames",
+        "no hit",
+        "hit without a lattice",
+        "one crystal",
+        "two",
+        "three or more",
+        "crystals / frame",
+    )
+    least = pool.context.experiment.min_peaks
+    told = (
+        f"A hit has {least} peaks or more; frames with fewer peaks that index all the same count as indexed. The section "
+        "Diagnosis says why hits have no lattice."
+    )
+    yield Section("What became of the frames", (told,), (ReportTable(columns, rows),))
+    places = tuple(_place(pool, key) for key in pool.keys)
+    heads = ("run", "detector distance / mm", "photon energy / eV", "bad pixels")
+    yield Section("Detector and beam over runs", (), (ReportTable(heads, places),))
+
+
+def _fate(finder: str, pool: Pool) -> tuple[str, ...]:
+    frames, least = sum(pool.n_frames.values()), pool.context.experiment.min_peaks
+    crystals = pool.lattices[finder]["frame"].value_counts()
+    hits = hit_frames(pool.peaks[finder], min_peaks=least)
+    missed = len(set(hits.tolist()) - set(crystals.index))
+    per_frame = [int((crystals == n).sum()) for n in (1, 2)] + [int((crystals > 2).sum())]
+    counts = (frames - missed - len(crystals), missed, *per_frame)
+    mean = f"{crystals.mean():.2f}" if len(crystals) else "—"
+    return (name_of(finder), f"{frames:,}", *(f"{n:,} ({_percent(n, frames)})" for n in counts), mean)
+
+
+def _place(pool: Pool, key: str) -> tuple[str, ...]:
+    with open_raw(read_context(pool.store, key)) as run:
+        clen = np.array([panel.clen_m for panel in geometry_of(run).panels])
+        energy = run.photon_energy_ev[np.isfinite(run.photon_energy_ev)]
+    bad = read_bad_pixels(pool.store, key)
+    return (key, _range(1e3 * clen, ".2f"), _range(energy, ".0f"), f"{int(bad.sum()):,} ({bad.mean():.2%})")
+
+
+def _range(values: Float64Array, style: str) -> str:
+    if not values.size:
+        return "—"
+    low, high = format(values.min(), style), format(values.max(), style)
+    return low if low == high else f"{low} to {high}"
+
+
+def _network_told(name: str, figures: Mapping[str, Any]) -> str:
+    """Return what a network is and how good it was on panels that it did not learn from, in sentences."""
+    told = [f"The {name}, {figures.get('model', 'of no known version')}"]
+    if "parameters" in figures:
+        told.append(f", has {int(figures['parameters']):,} parameters")
+    if "steps" in figures and "crops" in figures:
+        told.append(f" and learned from {int(figures['crops']):,} crops in {int(figures['steps']):,} steps")
+    text = "".join(told) + "."
+    names = ("validation_precision", "validation_recall", "validation_n_true")
+    if all(n in figures for n in names):
+        precision, recall, n_true = (float(figures[n]) for n in names)
+        text += (
+            f" On whole validation panels with {n_true:,.0f} labelled peaks, {precision:.1%} of the peaks that it finds are "
+            f"labelled, and it finds {recall:.1%} of those labelled (threshold {float(figures.get('threshold', 0.5)):.2f})."
+        )
+    return text
+
+
 def _models(store: Store) -> Section:
     names = [name for name in ("teacher", "student") if newest_path(store, name).is_file()]
-    tables = [
-        facts_table((read_recipe(newest_path(store, name)) or {}).get("figures", {}), caption=name)
+    told = [
+        _network_told(name, (read_recipe(newest_path(store, name)) or {}).get("figures", {}))
         for name in names
     ]
     plots = (
         (plot_path(newest_path(store, n), "learning_curves"), f"{n.capitalize()}: {CURVES}") for n in names
     )
-    return Section("Networks", (), tuple(tables), tuple(_figures(plots)))
+    return Section("Networks", tuple(told), figures=tuple(_figures(plots)))
 
 
 def _details(store: Store, key: str) -> Section:

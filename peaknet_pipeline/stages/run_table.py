@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from peaknet_pipeline.errors import PeaknetError
+from peaknet_pipeline.params import did_you_mean
 from peaknet_pipeline.report import ReportTable
 from peaknet_pipeline.schemas import RUNS, RunTable, Scores
 from peaknet_pipeline.store.failures import read_failures
@@ -60,6 +61,25 @@ def run_table(
     if not rows:
         return empty_table(RUNS)
     return make_table(RUNS, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def check_known(experiment: str, known: Collection[str], store: Store) -> None:
+    """Raise PeaknetError unless an experiment has runs.
+
+    Raises
+    ------
+    PeaknetError
+        No run of that name is known.
+
+    """
+    if experiment in known:
+        return
+    raise PeaknetError(
+        f"no run of experiment {experiment!r}",
+        where=store.root,
+        expected=f"one of {', '.join(sorted(known))}" if known else None,
+        remedy=did_you_mean(experiment, known) or "`peaknet runs` lists what there is.",
+    )
 
 
 def made_runs(store: Store) -> set[str]:
@@ -200,11 +220,11 @@ def _printed(row: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def runs_report(table: RunTable) -> ReportTable:
-    """Return the table for the report: what is printed, with each rate's counts, bad pixels, time and error."""
+    """Return the table for the report: what is printed, with each rate's counts, bad pixels and time."""
     columns = (
         "run", "date (UTC)", "status", "frames", "without energy or distance",
         "hit rate (hits / frames)", "indexing rate (indexed hits / hits)", "indexing yield (indexed / frames)",
-        "classical yield", "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model", "error",
+        "classical yield", "peaks / frame", "d / Å", "background / adu", "bad pixels", "time / s", "model",
     )  # fmt: skip
     rows = tuple(_reported(row) for row in table.to_dict("records"))
     caption = (
@@ -212,6 +232,13 @@ def runs_report(table: RunTable) -> ReportTable:
         "d: 5 % of the peaks in indexed frames lie beyond."
     )
     return ReportTable(columns, rows, caption, n_text=3)
+
+
+def problems_report(table: RunTable) -> ReportTable | None:
+    """Return what is wrong with each run that has a problem; None where no run has one."""
+    wrong = table[table["error"] != ""].to_dict("records")
+    rows = tuple((row["run"], row["status"], row["stage"] or "the start", row["error"]) for row in wrong)
+    return ReportTable(("run", "status", "at", "why"), rows, n_text=4) if rows else None
 
 
 def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -231,7 +258,7 @@ def _reported(row: Mapping[Any, Any]) -> tuple[str, ...]:
         share("classical_indexed", frames, indexed),
     )
     figures = (number("mean_peaks", ".1f"), number("resolution", ".2f"), number("background", ".1f"))
-    rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED, row["error"])
+    rest = (number("bad_pixels", ".2%"), number("seconds", ".0f"), row["model"] or NOT_PRINTED)
     date = row["date"][:16].replace("T", " ")
     without = str(row["frames_without_resolution"]) if frames else NOT_PRINTED
     return (row["run"], date, row["status"], str(frames or NOT_PRINTED), without, *counts, *figures, *rest)

@@ -16,12 +16,14 @@ from peaknet_pipeline.steps.peak_causes import (
 )
 from peaknet_pipeline.tables import make_table
 
-CAUSES = (find_too_few, find_hot_pixels, find_saturation, find_rings_of_peaks, find_lattice_causes)
+PEAK_CAUSES = (find_too_few, find_hot_pixels, find_saturation, find_rings_of_peaks)
+"""Those that peaks tell at once; other cells and geometries are tried for a minute or more."""
 
 
-def find_causes(evidence: Evidence) -> list[Finding]:
-    """Return the causes found, those that concern the largest share first."""
-    return sorted((f for cause in CAUSES for f in cause(evidence)), key=lambda f: -f.share)
+def find_causes(evidence: Evidence, *, at_once: bool = False) -> list[Finding]:
+    """Return the causes found, those that concern the largest share first; ``at_once``: without trying cells and geometries."""
+    causes = PEAK_CAUSES if at_once else (*PEAK_CAUSES, find_lattice_causes)
+    return sorted((f for cause in causes for f in cause(evidence)), key=lambda f: -f.share)
 
 
 def tabulate(findings: Sequence[Finding]) -> DiagnosisTable:

@@ -22,6 +22,7 @@ from peaknet_pipeline.steps.index_run import index_with_control, index_with_crys
 from peaknet_pipeline.steps.look_again import look_again
 from peaknet_pipeline.steps.peak_record import RecordedPeaks, open_source, read_recorded_peaks
 from peaknet_pipeline.steps.progress import progress_bar
+from peaknet_pipeline.steps.reasons import reasons_of
 from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import UnitCell
@@ -113,6 +114,8 @@ def index_command(
         "engine": engine,
         "out": str(out),
     }
+    if not indexed and recorded.n_frames:
+        figures["reasons"] = reasons_of(peaks, geometry, cell, recorded)
     if second_look is not None:
         look = _look_again(recorded, lattices, target, look_params, roots)
         write_table(

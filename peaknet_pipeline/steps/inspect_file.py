@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from peaknet_pipeline.errors import PeaknetError, RunError, printable
 from peaknet_pipeline.records import describe
 from peaknet_pipeline.runs.inspect import Inspection, inspect_path
+from peaknet_pipeline.runs.masks import is_written_mask
 from peaknet_pipeline.schemas import SCHEMAS
 from peaknet_pipeline.steps.peak_record import FRAME_VALUES
 from peaknet_pipeline.tables import read_table, read_table_metadata, table_problems
@@ -70,7 +71,54 @@ def _look_for(path: Path, geometry: Path | None) -> Callable[[Inspection], None]
         ".mmcif": _inspect_cell,
         ".stream": partial(_inspect_stream, geometry=geometry),
     }
-    return looks.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    looks |= (
+        dict.fromkeys(PACKED, _refuse_packed) | dict.fromkeys(TEXTS, _refuse_text) | {".npy": _inspect_mask}
+    )
+    if suffix in HDF5_MASKS and is_written_mask(path):
+        return _inspect_mask
+    return looks.get(suffix)
+
+
+PACKED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
+"""Packed files, by their ending, and what unpacks them."""
+
+TEXTS = (".csv", ".txt", ".tsv", ".json", ".yaml", ".png", ".log")
+"""Files that are none of this world's, whatever they hold."""
+
+HDF5_MASKS = (".h5", ".hdf5")
+
+
+def _refuse_packed(report: Inspection) -> None:
+    report.kind = "packed file"
+    program = PACKED[report.path.suffix.lower()]
+    report.problems.append(f"{report.path}: is packed. Unpack it first: `{program} {report.path}`.")
+
+
+def _refuse_text(report: Inspection) -> None:
+    report.kind = f"{report.path.suffix[1:].upper()} file"
+    report.problems.append(
+        f"{report.path}: is no run, geometry, cell, mask, table, stream or network, and no command reads it."
+    )
+
+
+def _inspect_mask(report: Inspection) -> None:
+    """Describe a mask: True is bad, as commands take it by --mask."""
+    from peaknet_pipeline.runs.masks import read_mask
+
+    report.kind = "mask"
+    bad, sources = read_mask(report.path)
+    n_bad = int(bad.sum())
+    report.facts |= {
+        "stack (panels, ss, fs)": list(bad.shape),
+        "bad pixels": n_bad,
+        "bad pixels, share": n_bad / bad.size if bad.size else 0.0,
+        "reasons": {source.name: source.n_bad for source in sources},
+    }
+    if n_bad > bad.size / 2:
+        report.doubts.append(
+            "More than half of the pixels are bad: does 1 mean good here? See --invert-mask."
+        )
 
 
 def _inspect_table(report: Inspection) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.atomic import write_file
@@ -12,7 +13,11 @@ from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.crystfel_write import write_geometry
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.geometry_motion import detector_motion
-from peaknet_pipeline.indexing.geometry_refine import GeometryRefinement, refine_geometry
+from peaknet_pipeline.indexing.geometry_refine import (
+    GeometryRefinement,
+    GeometryRefineParams,
+    refine_geometry,
+)
 from peaknet_pipeline.indexing.geometry_search import GeometrySearch, GeometrySearchParams, search_geometry
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.plots.geometry import plot_geometry_refinement
@@ -55,6 +60,26 @@ def search_figures(given: Geometry, found: GeometrySearch) -> dict[str, Any]:
         **{f"tilt_{xy}_deg": round(math.degrees(v), 4) for xy, v in zip("xy", turn[:2], strict=True)},
         "told": found.told,
     }
+
+
+TOLD_SCALE = 2e-3
+"""Relative change of the distance from which on the cell is asked about: one rounded to 0.1 Å of 50 Å is off by so much."""
+
+
+def distance_doubt(found: GeometryRefinement, params: GeometryRefineParams) -> str:
+    """Return what to say of a distance that moved: it and the cell's size tell the same spots apart; empty if it didn't.
+
+    Spots fix the ratio of camera length and cell alone, so that a cell file whose lengths are rounded, or of another
+    crystal of the kind, moves the detector.
+    """
+    shift = found.shift_m[2]
+    clen = float(np.median([panel.clen_m for panel in found.geometry.panels]))
+    if not params.refine_distance or abs(shift) < TOLD_SCALE * clen:
+        return ""
+    return (
+        f"The distance moved by {1e3 * shift:+.2f} mm, {abs(shift) / clen:.2%} of it: a cell whose lengths are off by as much "
+        "does the same. Are the lengths in the cell file exact? If not, keep the distance: --set refine_distance=false."
+    )
 
 
 def refine_geometry_command(
@@ -111,7 +136,8 @@ def _from_lattices(
         cell=cell,
         params=params,
     )
-    return found.geometry, found.panels, refinement_figures(found)
+    doubt = distance_doubt(found, params)
+    return found.geometry, found.panels, refinement_figures(found) | ({"doubts": [doubt]} if doubt else {})
 
 
 def _from_peaks(recorded: RecordedPeaks, cell: UnitCell, params: GeometrySearchParams) -> Refined:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from peaknet_pipeline.peaks.scan import (
     ScanParams,
     ScanStageParams,
     background_thresholds,
+    best_setting,
     parameter_grid,
     scan_parameters,
 )
@@ -39,6 +41,9 @@ hits, which tuning is about, are among them."""
 
 OTHER_SHARE = 4
 """One frame in so many that are tried is none of the likely hits: blank frames tell how much noise a setting finds."""
+
+SCANNED = ("threshold", "min_snr", "min_pix", "max_pix", "local_bg_radius")
+"""Parameters of peakfinder8 that a scan varies."""
 
 FRAMES_AT_ONCE = 16
 """Frames held in memory while hits are looked for."""
@@ -150,6 +155,32 @@ def scan_table(scan: pd.DataFrame, n_frames: int) -> pd.DataFrame:
     scan["merit"] = merit(scan, n_frames)
     ordered = scan.sort_values(["merit", "n_peaks"], ascending=[False, True], kind="stable")
     return make_table(SCAN, {name: ordered[name].to_numpy() for name in SCAN.column_names()})
+
+
+def best_figures(table: pd.DataFrame, scan: pd.DataFrame, *, in_use: Peakfinder8Params) -> dict[str, Any]:
+    """Return what the best setting of a scan indexes, beside the one in use, and the line that sets it.
+
+    Parameters
+    ----------
+    table : as :func:`scan_table` gives it
+    scan : as :func:`scan_frames` gives it, with the column ``merit`` that :func:`scan_table` adds
+    in_use : Peakfinder8Params
+
+    """
+    best = best_setting(scan, "merit")
+    used = scan[np.all([scan[name] == getattr(in_use, name) for name in SCANNED], axis=0)].iloc[0]
+    line = ", ".join(f"{name}: {getattr(best, name):g}" for name in SCANNED)
+    return {
+        "settings": len(table),
+        "frames": int(table["frames"].iloc[0]),
+        "best_indexing_yield": float(table["indexing_yield"].iloc[0]),
+        "indexed": int(table["indexed"].iloc[0]),
+        "explained": int(table["explained"].iloc[0]),
+        "indexed_in_use": int(used["indexed"]),
+        "explained_in_use": int(used["explained"]),
+        **{f"best_{name}": getattr(best, name) for name in SCANNED},
+        "line_for_experiment_yaml": f"finder: {{{line}}}",
+    }
 
 
 def merit(scan: pd.DataFrame, n_frames: int) -> "pd.Series[float]":

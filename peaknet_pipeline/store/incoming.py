@@ -29,6 +29,10 @@ class SensorParams(Parameters):
     request_stale: bool = parameter(
         False, meaning="request the ingestion of runs anew whose files were replaced after they were ingested"
     )
+    infer: bool = parameter(
+        False,
+        meaning="request inference with the network in use, and rates, after the ingestion (the job process_run)",
+    )
     settle_s: float = parameter(
         SETTLE_S, meaning="time since its last change after which a file counts as complete", unit="s", ge=0
     )

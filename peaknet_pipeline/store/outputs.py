@@ -31,6 +31,8 @@ class Output:
         File whose maker counts for this one too: what indexamajig leaves beside a list says nothing about itself.
     in_folder : Path or None
         Folder that the command makes for it where there is none.
+    made_by : str
+        Another command that makes this file, and whose file is replaced too.
 
     """
 
@@ -38,6 +40,7 @@ class Output:
     suffixes: tuple[str, ...] = ()
     leader: Path | None = None
     in_folder: Path | None = None
+    made_by: str = ""
 
 
 def check_outputs(
@@ -180,7 +183,7 @@ def _check_replaceable(output: Output, command: str, *, force: bool) -> None:
         return
     leader = output.leader if output.leader is not None and output.leader.is_file() else path
     maker = told_inside(leader).get("stage")
-    if maker not in (command, "peaknet"):
+    if maker not in (command, "peaknet", output.made_by or command):
         raise OutputError(
             f"exists and was not made by `{command}`",
             where=path,

@@ -51,3 +51,31 @@ def test_a_mistake_gives_one_line_and_status_2(capsys, arguments, expected):
     assert expected in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_a_data_root_or_experiment_that_is_not_there_is_named(capsys, tmp_path):
+    for command in (["runs"], ["report", "lyso"], ["run", "lyso-r0001"]):
+        status, _, err = run(capsys, *command, "--data", str(tmp_path / "nowhere"))
+        assert status == 2
+        assert f"no folder {tmp_path / 'nowhere'}" in err
+    (tmp_path / "raw" / "lyso").mkdir(parents=True)
+    (tmp_path / "raw" / "lyso" / "r0001.h5").write_bytes(b"")
+    for command in ("runs", "report"):
+        status, _, err = run(capsys, command, "lyzo", "--data", str(tmp_path))
+        assert status == 2
+        assert "Did you mean lyso?" in err
+    assert not (tmp_path / "dagster_home").exists()
+
+
+def test_completion_is_installed_where_the_shell_looks(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(capsys, "completion", "bash")[0] == 0
+    script = (tmp_path / ".local/share/bash-completion/completions/peaknet").read_text()
+    assert "_PEAKNET_COMPLETE=bash_complete" in script
+
+
+def test_help_of_the_benchmarks_names_each_that_there_is(capsys):
+    _, out, _ = run(capsys, "bench", "--help")
+    _, _, err = run(capsys, "bench", "findre")
+    names = err.split("one of ")[1].split(", found")[0]
+    assert names in " ".join(out.split())

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from peaknet_pipeline.orchestration.chain import CHAIN
-from peaknet_pipeline.orchestration.demo import _stale
 from peaknet_pipeline.orchestration.jobs import INFER, INGEST, SUMMARY, TRAIN
 from peaknet_pipeline.orchestration.partitions import register_runs
+from peaknet_pipeline.orchestration.run_chain import find_stale
 from peaknet_pipeline.provenance import read_recipe
 from peaknet_pipeline.schemas import SCAN, SCHEMAS, SCORES, SECOND_LOOK, SECOND_LOOK_RATES
 from peaknet_pipeline.stages.reporting import report_command
@@ -74,9 +74,9 @@ def test_checks_from_the_schemas_ran_and_passed(made):
 
 def test_nothing_is_stale_after_a_whole_pass(made):
     for key in KEYS:
-        assert _stale(made.store, made.instance, list(INGEST), key) == []
-        assert _stale(made.store, made.instance, list(INFER), key) == []
-    assert _stale(made.store, made.instance, list(TRAIN), None) == []
+        assert find_stale(made, list(INGEST), key) == []
+        assert find_stale(made, list(INFER), key) == []
+    assert find_stale(made, list(TRAIN), None) == []
 
 
 def test_a_changed_experiment_makes_its_runs_stale_from_the_first_asset_that_reads_it(made):
@@ -84,7 +84,7 @@ def test_a_changed_experiment_makes_its_runs_stale_from_the_first_asset_that_rea
     before = path.read_text()
     try:
         path.write_text(before.replace("threshold: 70", "threshold: 90"))
-        assert _stale(made.store, made.instance, list(INGEST), KEYS[0]) == list(INGEST)
+        assert find_stale(made, list(INGEST), KEYS[0]) == list(INGEST)
     finally:
         path.write_text(before)
 

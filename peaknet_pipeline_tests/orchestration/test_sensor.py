@@ -163,3 +163,15 @@ def test_registered_runs_are_read_from_the_instances_file_as_dagster_tells_them(
     fresh.instance.add_dynamic_partitions("others", ["x"])
     assert registered_keys(fresh.store) == sorted(fresh.instance.get_dynamic_partitions("experiment_runs"))
     assert registered_keys(fresh.store) == ["small-r0001", "small-r0002"]
+
+
+def test_a_setting_lets_the_sensor_infer_new_runs_too(fresh):
+    settle(fresh.store.raw_root / "small")
+    assert {request.job_name for request in tick(fresh).run_requests} == {"ingest_run"}
+    set_sensor(fresh, "infer: true")
+    shutil.copy(fresh.store.raw_root / "small" / "r0001.h5", fresh.store.raw_root / "small" / "r0004.h5")
+    settle(fresh.store.raw_root / "small")
+    (request,) = tick(fresh).run_requests
+    assert (request.job_name, request.partition_key) == ("process_run", "small-r0004")
+    nodes = fresh.defs.resolve_job_def(request.job_name).nodes_in_topological_order
+    assert {"raw_run", "classical_index", "peaknet_index", "run_metrics"} <= {node.name for node in nodes}

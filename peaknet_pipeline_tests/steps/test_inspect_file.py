@@ -2,11 +2,13 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
 from peaknet_pipeline.cli import main
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, shipped_models
+from peaknet_pipeline.runs.masks import write_mask
 from peaknet_pipeline.schemas import INDEX, PEAKS
 from peaknet_pipeline.steps.inspect_file import format_inspection, inspect_file
 from peaknet_pipeline.tables import empty_table, write_table
@@ -89,3 +91,28 @@ def test_a_table_that_breaks_its_schema_lists_all_breaches(tmp_path):
         "column astar_x is missing",
         "column residual is missing",
     ]
+
+
+def test_masks_packed_files_and_texts_are_told_by_what_they_are(tmp_path):
+    layers = {"hot": np.zeros((2, 8, 9), bool), "dead": np.zeros((2, 8, 9), bool)}
+    layers["hot"][0, 1, 2] = layers["dead"][1, 3, 4] = True
+    write_mask(layers["hot"] | layers["dead"], tmp_path / "mask.h5", layers=layers)
+    report = inspect_file(tmp_path / "mask.h5")
+    assert (report.kind, report.facts["bad pixels"], report.is_usable) == ("mask", 2, True)
+    for name, told in (("run.cxi.gz", "gunzip"), ("spots.csv", "no command reads it")):
+        (tmp_path / name).write_bytes(b"any")
+        report = inspect_file(tmp_path / name)
+        assert not report.is_usable
+        assert told in report.problems[0]
+
+
+def test_a_list_of_vectors_is_not_taken_for_frames_without_a_doubt(tmp_path):
+    with h5py.File(tmp_path / "q.h5", "w") as file:
+        file["q"] = np.zeros((5, 40, 3))
+    assert any("no detector's" in doubt for doubt in inspect_file(tmp_path / "q.h5").doubts)
+
+
+def test_a_folder_without_files_of_a_run_says_so(tmp_path):
+    (tmp_path / "notes.txt").write_text("no run")
+    (problem,) = inspect_file(tmp_path).problems
+    assert "no file in this folder bears the name of a run" in problem
