@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from peaknet_pipeline.commands.files import command
-from peaknet_pipeline.commands.options import figures
+from peaknet_pipeline.commands.options import PATH, figures
 
 
 @command()
 @click.argument("name")
 @click.argument("key")
-@click.option("--root", type=click.Path(path_type=Path), help="Data root; PEAKNET_DATA, or data, without it.")
+@click.option("--root", type=PATH, help="Data root; PEAKNET_DATA, or data, without it.")
 @figures
 def stage(name: str, key: str, root: Path | None) -> dict[str, Any]:
     """Run stage NAME of run KEY here, without Dagster's services; a Slurm job does this, and tells Dagster."""
