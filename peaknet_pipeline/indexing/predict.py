@@ -163,6 +163,8 @@ def lattice_extents(
                 frames, table_axes(lattices), waves, table_shifts(lattices, geometry), strict=True
             )
         ]
+    if not raw:
+        return []
     pooled = np.concatenate([error for error, _ in raw])
     reach = np.array([inv_d.max() for _, inv_d in raw if inv_d.size])
     typical = _quantile(pooled, params.profile_quantile, 2.0 * params.min_profile_radius)
