@@ -38,12 +38,13 @@ from peaknet_pipeline.commands.stream import stream
 from peaknet_pipeline.commands.tell import tell
 from peaknet_pipeline.commands.trace import trace
 from peaknet_pipeline.commands.ui import ui
+from peaknet_pipeline.commands.view import view
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.faults import faults_explained
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Start here": (demo, ui, deploy, completion),
-    "Runs of an experiment": (run, register, runs, query, diagnose, scan, report, trace, stage),
+    "Runs of an experiment": (run, register, runs, view, query, diagnose, scan, report, trace, stage),
     "Networks": (models,),
     "One run at a time, without Dagster": (
         process,

@@ -66,6 +66,11 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
 
+    def click(self, x: float, y: float) -> None:
+        """Click at a place of the window, in pixels from its upper left corner."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
 
 @contextmanager
 def browser_page() -> Iterator[Page]:
