@@ -64,6 +64,13 @@ class OutputFolder(OutputFile):
         yield from self.others(path, parameters)
 
 
+class NewFilesFolder(click.Path):
+    """A folder that a command puts new files into, and never replaces one there."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False, exists=True)
+
+
 class FileCommand(click.Command):
     """A command whose outputs are checked before it begins; with outputs it takes ``--force``."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from peaknet_pipeline.commands.files import command
+from peaknet_pipeline.commands.files import NewFilesFolder, command
 from peaknet_pipeline.commands.options import DATA, PATH, ROOTS, RUN_GEOMETRY
 from peaknet_pipeline.commands.tell import tell
 
@@ -21,12 +21,12 @@ from peaknet_pipeline.commands.tell import tell
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one."
 )
 @click.option(
-    "--save-mask",
-    "mask_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("drawn-mask.h5"),
+    "--masks-to",
+    "masks_to",
+    type=NewFilesFolder(),
+    default=Path(),
     show_default=True,
-    help="File for a mask that is drawn on the page; one that is there already is left alone, the name gets a number.",
+    help="Folder for masks that are drawn on the page, as RUN-drawn.h5; a file that is there is left alone, the name gets a number.",
 )
 def view(
     what: tuple[str, ...],
@@ -37,7 +37,7 @@ def view(
     roots: tuple[Path, ...],
     host: str,
     port: int,
-    mask_path: Path,
+    masks_to: Path,
 ) -> None:
     """Look at frames in a browser: WHAT is a run's file and tables made from it, a run's key, or an experiment.
 
@@ -47,7 +47,7 @@ def view(
     from peaknet_pipeline.view.openers import Given, find_scenes
     from peaknet_pipeline.view.server import Viewer, serve
 
-    viewer = Viewer(find_scenes(what, Given(geometry, cell, masks, roots, data)), mask_path)
+    viewer = Viewer(find_scenes(what, Given(geometry, cell, masks, roots, data)), masks_to)
     try:
         viewer.scene(0)  # what is wrong with the first run is told here
         serve(

@@ -55,10 +55,10 @@ def draw_mask(scene: Scene, shapes: Sequence[Mapping[str, Any]]) -> BoolArray:
     return mask[1:].reshape(scene.bad_pixels.shape)
 
 
-def save_mask(scene: Scene, shapes: Sequence[Mapping[str, Any]], path: Path) -> tuple[Path, int]:
-    """Write the drawn pixels as a mask that ``--mask`` and ``mask: {files: …}`` take; return its path and their number.
+def save_mask(scene: Scene, shapes: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Path, int]:
+    """Write the drawn pixels as a mask that ``--mask`` and ``mask: {mask_files: …}`` take; return its path and their number.
 
-    A file that is there already is left alone: the name gets a number.
+    It is named after the run. A file that is there already is left alone: the name gets a number.
     """
     mask = draw_mask(scene, shapes)
     n = int(mask.sum())
@@ -66,6 +66,7 @@ def save_mask(scene: Scene, shapes: Sequence[Mapping[str, Any]], path: Path) -> 
         raise ParameterError(
             "nothing is drawn on the detector", remedy="Draw a polygon, a circle or a pixel."
         )
+    path = folder / f"{Path(scene.name).stem}-{DRAWN}.h5"
     names = (path, *(path.with_stem(f"{path.stem}-{k}") for k in range(2, 10_000)))
     free = next(name for name in names if not name.exists())
     write_mask(mask, free, sources=[MaskSource(DRAWN, n, n)], layers={DRAWN: mask}, geometry=scene.geometry)

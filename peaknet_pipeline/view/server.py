@@ -1,6 +1,6 @@
 """The web server of the page: every answer is of a run that was opened, by its place in the list and a frame's number.
 
-No address names a file, none is written but the mask that the user draws, and only beside the name that the command
+No address names a file, none is written but the mask that the user draws, as a new file in the folder that the command
 line chose. Away from the loopback interface every request needs the token that the command prints.
 """
 
@@ -43,10 +43,10 @@ POLICY = (
 
 
 class Viewer:
-    """The runs that may be looked at; each is opened when somebody does, and stays open."""
+    """The runs that may be looked at; each is opened when somebody does, and stays open. Drawn masks go to ``masks_to``."""
 
-    def __init__(self, openers: Sequence[Opener], mask_path: Path) -> None:
-        self.openers, self.mask_path = openers, mask_path
+    def __init__(self, openers: Sequence[Opener], masks_to: Path) -> None:
+        self.openers, self.masks_to = openers, masks_to
         self._open: dict[int, tuple[Scene, Tuner]] = {}
         self._lock = threading.Lock()
 
@@ -150,7 +150,7 @@ def make_app(viewer: Viewer, *, token: str | None = None, hosts: Sequence[str] =
         return route
 
     def save(scene: Scene, _t: Tuner, _n: int | None, _r: Request, body: dict[str, Any]) -> Any:
-        path, n = save_mask(scene, _shapes(body), viewer.mask_path)
+        path, n = save_mask(scene, _shapes(body), viewer.masks_to)
         return {"path": str(path), "n_pixels": n}
 
     async def runs(_: Request) -> Response:

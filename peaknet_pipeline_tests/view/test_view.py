@@ -48,7 +48,7 @@ def store(tmp_path_factory):
 @pytest.fixture
 def viewer(store, tmp_path):
     """The run by its key."""
-    made = Viewer(find_scenes([KEY], Given(data=store.root)), tmp_path / "drawn.h5")
+    made = Viewer(find_scenes([KEY], Given(data=store.root)), tmp_path)
     yield made
     made.close()
 
@@ -144,12 +144,12 @@ def test_drawn_shapes_become_a_mask_that_the_chain_reads(client, viewer, tmp_pat
     counted = client.post("/api/0/mask/count", {"shapes": shapes}).json()["n_pixels"]
     assert counted == expected[1:].sum()
     paths = [client.post("/api/0/mask/save", {"shapes": shapes}).json()["path"] for _ in range(2)]
-    assert [Path(path).name for path in paths] == ["drawn.h5", "drawn-2.h5"]
+    assert [Path(path).name for path in paths] == [f"{KEY}-drawn.h5", f"{KEY}-drawn-2.h5"]
     for path in paths:
         mask = read_drawn_mask(Path(path), scene.geometry, doubt=pytest.fail)
         assert np.array_equal(mask.ravel(), expected[1:])
         assert list(read_layers(Path(path))) == ["drawn"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn-2.h5", "drawn.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{KEY}-drawn-2.h5", f"{KEY}-drawn.h5"]
 
 
 @pytest.mark.parametrize(
@@ -261,4 +261,4 @@ def test_the_page_in_a_browser(viewer, client, tmp_path):
         page.wait_for("!document.getElementById('mask-saved').hidden")
         assert page.complaints == []
         assert page.value("document.getElementById('note').textContent") == ""
-    assert (tmp_path / "drawn.h5").is_file()
+    assert (tmp_path / f"{KEY}-drawn.h5").is_file()
