@@ -26,7 +26,7 @@ from peaknet_pipeline.commands.tell import tell
     type=NewFilesFolder(),
     default=Path(),
     show_default=True,
-    help="Folder for masks that are drawn on the page, as RUN-drawn.h5; a file that is there is left alone, the name gets a number.",
+    help="Folder for masks that are drawn on the page, as RUN-drawn.h5; none that is there is replaced.",
 )
 def view(
     what: tuple[str, ...],

@@ -54,8 +54,10 @@ def arguments(one, path_of):
         if path is None and isinstance(option.type, READERS):
             path = f"in-{option.name}"
             Path(path).write_bytes(b"input")
-        elif path is None:
+        elif path is None and isinstance(option.type, OutputFile):
             path = f"new-{option.name}{option.type.suffixes[0]}"
+        elif path is None:
+            path = "any words"
         words += [str(path)] if isinstance(option, click.Argument) else [option.opts[0], str(path)]
     return words
 
