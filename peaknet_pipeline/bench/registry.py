@@ -25,6 +25,7 @@ NAMES = (
     "model",
     "realism",
     "scale",
+    "second-look",
     "shipped",
     "simulate",
     "stream",
@@ -51,7 +52,9 @@ def run(name: str, settings: Iterable[str]) -> dict[str, Any]:
             found=name,
             remedy=did_you_mean(name, ALL),
         )
-    return call(name, importlib.import_module(f"peaknet_pipeline.bench.{name}").run, settings)
+    return call(
+        name, importlib.import_module(f"peaknet_pipeline.bench.{name.replace('-', '_')}").run, settings
+    )
 
 
 def call(name: str, function: Callable[..., dict[str, Any]], settings: Iterable[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ all of its frames included, and its default setting besides; the network gets no
 oracle, given every true spot that counts and nothing else, tells how many frames any finder could lead to a lattice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.geometry.maps import pixel_radius
+from peaknet_pipeline.geometry.usable import usable_values
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import table_axes
@@ -34,7 +35,7 @@ from peaknet_pipeline.steps.index_run import index_with_control
 from peaknet_pipeline.steps.network_params import InferenceParams
 from peaknet_pipeline.steps.scan_finder import index_scorer, merit
 from peaknet_pipeline.tables import make_table
-from peaknet_pipeline.types import BoolArray, FrameArray
+from peaknet_pipeline.types import BoolArray, FrameArray, Geometry
 
 DETECTORS = ("demo", "epix10k2m", "agipd1m", "cspad", "jungfrau4m", "rayonix", "eiger4m")
 """Taken in turn, so that a few experiments meet many detectors."""
@@ -122,19 +123,37 @@ def compare_finders(run: UnseenRun, model: LoadedModel, *, thresholds: tuple[flo
 
 def tune_peakfinder8(run: UnseenRun) -> Peakfinder8Params:
     """Return the best setting of :data:`SCAN` on the run, chosen as the asset ``finder_scan`` chooses."""
-    response = run.experiment.response
-    levels = tuple(response.offset_adu + t * response.adu_per_photon for t in SCAN.threshold)
-    grid = parameter_grid(ScanParams.from_mapping({**SCAN.to_dict(), "threshold": levels}))
-
-    scored = index_scorer(lambda peaks: _index(run, peaks), len(run.frames))
-    scan = scan_parameters(
+    return tune_on_frames(
         run.frames,
-        radius=pixel_radius(run.experiment.geometry),
+        lambda peaks: _index(run, peaks),
+        geometry=run.experiment.geometry,
         bad_pixels=run.bad_pixels,
-        grid=grid,
-        score=lambda peaks, _: scored(peaks),
+        offset_adu=run.experiment.response.offset_adu,
+        adu_per_photon=run.experiment.response.adu_per_photon,
     )
-    scan["merit"] = merit(scan, len(run.frames))
+
+
+def tune_on_frames(
+    frames: FrameArray,
+    index: Callable[[PeakTable], IndexTable],
+    *,
+    geometry: Geometry,
+    bad_pixels: BoolArray,
+    offset_adu: float,
+    adu_per_photon: float,
+) -> Peakfinder8Params:
+    """Return the best setting of :data:`SCAN` on frames (n, n_panels, ss, fs), scored by what ``index`` makes of its peaks."""
+    levels = tuple(offset_adu + t * adu_per_photon for t in SCAN.threshold)
+    scored = index_scorer(index, len(frames))
+    scan = scan_parameters(
+        frames,
+        radius=pixel_radius(geometry),
+        bad_pixels=bad_pixels,
+        grid=parameter_grid(ScanParams.from_mapping({**SCAN.to_dict(), "threshold": levels})),
+        score=lambda peaks, _: scored(peaks),
+        usable=usable_values(geometry).of(frames.dtype.name),
+    )
+    scan["merit"] = merit(scan, len(frames))
     return best_setting(scan, "merit")
 
 

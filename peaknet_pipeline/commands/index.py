@@ -66,6 +66,12 @@ def crystals_file(path: Path, parameters: Mapping[str, Any]) -> "Iterator[Output
     help="Also write the integrated reflections, for `peaknet merge`, and FILE_crystals.parquet: how far and how well each "
     "crystal diffracts. Settings, also of the stream: --set prediction.NAME=VALUE, --set integration.NAME=VALUE.",
 )
+@click.option(
+    "--with-second-look",
+    is_flag=True,
+    help="Stream and reflections hold the lattices of the second look, too; in the stream, frames that only it indexed say "
+    "indexed_by = peaknet-second-look.",
+)
 @ROOTS
 @figures
 def index(
@@ -78,6 +84,7 @@ def index(
     second_look: Path | None,
     stream: Path | None,
     reflections: Path | None,
+    with_second_look: bool,
     roots: tuple[Path, ...],
 ) -> dict[str, Any]:
     """Index the frames of a peak table with a known cell."""
@@ -93,5 +100,6 @@ def index(
         second_look=second_look,
         stream=stream,
         reflections=reflections,
+        with_second_look=with_second_look,
         roots=roots,
     )

@@ -23,12 +23,16 @@ from peaknet_pipeline.steps.look_again import look_again
 from peaknet_pipeline.steps.peak_record import RecordedPeaks, open_source, read_recorded_peaks
 from peaknet_pipeline.steps.progress import progress_bar
 from peaknet_pipeline.steps.reasons import reasons_of
-from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome
+from peaknet_pipeline.steps.second_look_tables import SecondLookOutcome, join_second_look
 from peaknet_pipeline.tables import write_table
 from peaknet_pipeline.types import UnitCell
 
 SECOND_LOOK_SETTING = "second_look."
 """What a setting of the second look begins with among those of the indexer."""
+
+INDEXED_BY_SECOND_LOOK = "peaknet-second-look"
+"""What a stream says of frames that only the second look indexed. CrystFEL doesn't know the name: its readers complain about
+it and go on."""
 
 
 def index_command(
@@ -42,6 +46,7 @@ def index_command(
     stream: Path | None,
     reflections: Path | None = None,
     second_look: Path | None = None,
+    with_second_look: bool = False,
     roots: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Index a peak table and write its lattices; see ``peaknet index``.
@@ -49,7 +54,7 @@ def index_command(
     Raises
     ------
     TableError, GeometryError, CellError, ParameterError
-        One of the inputs is unusable, or a setting is of a second look that was not asked for.
+        One of the inputs is unusable, or a setting or option is of a second look or a stream that was not asked for.
     RunError
         No photon energy is known, or the raw run is needed (indexamajig, a stream, the second look) and not there.
     IndexingError
@@ -76,6 +81,12 @@ def index_command(
             found=f"--set {SECOND_LOOK_SETTING}{look_settings[0]}",
             remedy="Add --second-look FILE, or leave the setting out.",
         )
+    if with_second_look and (second_look is None or not writes_reflections):
+        raise ParameterError(
+            "there is nothing that could hold the second look's lattices, or no second look",
+            expected="--second-look FILE, and --stream FILE or --reflections FILE",
+            remedy="Add what is missing, or leave --with-second-look out.",
+        )
     recorded, target = read_recorded_peaks(peaks, geometry), read_cell(cell)
     given = {"engine": engine, "settings": asked}
     origin = command_origin("index", given, [peaks, geometry, cell], **network_of(peaks))
@@ -85,11 +96,23 @@ def index_command(
     write_table(
         lattices, out, INDEX, extra={"peaks": str(peaks), "cell": str(cell), "engine": engine, **origin}
     )
+    written, methods, written_origin = lattices, dict(indexed_by or {}), origin
+    look = None
+    if second_look is not None:
+        look = _look_again(recorded, lattices, target, look_params, roots)
+        look_given = {**given, "second_look": look_params.to_dict()}
+        look_origin = command_origin("index", look_given, [peaks, geometry, cell], **network_of(peaks))
+        extra = {**look_origin, "second_look": json.dumps(look.record())}
+        write_table(look.table, second_look, SECOND_LOOK, extra=extra)
+        if with_second_look:
+            written, written_origin = join_second_look(lattices, look.table), look_origin
+            rescued = set(written["frame"]) - set(lattices["frame"])
+            methods |= {int(frame): INDEXED_BY_SECOND_LOOK for frame in rescued}
     if writes_reflections:
         with open_source(recorded.metadata, recorded.geometry, roots=roots) as run:
             measured, crystals = predict_run(
                 run,
-                lattices,
+                written,
                 recorded.peaks,
                 target,
                 prediction,
@@ -97,10 +120,10 @@ def index_command(
                 bad=recorded.bad_pixels(run),
             )
             if stream is not None:
-                _write_stream(stream, run, recorded, lattices, target, indexed_by, measured)
+                _write_stream(stream, run, recorded, written, target, methods, measured)
         if reflections is not None:
-            write_table(measured, reflections, REFLECTIONS, extra={"cell": str(cell), **origin})
-            write_table(crystals, crystals_beside(reflections), CRYSTALS, extra=origin)
+            write_table(measured, reflections, REFLECTIONS, extra={"cell": str(cell), **written_origin})
+            write_table(crystals, crystals_beside(reflections), CRYSTALS, extra=written_origin)
     indexed, tried = lattices["frame"].nunique(), recorded.peaks["frame"].nunique()
     figures = {
         "frames": recorded.n_frames,
@@ -116,11 +139,7 @@ def index_command(
     }
     if not indexed and recorded.n_frames:
         figures["reasons"] = reasons_of(peaks, geometry, cell, recorded)
-    if second_look is not None:
-        look = _look_again(recorded, lattices, target, look_params, roots)
-        write_table(
-            look.table, second_look, SECOND_LOOK, extra={**origin, "second_look": json.dumps(look.record())}
-        )
+    if look is not None:
         figures |= {**second_look_figures(look, lattices), "second_look": str(second_look)}
     return figures | {
         name: str(path)

@@ -1,5 +1,6 @@
 """The second look at a run: frames without a lattice are searched once more, with all their weak evidence."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,6 +134,7 @@ class _RunLook:
         self.gain = gains(self.geometry)
         self.bad = bad_pixels.copy()
         self.progress = progress or (lambda done, total: None)
+        self.search_seconds = float("nan")
         distances = camera_lengths_m(self.geometry, np.arange(run.n_frames))
         usable = np.isfinite(run.photon_energy_ev) & (run.photon_energy_ev > 0) & np.isfinite(distances)
         self.usable = np.flatnonzero(usable)
@@ -149,6 +151,7 @@ class _RunLook:
         self, lattices: IndexTable, known: Mapping[int, Float64Array], frames: IntArray
     ) -> SecondLookOutcome:
         """See :func:`look_again`."""
+        started = time.process_time()
         left = np.intersect1d(frames, self.usable)
         sigma = self.params.spot_sigma or 0.8
         finder = self._finder(sigma)
@@ -170,7 +173,8 @@ class _RunLook:
         listed = lattices[~lattices["frame"].isin(left)]
         rows += self._verify(look, finder, listed, control.bar)
         table = make_second_look_table(rows, look.flat, self.geometry)
-        return SecondLookOutcome(table, control, model, len(candidates), len(left), sigma)
+        seconds = (self.search_seconds, time.process_time() - started)
+        return SecondLookOutcome(table, control, model, len(candidates), len(left), sigma, seconds)
 
     def _finder(self, sigma: float) -> WeakSpotFinder:
         params = WeakSpotParams(spot_sigma=sigma)
@@ -268,21 +272,31 @@ class _RunLook:
         controls: list[float] = []
         kept: list[WeakFrame] = []
         floor = self._control(look, []).floor
+        spent = 0.0
+
+        def searched(one: WeakFrame) -> float:
+            nonlocal spent
+            begin = time.process_time()
+            score = look.search(one)[0]
+            spent += time.process_time() - begin
+            return score
+
         owed, copies = 0.0, max(1.0, self.params.n_controls / max(len(left), 1))
         for done, number in enumerate(left, start=1):
             weak = self._weak(finder, int(number))
             if is_worth_a_search(level_counts(weak.significance), quiet):
-                score = look.search(weak)[0]
+                score = searched(weak)
                 candidates.append(_Candidate(int(number), score, weak if score >= floor else None))
                 kept = [*kept[-KEPT_FOR_CONTROL + 1 :], weak]
                 owed += copies
             while owed >= 1.0 and len(controls) < self.params.n_controls:
-                controls.append(look.search(self._scrambled(weak))[0])
+                controls.append(searched(self._scrambled(weak)))
                 owed -= 1.0
             self.progress(done, len(left))
         # Where few frames were worth a search, more copies of them complete the control.
         while kept and len(controls) < self.params.n_controls:
-            controls.append(look.search(self._scrambled(kept[len(controls) % len(kept)]))[0])
+            controls.append(searched(self._scrambled(kept[len(controls) % len(kept)])))
+        self.search_seconds = spent / max(len(candidates) + len(controls), 1)
         return candidates, controls
 
     def _control(self, look: SecondLook, scores: Sequence[float]) -> SecondLookControl:

@@ -1,5 +1,6 @@
 """Tables of the second look: its lattices, and the rates with and without it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class SecondLookOutcome:
 
     ``table`` accepted lattices, and those of the list with their score; ``control`` of the run; ``model`` what the run's own
     lattices told; ``n_searched`` frames without a lattice that were worth a search, ``n_left`` all frames without one;
-    ``spot_sigma`` px.
+    ``spot_sigma`` px; ``seconds`` of processor time that one search took, and all of the second look.
     """
 
     table: SecondLookTable
@@ -33,16 +34,18 @@ class SecondLookOutcome:
     n_searched: int
     n_left: int
     spot_sigma: float
+    seconds: tuple[float, float] = (math.nan, math.nan)
 
     def record(self) -> dict[str, Any]:
         """Return all but the table, ready for JSON."""
         model = {"cell": asdict(self.model.cell), **asdict(self.model.model), "n_frames": self.model.n_frames}
         return {
-            "control": asdict(self.control) | {"false_rate_limit": self.control.false_rate_limit},
+            "control": self.control.record(),
             "model": model | {"shift_px": [float(v) for v in self.model.shift]},
             "searched": self.n_searched,
             "frames_without_a_lattice": self.n_left,
             "spot_sigma_px": self.spot_sigma,
+            "seconds": {"search": self.seconds[0], "all": self.seconds[1]},
         }
 
 
@@ -74,13 +77,28 @@ def make_second_look_table(
     frames = np.array([row["frame"] for row in flatrows], dtype=np.int64)
     mm = 1e3 * camera_lengths_m(geometry, frames) / flat.distance
     axes = np.stack([row["axes"].T.reshape(9) for row in flatrows])
-    shift = np.stack([row["shift"] for row in flatrows]) * mm[:, None]
+    # A pattern that lies further in x by some cells means a detector that lies further the other way.
+    shift = -np.stack([row["shift"] for row in flatrows]) * mm[:, None]
     columns: dict[str, Any] = {name: axes[:, i] for i, name in enumerate(AXIS_COLUMNS)}
     columns |= {
         name: [row[name] for row in flatrows] for name in ("lattice", "origin", "score", "n_predicted")
     }
     columns |= {"frame": frames, "shift_x_mm": shift[:, 0], "shift_y_mm": shift[:, 1]}
     return make_table(SECOND_LOOK, columns)
+
+
+def join_second_look(lattices: IndexTable, table: SecondLookTable) -> IndexTable:
+    """Return the list's lattices and the second look's own, as one INDEX table ordered by frame and lattice.
+
+    No peak was offered for the second look's, so that their ``n_peaks``, ``n_explained`` and ``residual`` are 0.
+    """
+    found = table[table["origin"] == "second look"]
+    names = ["frame", *AXIS_COLUMNS, "shift_x_mm", "shift_y_mm"]
+    nothing = {name: np.zeros(len(found)) for name in ("lattice", "n_peaks", "n_explained", "residual")}
+    more = make_table(INDEX, {name: found[name].to_numpy() for name in names} | nothing)
+    both = pd.concat([lattices, more], ignore_index=True).sort_values("frame", kind="stable")
+    both["lattice"] = both.groupby("frame").cumcount().astype(both["lattice"].dtype)
+    return both.reset_index(drop=True)
 
 
 def best_lattices(tables: Sequence[IndexTable]) -> IndexTable:

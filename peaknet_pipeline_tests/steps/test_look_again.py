@@ -2,23 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from peaknet_pipeline.errors import ParameterError, RunError
+from peaknet_pipeline.errors import GeometryError, ParameterError, RunError
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
-from peaknet_pipeline.indexing.predict import table_axes
+from peaknet_pipeline.indexing.predict import PredictParams, predict_reflections, table_axes
 from peaknet_pipeline.indexing.second_look.acceptance import make_control
 from peaknet_pipeline.indexing.second_look.diffraction_model import DiffractionModel
 from peaknet_pipeline.indexing.second_look.effort import is_worth_a_search, quiet_counts
+from peaknet_pipeline.indexing.second_look.flat_detector import make_flat_detector
 from peaknet_pipeline.indexing.second_look.run_model import RunModel
 from peaknet_pipeline.indexing.second_look.run_params import RunSecondLookParams
+from peaknet_pipeline.indexing.second_look.weak_frame import FoundLattice
 from peaknet_pipeline.indexing.symmetry import misorientation_deg
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.schemas import INDEX, PEAKS, SECOND_LOOK
@@ -28,6 +32,9 @@ from peaknet_pipeline.steps.second_look_tables import (
     SecondLookOutcome,
     best_lattices,
     frames_left,
+    join_second_look,
+    lattice_rows,
+    make_second_look_table,
     second_look_rates,
 )
 from peaknet_pipeline.tables import empty_table
@@ -202,5 +209,59 @@ def test_a_setting_of_a_second_look_that_nobody_asked_for_is_refused(tmp_path: P
             engine="lattice",
             settings=["second_look.n_controls=9"],
             stream=None,
+            **names,
+        )
+
+
+def second_look_of(shift: tuple[float, float], geometry: Any) -> Any:
+    """A table of one lattice of the second look, 300 Å cubic, whose pattern lies ``shift`` cells further in x and y."""
+    flat = make_flat_detector(geometry, np.zeros((1, 64, 64), dtype=np.bool_))
+    axes = Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix() / 300.0
+    rows = lattice_rows(0, [FoundLattice(axes, 50.0, np.array(shift), 30)], "second look")
+    return make_second_look_table([rows], flat, geometry)
+
+
+def test_lattices_of_the_second_look_predict_where_it_saw_them(tmp_path: Path) -> None:
+    cell = UnitCell(300.0, 300.0, 300.0, 90.0, 90.0, 90.0, "cubic", "P", "*")
+    with blank_run(tmp_path, [9500.0]) as run:
+        predicted = [
+            predict_reflections(
+                join_second_look(empty_table(INDEX), second_look_of(shift, run.geometry)),
+                cell=cell, geometry=run.geometry, photon_energy_ev=9500.0, params=PredictParams(profile_radius=0.0009),
+            ).set_index(["h", "k", "l"])
+            for shift in ((0.0, 0.0), (3.0, -2.0))
+        ]  # fmt: skip
+    both = predicted[0].join(predicted[1], rsuffix="_moved", how="inner")
+    assert len(both) >= 5
+    np.testing.assert_allclose(both["fs_moved"] - both["fs"], 3.0, atol=0.02)
+    np.testing.assert_allclose(both["ss_moved"] - both["ss"], -2.0, atol=0.02)
+
+
+def test_the_lists_lattices_stay_and_those_of_the_second_look_follow(tmp_path: Path) -> None:
+    axes = dict.fromkeys((f"{a}star_{x}" for a in "abc" for x in "xyz"), 0.01)
+    listed = empty_table(INDEX).reindex(range(2)).assign(frame=[0, 2], lattice=0, n_explained=9, **axes)
+    with blank_run(tmp_path, [9500.0]) as run:
+        both = join_second_look(listed, second_look_of((0.0, 0.0), run.geometry))
+    assert both["frame"].tolist() == [0, 0, 2]
+    assert both["lattice"].tolist() == [0, 1, 0]
+    assert both["n_explained"].tolist() == [9, 0, 9]
+
+
+def test_a_camera_length_in_another_unit_is_an_error_and_no_huge_detector(tmp_path: Path) -> None:
+    with blank_run(tmp_path, [9500.0]) as run:
+        near = replace(run.geometry, panels=(replace(run.geometry.panels[0], clen_m=1e-4),))
+    with pytest.raises(GeometryError, match=r"far too near.*found 0\.0001 m.*Check clen and its unit"):
+        make_flat_detector(near, np.zeros((1, 64, 64), dtype=np.bool_))
+
+
+def test_lattices_of_a_second_look_go_into_a_stream_only_if_there_are_both(tmp_path: Path) -> None:
+    names = {name: tmp_path / name for name in ("geometry", "cell", "out")}
+    with pytest.raises(ParameterError, match="--second-look FILE, and --stream FILE"):
+        index_command(
+            tmp_path / "peaks.parquet",
+            engine="lattice",
+            settings=[],
+            stream=None,
+            with_second_look=True,
             **names,
         )

@@ -11,6 +11,7 @@ copies the false rate is then below 1 − 0.05^(1/n) with 95 % confidence: 600 c
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,20 +33,37 @@ MARGIN = 0.5
 class SecondLookControl:
     """What a run's control says.
 
-    ``n_copies`` scrambled frames searched, the ``highest`` score of them, nats (−inf without any); ``floor`` the bar
-    that chance
-    alone asks for; ``bar`` what a lattice must reach.
+    ``scores`` of the scrambled copies searched, nats, −inf where a search found no candidate; ``floor`` the bar that chance
+    alone asks for.
     """
 
-    n_copies: int
-    highest: float
+    scores: tuple[float, ...]
     floor: float
-    bar: float
+
+    @property
+    def n_copies(self) -> int:
+        """Number of scrambled copies searched."""
+        return len(self.scores)
+
+    @property
+    def highest(self) -> float:
+        """Highest score of a copy, nats; −inf without any."""
+        return max((s for s in self.scores if np.isfinite(s)), default=-math.inf)
+
+    @property
+    def bar(self) -> float:
+        """Score that a lattice must reach, nats; no copy does."""
+        return max(self.floor, self.highest + MARGIN)
 
     @property
     def false_rate_limit(self) -> float:
         """Largest false rate that the control leaves possible at 95 % confidence; no copy reached the bar."""
         return false_rate_limit(self.n_copies)
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        names = ("n_copies", "highest", "floor", "bar", "false_rate_limit")
+        return {name: getattr(self, name) for name in names} | {"scores": [round(s, 2) for s in self.scores]}
 
 
 def false_rate_limit(n_copies: int) -> float:
@@ -67,6 +85,4 @@ def distinct_orientations(target: Target, flat: FlatDetector, wave: float) -> fl
 
 def make_control(scores: list[float], *, n_orientations: float) -> SecondLookControl:
     """Return the control of scores of scrambled copies, nats, and the bar that none of them reaches."""
-    floor = math.log(n_orientations / WANTED_RATE)
-    highest = max((s for s in scores if np.isfinite(s)), default=-math.inf)
-    return SecondLookControl(len(scores), highest, floor, max(floor, highest + MARGIN))
+    return SecondLookControl(tuple(scores), math.log(n_orientations / WANTED_RATE))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peaknet_pipeline.errors import GeometryError
 from peaknet_pipeline.geometry.maps import panel_shape, panel_table, peak_positions_m
 from peaknet_pipeline.geometry.rays import project_rays
 from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UInt8Array
@@ -17,6 +18,9 @@ UNCOVERED = 255
 
 MAX_HALF_SIDE = 6000
 """Half of the plane's side, cells; what lies further out is not looked at."""
+
+STEEPEST = 20.0
+"""Distance from the beam over distance along it that most panels stay below; 87° of scattering."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,27 @@ def make_flat_detector(geometry: Geometry, bad_pixels: BoolArray) -> FlatDetecto
         With known camera length.
     bad_pixels : (n_panels, ss, fs) bool
 
+    Raises
+    ------
+    GeometryError
+        The camera length is so short that most panels reach beyond ``STEEPEST``: it is in another unit than the pixels.
+
     """
     table = panel_table(geometry)
-    reach = 0.0
+    steepness = []
     for panel, (corner, fs_vec, ss_vec) in zip(geometry.panels, table, strict=True):
         height, width = panel_shape(panel)
         corners = [corner + f * fs_vec + s * ss_vec for f in (0, width) for s in (0, height)]
-        reach = max(reach, *(float(np.abs(c[:2]).max() / max(c[2], 1e-9)) for c in corners))
+        steepness.append(max(float(np.abs(c[:2]).max() / max(c[2], 1e-9)) for c in corners))
+    if float(np.median(steepness)) > STEEPEST:
+        raise GeometryError(
+            "the detector is far too near for its size",
+            where=geometry.source,
+            expected=f"a camera length of at least 1/{STEEPEST:g} of the panels' distance from the beam",
+            found=f"{float(np.median([p.clen_m for p in geometry.panels])):g} m",
+            remedy="Check clen and its unit in the geometry or in the run, and res (pixels per metre).",
+        )
+    reach = max(steepness)
     sizes = [np.linalg.norm(row[1]) / np.linalg.norm(row[0] + 0.5 * row[1]) for row in table]
     distance = 1.0 / float(np.median(sizes))
     centre = [p.clen_m / p.pixel_size_m for p in geometry.panels]
