@@ -164,13 +164,15 @@ class _RunLook:
         model = self._run_model(finder, known, left, quiet)
         look = self._look(model, self.search)
         candidates, controls = self._search(look, finder, left, quiet)
+        listed = lattices[~lattices["frame"].isin(left)]
+        if not controls and self.params.more_lattices:
+            controls = self._copies_of(look, finder, np.unique(listed["frame"].to_numpy(dtype=np.int64)))
         control = self._control(look, controls)
         rows = [
             lattice_rows(c.frame, look.lattices(c.weak, control.bar), "second look")
             for c in candidates
             if c.weak is not None and c.score >= control.bar
         ]
-        listed = lattices[~lattices["frame"].isin(left)]
         rows += self._verify(look, finder, listed, control.bar)
         table = make_second_look_table(rows, look.flat, self.geometry)
         seconds = (self.search_seconds, time.process_time() - started)
@@ -298,6 +300,13 @@ class _RunLook:
             controls.append(searched(self._scrambled(kept[len(controls) % len(kept)])))
         self.search_seconds = spent / max(len(candidates) + len(controls), 1)
         return candidates, controls
+
+    def _copies_of(self, look: SecondLook, finder: WeakSpotFinder, frames: IntArray) -> list[float]:
+        """Return the scores of scrambled copies of frames with a lattice: where no other frame was worth a search, further
+        lattices of these still need a control."""
+        weak = [self._weak(finder, int(f)) for f in frames[:KEPT_FOR_CONTROL]]
+        n = self.params.n_controls if weak else 0
+        return [look.search(self._scrambled(weak[i % len(weak)]))[0] for i in range(n)]
 
     def _control(self, look: SecondLook, scores: Sequence[float]) -> SecondLookControl:
         wave = float(np.median(self.run.photon_energy_ev[self.usable])) / HC_EV_ANGSTROM

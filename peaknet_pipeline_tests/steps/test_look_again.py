@@ -142,6 +142,7 @@ def test_lattices_of_the_list_are_verified_and_tell_the_cell(realdata: Path) -> 
     assert (listed["score"] > 100.0).all()
     assert look.model.cell.a == pytest.approx(cell.a, rel=5e-4)
     assert look.model.n_frames == 6
+    assert look.control.n_copies == FEW.n_controls, "further lattices of listed frames need a control, too"
 
 
 def test_a_frame_is_worth_a_search_by_what_quiet_frames_show() -> None:
