@@ -43,10 +43,10 @@ def test_thinned_counts_have_the_thinned_rate_and_stay_poisson_distributed(case)
 @pytest.mark.parametrize("gain", [3.0, 14.0])
 def test_gain_of_a_ccd_comes_back_from_its_noise_beside_a_region_of_texture(gain):
     rng = np.random.default_rng(2)
-    rate = np.broadcast_to(np.linspace(5.0, 80.0, 512), (3, 1, 512, 512)).copy()
-    rate[..., 256:] *= rng.gamma(4.0, 0.25, rate[..., 256:].shape)
+    rate = np.broadcast_to(np.linspace(5.0, 80.0, 1024), (3, 1, 1024, 1024)).copy()
+    rate[..., 512:] *= rng.gamma(4.0, 0.25, rate[..., 512:].shape)
     found = estimate_gain(
-        (gain * rng.poisson(rate)).astype(np.float32), np.zeros((1, 512, 512), dtype=np.bool_)
+        (gain * rng.poisson(rate)).astype(np.float32), np.zeros((1, 1024, 1024), dtype=np.bool_)
     )
     assert found == pytest.approx(gain, rel=0.1)
 

@@ -224,15 +224,16 @@ def second_look_of(shift: tuple[float, float], geometry: Any) -> Any:
 
 def test_lattices_of_the_second_look_predict_where_it_saw_them(tmp_path: Path) -> None:
     cell = UnitCell(300.0, 300.0, 300.0, 90.0, 90.0, 90.0, "cubic", "P", "*")
+    params = PredictParams(profile_radius=0.0009, max_inv_d=0.05)
     with blank_run(tmp_path, [9500.0]) as run:
         predicted = [
             predict_reflections(
                 join_second_look(empty_table(INDEX), second_look_of(shift, run.geometry)),
-                cell=cell, geometry=run.geometry, photon_energy_ev=9500.0, params=PredictParams(profile_radius=0.0009),
+                cell=cell, geometry=run.geometry, photon_energy_ev=9500.0, params=params,
             ).set_index(["h", "k", "l"])
             for shift in ((0.0, 0.0), (3.0, -2.0))
         ]  # fmt: skip
-    both = predicted[0].join(predicted[1], rsuffix="_moved", how="inner")
+    both = predicted[0].join(predicted[1].add_suffix("_moved"), how="inner")
     assert len(both) >= 5
     np.testing.assert_allclose(both["fs_moved"] - both["fs"], 3.0, atol=0.02)
     np.testing.assert_allclose(both["ss_moved"] - both["ss"], -2.0, atol=0.02)
