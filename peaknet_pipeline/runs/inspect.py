@@ -189,7 +189,7 @@ LEAST_SIDE = 16
 
 def _run_doubts(run: Run) -> list[str]:
     doubts = shot_doubts(run)
-    if min(run.info.stack_shape[1:]) < LEAST_SIDE:
+    if run.geometry is None and min(run.info.stack_shape[1:]) < LEAST_SIDE:
         rows, columns = run.info.stack_shape[1:]
         doubts.append(
             f"Frames of {rows} × {columns} pixels are no detector's: {run.info.data_path} holds a list, of spots or vectors."

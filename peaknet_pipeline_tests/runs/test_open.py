@@ -498,5 +498,6 @@ def test_a_directory_without_extra_data_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "extra_data", None)
+    (tmp_path / "RAW-R0001-AGIPD00-S00000.h5").write_bytes(b"")
     with pytest.raises(RunError, match=r"EuXFEL runs need extra_data.*peaknet-pipeline\[euxfel\]"):
         open_run(tmp_path)
