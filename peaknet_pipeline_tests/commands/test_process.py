@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -64,7 +65,8 @@ def test_a_run_that_does_not_index_says_why(raw, tmp_path, capsys):
 
 def test_the_frames_shown_are_the_best_the_median_and_the_richest_missed_hit():
     lattices = pd.DataFrame({"frame": [1, 2, 3, 3], "n_explained": [10, 30, 15, 5]})
-    peaks = pd.DataFrame({"frame": [1] * 15 + [4] * 16 + [5] * 20 + [6] * 3})
+    frames = [1] * 15 + [4] * 16 + [5] * 20 + [6] * 3
+    peaks = pd.DataFrame({"frame": frames, "score": np.full(len(frames), np.nan)})
     shown = choose_shown(peaks, lattices, min_peaks=15)
     assert [(one.why, one.frame) for one in shown] == [("best", 2), ("typical", 3), ("missed", 5)]
 
