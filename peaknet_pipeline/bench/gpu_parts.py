@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
@@ -21,6 +20,7 @@ from peaknet_pipeline.bench.gpu_parity import measure_parity
 from peaknet_pipeline.bench.index import LYSOZYME, simulate_spots
 from peaknet_pipeline.bench.model import draw_frame, measure_work
 from peaknet_pipeline.bench.stream_bounds import Workload, measure_round, summarise
+from peaknet_pipeline.hdf5.new_file import new_hdf5
 from peaknet_pipeline.indexing.lattice import index_vectors
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.second_look.candidates import SearchEffort, find_candidates
@@ -188,7 +188,7 @@ def _write_frames(path: Path, images: FrameArray, n: int) -> str:
         import hdf5plugin
 
         options = dict(hdf5plugin.Bitshuffle(cname="lz4"))
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         shape = images.shape
         data = file.create_dataset(
             "entry/data/data", (n, *shape), images.dtype, chunks=(1, *shape), **options

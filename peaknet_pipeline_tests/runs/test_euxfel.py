@@ -73,5 +73,5 @@ def test_raw_runs_and_other_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"the run is raw.*Open the calibrated"):
         open_run(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=r"not a EuXFEL run"):
+    with pytest.raises(RunError, match=r"a EuXFEL run.s RAW-R0001"):
         open_run(tmp_path / "empty")

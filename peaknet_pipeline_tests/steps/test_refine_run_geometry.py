@@ -12,7 +12,7 @@ from peaknet_pipeline_tests.runs.files import slab_geometry
 def test_a_distance_that_moves_asks_whether_the_cell_is_exact(share, doubted):
     geometry = slab_geometry()
     shift = share * geometry.panels[0].clen_m
-    found = GeometryRefinement(geometry, (0.0, 0.0, shift), 1.0, 0.5, pd.DataFrame())
+    found = GeometryRefinement(geometry, (0.0, 0.0, shift), (0.0, 0.0), 1.0, 0.5, pd.DataFrame())
     told = distance_doubt(found, GeometryRefineParams())
     assert ("cell file" in told) is doubted
     assert f"{1e3 * shift:+.2f} mm" in told or not doubted
