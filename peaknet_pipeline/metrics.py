@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.hits import HIT_SCORE, HitParams
+from peaknet_pipeline.hits import HitParams, hit_frames
 from peaknet_pipeline.pairing import match_points
 from peaknet_pipeline.params import Parameters, parameter
 from peaknet_pipeline.schemas import SCORES, IndexTable, PeakTable, Scores
@@ -83,18 +83,6 @@ class RunRates:
     def indexing_yield(self) -> Rate:
         """Return indexed frames / frames processed."""
         return Rate(self.indexed, self.frames)
-
-
-def hit_peaks(peaks: PeakTable) -> PeakTable:
-    """Return the peaks that count for a hit: all of a classical finder, a network's from :data:`HIT_SCORE` on."""
-    unsure = peaks["score"].to_numpy(np.float32) < np.float32(HIT_SCORE)
-    return peaks[~unsure] if unsure.any() else peaks
-
-
-def hit_frames(peaks: PeakTable, *, min_peaks: int) -> IntArray:
-    """Return the numbers of the frames with at least ``min_peaks`` peaks that count (:func:`hit_peaks`), ascending."""
-    frames, counts = np.unique(hit_peaks(peaks)["frame"].to_numpy(np.int64), return_counts=True)
-    return np.asarray(frames[counts >= min_peaks], dtype=np.int64)
 
 
 def count_rates(peaks: PeakTable, lattices: IndexTable, *, n_frames: int, min_peaks: int) -> RunRates:

@@ -486,7 +486,7 @@ KEPT_FRAMES = Schema(
         _FRAME,
         Column("kept", "bool", "", "the frame is kept"),
         Column("reason", "string", "", "why it is kept: lattice, hit or sampled; empty where it isn't"),
-        Column("n_peaks", "int32", "", "peaks found in the frame"),
+        Column("n_peaks", "int32", "", "peaks of the frame that count for a hit"),
         Column("indexed", "bool", "", "the frame has a lattice"),
     ),
 )

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from peaknet_pipeline.errors import TableError
-from peaknet_pipeline.hits import HIT_SCORE
+from peaknet_pipeline.hits import HIT_SCORE, hit_frames, hit_peaks
 from peaknet_pipeline.metrics import (
     Rate,
     RunContext,
     TruthParams,
     count_rates,
-    hit_frames,
-    hit_peaks,
     resolution_shells,
     score_peaks,
     score_run,

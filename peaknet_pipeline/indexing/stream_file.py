@@ -16,7 +16,7 @@ from peaknet_pipeline.atomic import replace_atomically
 from peaknet_pipeline.errors import IndexingError
 from peaknet_pipeline.geometry.distance import camera_lengths_m
 from peaknet_pipeline.geometry.maps import peak_inv_d
-from peaknet_pipeline.hits import MIN_PEAKS
+from peaknet_pipeline.hits import MIN_PEAKS, hit_frames
 from peaknet_pipeline.indexing.cell import cell_from_axes, cell_text
 from peaknet_pipeline.indexing.predict import table_axes
 from peaknet_pipeline.indexing.qvectors import energy_of_frames
@@ -85,6 +85,7 @@ def write_stream(
     numbers = np.arange(source.n_frames, dtype=np.int64)
     energies = energy_of_frames(photon_energy_ev, numbers)
     known = np.isfinite(energies) & np.isfinite(camera_lengths_m(geometry, numbers))
+    hits = set(hit_frames(peaks, min_peaks=min_peaks).tolist())
     groups = [dict(iter(t.groupby("frame"))) for t in (peaks, lattices, reflections)]
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(_header(source, geometry, cell))
@@ -94,7 +95,7 @@ def write_stream(
             ]
             number = int(frame)
             method = (indexed_by or {}).get(number, INDEXED_BY)
-            about = (len(own[0]) >= min_peaks, method if len(own[1]) else "none")
+            about = (number in hits, method if len(own[1]) else "none")
             stream.writelines(_chunk(number, source, geometry, cell, float(energies[frame]), about, *own))
 
 

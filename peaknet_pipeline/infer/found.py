@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.types import BoolArray, FrameArray, IntArray, UInt8Array
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import StreamError
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.infer.arrivals import Arrival
 from peaknet_pipeline.infer.channel import Channel, StopSignal, StreamStopped
 from peaknet_pipeline.infer.found import Found, RawImages
@@ -16,7 +17,6 @@ from peaknet_pipeline.infer.heap import kept_heap
 from peaknet_pipeline.infer.live_figures import LiveFigures, LiveStatistics
 from peaknet_pipeline.infer.sinks import PeakSink
 from peaknet_pipeline.infer.stream import Finder, as_found
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.schemas import INDEX, IndexTable, PeakTable
 from peaknet_pipeline.tables import empty_table
 

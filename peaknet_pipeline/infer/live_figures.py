@@ -10,8 +10,8 @@ import numpy as np
 
 from peaknet_pipeline.errors import PeaknetError
 from peaknet_pipeline.geometry.usable import ALL_VALUES, UsableValues, usable_maximum
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.infer.arrivals import Arrival
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.types import Float32Array
 

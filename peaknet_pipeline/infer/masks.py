@@ -11,8 +11,8 @@ import numpy as np
 from peaknet_pipeline.errors import StreamError
 from peaknet_pipeline.hdf5.compression import frame_compression
 from peaknet_pipeline.hdf5.new_file import new_hdf5
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.infer.found import Found
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.types import IntArray
 
 MASKS, FRAMES = "/peak_mask", "/frame"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.metrics import hit_frames, wilson_interval
+from peaknet_pipeline.hits import hit_frames
+from peaknet_pipeline.metrics import wilson_interval
 from peaknet_pipeline.plots.style import (
     GREY,
     colour_of,

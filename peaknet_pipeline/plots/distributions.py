@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.metrics import hit_peaks
+from peaknet_pipeline.hits import hit_peaks
 from peaknet_pipeline.plots.style import (
     IMAGE_COLOURS,
     OTHER_COLOURS,

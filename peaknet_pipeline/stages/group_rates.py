@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peaknet_pipeline.metrics import count_rates, hit_frames
+from peaknet_pipeline.hits import hit_frames
+from peaknet_pipeline.metrics import count_rates
 from peaknet_pipeline.plots.groups import plot_group_rates
 from peaknet_pipeline.provenance import Recipe, origin_of
 from peaknet_pipeline.schemas import FRAME_GROUPS, GROUP_RATES, INDEX, PEAKS

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peaknet_pipeline.metrics import hit_frames
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.plots.distributions import plot_peaks
 from peaknet_pipeline.schemas import PeakTable
 from peaknet_pipeline.steps.peak_tables import nothing_found

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from peaknet_pipeline.geometry.resolve import gains
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.labels.rasterize import RasterParams
-from peaknet_pipeline.metrics import TruthScores, hit_frames
+from peaknet_pipeline.metrics import TruthScores
 from peaknet_pipeline.peaks.fit_params import FitParams
 from peaknet_pipeline.peaks.match import MatchParams
 from peaknet_pipeline.plots.fits import plot_label_quality, plot_labels

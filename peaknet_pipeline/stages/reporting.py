@@ -9,8 +9,8 @@ import pandas as pd
 import yaml
 
 from peaknet_pipeline.errors import TableError
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.second_look.acceptance import false_rate_limit
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.curves import plot_rates_over_runs
 from peaknet_pipeline.plots.style import name_of
 from peaknet_pipeline.provenance import read_recipe

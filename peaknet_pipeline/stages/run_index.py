@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.control import MAX_FALSE_RATE, ControlRecord
 from peaknet_pipeline.indexing.integrate import IntegrateParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.plots.distributions import plot_cells
 from peaknet_pipeline.provenance import Recipe, network_of, origin_of
 from peaknet_pipeline.runs.run import geometry_of

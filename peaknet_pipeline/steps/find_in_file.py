@@ -9,8 +9,8 @@ from typing import Any
 
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.crystfel import read_geometry
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.infer.params import OutputParams
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.provenance import command_origin
 from peaknet_pipeline.runs.masks import read_drawn_mask
 from peaknet_pipeline.runs.open import open_run

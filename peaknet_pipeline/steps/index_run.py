@@ -10,7 +10,7 @@ import pandas as pd
 
 from peaknet_pipeline.errors import RunError
 from peaknet_pipeline.geometry.resolve import gains
-from peaknet_pipeline.hits import MIN_PEAKS
+from peaknet_pipeline.hits import MIN_PEAKS, hit_frames
 from peaknet_pipeline.indexing.control import (
     ControlRecord,
     calibrate_gate,
@@ -23,7 +23,6 @@ from peaknet_pipeline.indexing.integrate import IntegrateParams, integrate_refle
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.predict import PredictParams, lattice_extents, predict_reflections
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.sample import sample_frames

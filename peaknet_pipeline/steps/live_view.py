@@ -22,11 +22,12 @@ from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.distance import camera_lengths_m, knows_distance
 from peaknet_pipeline.geometry.maps import resolution_map
 from peaknet_pipeline.geometry.usable import are_usable, usable_values
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.predict import predict_reflections, table_cells
 from peaknet_pipeline.infer.arrivals import Arrival
 from peaknet_pipeline.infer.figure_server import Served
 from peaknet_pipeline.infer.live_figures import LiveStatistics
-from peaknet_pipeline.metrics import BEYOND, hit_frames
+from peaknet_pipeline.metrics import BEYOND
 from peaknet_pipeline.plots.images import plot_image
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
 from peaknet_pipeline.schemas import IndexTable, PeakTable

@@ -10,10 +10,10 @@ from scipy.spatial import KDTree
 from peaknet_pipeline.diagnosis_params import DiagnosisParams
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import usable_values
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.examine import CellCheckParams
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8Params, find_peaks
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
 from peaknet_pipeline.schemas import IndexTable, PeakTable

@@ -9,10 +9,11 @@ import numpy as np
 
 from peaknet_pipeline.atomic import write_file
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.indexing.predict import PredictParams
 from peaknet_pipeline.infer.params import OutputParams
-from peaknet_pipeline.metrics import Rate, count_rates, hit_frames
+from peaknet_pipeline.metrics import Rate, count_rates
 from peaknet_pipeline.plots.images import FramePicture, plot_frames
 from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.schemas import INDEX, IndexTable, PeakTable, ReflectionTable

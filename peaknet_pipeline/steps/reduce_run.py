@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from peaknet_pipeline.errors import ParameterError
-from peaknet_pipeline.hits import HitParams
+from peaknet_pipeline.hits import HitParams, hit_peaks
 from peaknet_pipeline.metrics import wilson_interval
 from peaknet_pipeline.params import parameter
 from peaknet_pipeline.runs.cxi import write_cxi_peaks
@@ -51,7 +51,7 @@ def choose_frames(
     last = max((int(numbers.max()) for numbers in frames if numbers.size), default=-1)
     if last >= n_frames:
         raise ParameterError("a frame outside the run", expected=f"0 … {n_frames - 1}", found=last)
-    counts = np.bincount(frames[0], minlength=n_frames)
+    counts = np.bincount(hit_peaks(peaks)["frame"].to_numpy(np.int64), minlength=n_frames)
     indexed = np.isin(np.arange(n_frames), np.concatenate([*frames[1:], np.zeros(0, dtype=np.int64)]))
     hit = counts >= params.min_peaks
     rest = np.flatnonzero(~hit & ~indexed)

@@ -10,10 +10,10 @@ import pandas as pd
 from peaknet_pipeline.geometry.distance import select_frames
 from peaknet_pipeline.geometry.maps import pixel_radius
 from peaknet_pipeline.geometry.usable import UsableValues
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.indexing.parameters import IndexParams
 from peaknet_pipeline.indexing.repeats import find_repeats
-from peaknet_pipeline.metrics import hit_frames
 from peaknet_pipeline.peaks.peakfinder8 import Peakfinder8, Peakfinder8Params
 from peaknet_pipeline.peaks.scan import (
     ScanParams,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from peaknet_pipeline.geometry.assemble import assemble, image_extent
 from peaknet_pipeline.geometry.distance import knows_distance
 from peaknet_pipeline.geometry.maps import panel_table
-from peaknet_pipeline.hits import MIN_PEAKS
+from peaknet_pipeline.hits import MIN_PEAKS, hit_frames
 from peaknet_pipeline.indexing.predict import predict_reflections, table_cells
 from peaknet_pipeline.runs.rings import ICE_RINGS_ANGSTROM
 from peaknet_pipeline.runs.run import Run, geometry_of
@@ -185,11 +185,13 @@ class Scene:
         return found
 
     def frames(self) -> dict[str, Any]:
-        """Return a table of all frames, a list a column: peaks by finder, lattices by source, curation's rank and reason."""
+        """Return all frames by column: peaks and hits (0 or 1) of each finder, lattices of each source, curation."""
         n = self.run.n_frames
         table: dict[str, Any] = {"frame": list(range(n))}
         for name, peaks in self.peaks.items():
+            hits = hit_frames(peaks, min_peaks=self.min_peaks)
             table[f"peaks {name}"] = _per_frame(peaks, n).tolist()
+            table[f"hit {name}"] = np.isin(np.arange(n), hits).astype(int).tolist()
         for name, source in self.lattices.items():
             table[f"lattices {name}"] = _per_frame(source.table, n).tolist()
         if self.curation is not None:

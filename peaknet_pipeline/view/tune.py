@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from peaknet_pipeline.hits import hit_frames
 from peaknet_pipeline.indexing.lattice import index_peaks
 from peaknet_pipeline.infer.stream import Finder, as_found
 from peaknet_pipeline.peaks.classical import CLASSICAL
@@ -57,7 +58,7 @@ class Tuner:
             peaks = self._peaks(number, finder, settings)
         scene = self._scene
         found = {"peaks": scene.peak_marks(peaks), "n_peaks": len(peaks), "n_lattices": None}
-        found["is_hit"] = len(peaks) >= scene.min_peaks
+        found["is_hit"] = len(hit_frames(peaks, min_peaks=scene.min_peaks)) > 0
         if index and scene.cell is not None:
             lattices = index_peaks(
                 peaks,

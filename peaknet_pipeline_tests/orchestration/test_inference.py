@@ -4,7 +4,7 @@ import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
 
-from peaknet_pipeline.metrics import hit_peaks
+from peaknet_pipeline.hits import hit_peaks
 from peaknet_pipeline.orchestration.partitions import register_runs
 from peaknet_pipeline.schemas import PEAKS
 from peaknet_pipeline.store.paths import peaknet_path, segmentation_path

@@ -7,10 +7,9 @@ import pytest
 from peaknet_pipeline.bench import real_stills
 from peaknet_pipeline.bench.real_stills import REAL, Stills, measure_listed, measure_simulated
 from peaknet_pipeline.geometry.crystfel import read_geometry
-from peaknet_pipeline.hits import HIT_SCORE
+from peaknet_pipeline.hits import HIT_SCORE, hit_peaks
 from peaknet_pipeline.learn.checkpoint import SHIPPED_FOLDER, LoadedModel, load_shipped, shipped_models
 from peaknet_pipeline.learn.validate import predict_panels, score_panels
-from peaknet_pipeline.metrics import hit_peaks
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.steps import teach_shipped
 from peaknet_pipeline.steps.teach_shipped import SHIPPED_NAME, decode_as_inference, validation_panels

@@ -111,7 +111,8 @@ def test_the_table_counts_what_the_tables_hold(client, store):
     table = client.get("/api/0/frames").json()
     peaks = read_table(peaks_path(store, KEY, "classical"), PEAKS)
     assert table["peaks classical"] == [int((peaks["frame"] == i).sum()) for i in range(N_FRAMES)]
-    assert set(table) == {"frame", "peaks classical", "lattices classical"}
+    assert table["hit classical"] == [int(n >= 15) for n in table["peaks classical"]]
+    assert set(table) == {"frame", "peaks classical", "hit classical", "lattices classical"}
 
 
 def test_the_same_settings_find_what_the_asset_found(client, store):

@@ -88,8 +88,7 @@ function autoContrast() {
 // ---------------------------------------------------------------- columns of frames
 const finders = () => S.about.finders, sources = () => Object.keys(S.about.sources);
 const peaksOf = (name) => `peaks ${name}`, latticesOf = (name) => `lattices ${name}`; // columns of the table, and what is shown
-const nPeaks = (i, name) => S.frames[peaksOf(name)][i];
-const isHitOf = (i, name) => nPeaks(i, name) >= S.about.min_peaks;
+const isHitOf = (i, name) => S.frames[`hit ${name}`][i] > 0;
 const isHit = (i) => finders().some((name) => isHitOf(i, name));
 const isIndexedBy = (i, name) => S.frames[latticesOf(name)][i] > 0;
 const isIndexed = (i) => sources().some((name) => isIndexedBy(i, name));
@@ -227,7 +226,7 @@ function tell() {
   };
   fact("event", S.marks.event || String(S.frame));
   if (S.marks.photon_energy_ev) fact("photon energy", `${S.marks.photon_energy_ev.toFixed(1)} eV`);
-  finders().forEach((name) => fact(`hit, ${name}`, isHitOf(S.frame, name) ? "yes" : `no (fewer than ${S.about.min_peaks} peaks)`));
+  finders().forEach((name) => fact(`hit, ${name}`, isHitOf(S.frame, name) ? "yes" : `no (fewer than ${S.about.min_peaks} peaks that count)`));
   if (S.frames.reason?.[S.frame]) fact(`rank ${S.frames.rank[S.frame]}`, S.frames.reason[S.frame]);
   fact("detector", `${S.about.panels.length} panels, ${(S.about.shape.reduce((a, b) => a * b) / 1e6).toFixed(2)} Mpix`);
   if (S.about.cell) fact("cell", S.about.cell);
