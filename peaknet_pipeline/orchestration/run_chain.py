@@ -21,6 +21,7 @@ from peaknet_pipeline.params import did_you_mean
 from peaknet_pipeline.store.asset import SUMMARIZE
 from peaknet_pipeline.store.freshness import is_current
 from peaknet_pipeline.store.incoming import find_incoming_runs
+from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.make_stage import CODE
 from peaknet_pipeline.store.raw_root import check_runs_have_files, read_raw_root
@@ -114,7 +115,7 @@ def run_keys(
         while follow:
             known = set(chain.instance.get_dynamic_partitions(PARTITIONS)) | set(tried)
             new = find_incoming_runs(store, known=known).complete
-            new = [key for key in new if experiment is None or _is_of(key, experiment)]
+            new = [key for key in new if experiment is None or parse_key(key).experiment == experiment]
             tried += new
             failed += _run_all(chain, new, stages, say)
             if not new:
@@ -208,12 +209,10 @@ def find_stale(chain: Chain, stages: Sequence[str], key: str | None) -> list[str
 def _wanted(store: Store, keys: Sequence[str], experiment: str | None) -> list[str]:
     if experiment is None:
         return list(dict.fromkeys(keys))
-    of_experiment = [key for key in sorted(read_raw_root(store).runs) if _is_of(key, experiment)]
+    of_experiment = [
+        key for key in sorted(read_raw_root(store).runs) if parse_key(key).experiment == experiment
+    ]
     return list(dict.fromkeys([*keys, *of_experiment]))
-
-
-def _is_of(key: str, experiment: str) -> bool:
-    return key.rpartition("-r")[0] == experiment
 
 
 def _run_all(chain: Chain, keys: Iterable[str], stages: Sequence[str], say: Say) -> list[str]:
