@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from peaknet_pipeline.errors import CellError, ParameterError, RunError
+from peaknet_pipeline.hits import MIN_PEAKS
 from peaknet_pipeline.indexing.cell import read_cell
 from peaknet_pipeline.runs.masks import read_drawn_mask, read_layers
 from peaknet_pipeline.runs.open import open_run
 from peaknet_pipeline.runs.run import Run
 from peaknet_pipeline.schemas import CURATION, INDEX, PEAKS, SECOND_LOOK, PeakTable
-from peaknet_pipeline.steps.peak_record import INVERTED
+from peaknet_pipeline.steps.peak_record import INVERTED, read_recorded_peaks
 from peaknet_pipeline.store.keys import parse_key
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import (
@@ -34,6 +35,9 @@ TABLE = ".parquet"
 SECOND = "second look"
 OWN = "run and geometry"
 """What bad pixels are called that a run and its geometry name."""
+
+FINDERS_OWN = "masks of the finder"
+"""What bad pixels are called that only the masks given to the finder name."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,11 @@ def open_files(path: Path | None, tables: Sequence[Path], given: Given) -> Scene
     cell = None if given.cell is None else read_cell(given.cell)
     try:
         peaks, lattices = _read_tables(tables, metadata)
-        return Scene(run, source.name, _file_layers(run, given), peaks, lattices, cell)
+        layers, min_peaks = _file_layers(run, given), MIN_PEAKS
+        if of_peaks and given.geometry is not None:
+            found = read_recorded_peaks(of_peaks[0], given.geometry)
+            layers[FINDERS_OWN], min_peaks = found.bad_pixels(run) & ~run.bad_pixels, found.min_peaks
+        return Scene(run, source.name, layers, peaks, lattices, cell, min_peaks=min_peaks)
     except BaseException:
         run.close()
         raise

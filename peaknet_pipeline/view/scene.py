@@ -20,7 +20,7 @@ from peaknet_pipeline.runs.run import Run, geometry_of
 from peaknet_pipeline.runs.statistics import compute_statistics
 from peaknet_pipeline.schemas import CurationTable, IndexTable, PeakTable
 from peaknet_pipeline.steps.peak_tables import positions_px
-from peaknet_pipeline.types import BoolArray, Float64Array, Geometry, IntArray, UnitCell
+from peaknet_pipeline.types import BoolArray, Float64Array, FrameArray, Geometry, IntArray, UnitCell
 
 POWDER_FRAMES = 100
 """Frames of a virtual powder at most, evenly spaced over the run."""
@@ -97,10 +97,15 @@ class Scene:
         return reasons
 
     def frame(self, number: int) -> npt.NDArray[Any]:
-        """Return a frame as stored, (n_panels, ss, fs), in a type that a browser has."""
-        with self._lock:
-            values = self.run.read(number, number + 1)[0]
+        """Return a frame, (n_panels, ss, fs), in a type that a browser has."""
+        values = self.read(number)
         return np.ascontiguousarray(values, dtype=browser_type(values.dtype))
+
+    def read(self, number: int) -> FrameArray:
+        """Return a frame as stored, (n_panels, ss, fs)."""
+        with self._lock:
+            single: FrameArray = self.run.read(number, number + 1)[0]
+        return single
 
     def powder(self, kind: str) -> npt.NDArray[np.float32]:
         """Return the mean or maximum of each pixel over frames spread over the run, (n_panels, ss, fs), adu."""

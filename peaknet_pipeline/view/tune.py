@@ -75,6 +75,6 @@ class Tuner:
         if self._made is None or self._made[0] != (finder, params):
             made = kind.make(params, self._scene.geometry, self._scene.bad_pixels, kind.load(None), False)
             self._made = (finder, params), made
-        frames = self._scene.frame(number)[None]
+        frames = self._scene.read(number)[None]  # in its own type: the same peaks as `peaknet find`
         peaks = as_found(self._made[1](frames, number)).peaks
         return add_resolution(peaks, self._scene.geometry, self._scene.run.photon_energy_ev)

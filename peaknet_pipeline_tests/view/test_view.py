@@ -8,7 +8,8 @@ import pytest
 from peaknet_pipeline.errors import ParameterError
 from peaknet_pipeline.geometry.assemble import assemble
 from peaknet_pipeline.indexing.predict import predict_reflections
-from peaknet_pipeline.runs.masks import read_drawn_mask, read_layers
+from peaknet_pipeline.infer.params import OutputParams
+from peaknet_pipeline.runs.masks import read_drawn_mask, read_layers, write_mask
 from peaknet_pipeline.schemas import INDEX, PEAKS
 from peaknet_pipeline.simulate.demo import demo_experiment
 from peaknet_pipeline.simulate.files import write_experiment_files
@@ -17,6 +18,7 @@ from peaknet_pipeline.stages.classical_peaks import classical_peaks
 from peaknet_pipeline.stages.raw_run import raw_run
 from peaknet_pipeline.stages.run_index import classical_index
 from peaknet_pipeline.stages.run_statistics import run_statistics
+from peaknet_pipeline.steps.find_in_file import find_command
 from peaknet_pipeline.store.layout import Store
 from peaknet_pipeline.store.paths import index_path, peaks_path
 from peaknet_pipeline.tables import read_table
@@ -224,6 +226,24 @@ def test_a_run_and_its_tables_are_found_by_their_files(store, tmp_path):
     assert list(scene.peaks) == ["peakfinder8"]
     assert len(scene.lattices) == 1
     scene.close()
+    mask = np.zeros(scene.geometry.stack_shape, dtype=bool)
+    mask[0, 5:9] = True
+    write_mask(mask, tmp_path / "m.h5")
+    options = {
+        "finder": "peakfinder8",
+        "model": None,
+        "cxi": None,
+        "settings": [],
+        "masks": [tmp_path / "m.h5"],
+    }
+    found = tmp_path / "p.parquet"
+    find_command(run, geometry=geometry, out=found, output=OutputParams(min_peaks=7), **options)
+    (masked,) = find_scenes([str(found)], Given(geometry=geometry))
+    shown = masked.open()
+    assert shown.min_peaks == 7
+    assert shown.layers["masks of the finder"][0, 5:9].mean() > 0.9
+    assert shown.bad_pixels[0, 5:9].all()
+    shown.close()
     (alone,) = find_scenes(tables[:1], Given(geometry=geometry))
     assert alone.open().run.n_frames == N_FRAMES
     assert [opener.name for opener in find_scenes(["small"], Given(data=store.root))] == [KEY]
